@@ -8,6 +8,8 @@ A temporary name carries its writer (host, process, start time), so the next sta
 All system calls go through this module's `os`: a test replaces it to fail any of them.
 """
 
+# ruff: noqa: PTH101, PTH102, PTH103, PTH104, PTH105, PTH108, PTH116
+
 import errno
 import itertools
 import json
@@ -109,6 +111,12 @@ def make_folder(path: StrPath) -> Path:
     return Path(path)
 
 
+def shown(path: StrPath) -> str:
+    """A path as it can stand in a one-line message, whatever is in it."""
+    text = str(path)
+    return text if text.isprintable() else ascii(text)
+
+
 def sweep(folder: StrPath) -> list[Path]:
     """Remove what killed writers left in a folder (not in its subfolders).
 
@@ -192,15 +200,15 @@ def _refuse_occupied(target: Path, real: Path, overwrite: bool) -> None:
     except FileNotFoundError:
         return
     if stat.S_ISDIR(found.st_mode):
-        raise SentinvError(f"cannot write {target}: a folder has that name; choose another name")
+        raise SentinvError(f"cannot write {shown(target)}: a folder has that name; choose another name")
     if not stat.S_ISREG(found.st_mode):
-        raise SentinvError(f"cannot write {target}: it is not a plain file; choose another name")
+        raise SentinvError(f"cannot write {shown(target)}: it is not a plain file; choose another name")
     if not overwrite:
         raise SentinvError(_exists(target))
 
 
 def _exists(target: Path) -> str:
-    return f"cannot write {target}: it exists already; allow overwriting or choose another name"
+    return f"cannot write {shown(target)}: it exists already; allow overwriting or choose another name"
 
 
 def _fill(temporary: Path, data: bytes | Writer) -> int:
@@ -219,6 +227,7 @@ def _fill(temporary: Path, data: bytes | Writer) -> int:
 
 
 def write_all(descriptor: int, data: bytes) -> None:
+    """Write all of it, in as many calls as the system wants."""
     rest = memoryview(data)
     while rest:
         rest = rest[os.write(descriptor, rest) :]
@@ -274,19 +283,16 @@ def told(path: Path) -> Iterator[None]:
         if b"\0" in os.fsencode(path):
             raise ValueError("a NUL character")
     except ValueError as error:
-        name = ascii(str(path))
-        raise SentinvError(
-            f"cannot write {name}: no file can have that name; choose another"
-        ) from error
+        raise SentinvError(f"cannot write {shown(path)}: no file can have that name; choose another") from error
     try:
         yield
     except OSError as error:
-        raise SentinvError(f"cannot write {path}: {_reason(error, path)}") from error
+        raise SentinvError(f"cannot write {shown(path)}: {_reason(error, path)}") from error
 
 
 def _reason(error: OSError, path: Path) -> str:
     if error.errno == errno.ENOENT and not path.parent.exists():
-        return f"the folder {path.parent} does not exist; create it first"
+        return f"the folder {shown(path.parent)} does not exist; create it first"
     return _REASONS.get(error.errno or 0) or f"{error.strerror or error}; choose another place"
 
 

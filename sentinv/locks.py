@@ -7,7 +7,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from sentinv.errors import SentinvError
-from sentinv.files import CLOEXEC, UNSUPPORTED, StrPath, told, write_all
+from sentinv.files import CLOEXEC, UNSUPPORTED, StrPath, shown, told, write_all
 from sentinv.processes import HOST, alive, started
 
 
@@ -29,7 +29,7 @@ def lock(path: StrPath) -> Iterator[None]:
         yield
     finally:
         with suppress(OSError):
-            os.unlink(file)
+            file.unlink()
         os.close(descriptor)
 
 
@@ -78,11 +78,11 @@ def _holder(descriptor: int) -> tuple[str, int, int] | tuple[()]:
 def _busy(path: Path, descriptor: int) -> str:
     holder = _holder(descriptor)
     name = f"process {holder[1]} on {holder[0]}" if holder else "another process"
-    return f"{path} is being written by {name}; wait for it to end or choose another output"
+    return f"{shown(path)} is being written by {name}; wait for it to end or choose another output"
 
 
 def _same_file(descriptor: int, file: Path) -> bool:
     try:
-        return os.path.samestat(os.fstat(descriptor), os.stat(file))
+        return os.path.samestat(os.fstat(descriptor), file.stat())
     except FileNotFoundError:
         return False
