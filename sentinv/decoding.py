@@ -145,7 +145,7 @@ def _decode(data: bytes, kind: str, name: str, background: tuple[int, int, int])
         else:
             colours = Image.composite(colours, Image.new("RGB", colours.size, background), alpha)
             notices.append(f"{name} is partly transparent: laid on the colour rgb{background}")
-    if turn:
+    if turn is not None:
         colours = colours.transpose(turn)
         alpha = alpha and alpha.transpose(turn)
     return Picture(image=colours, mask=alpha, notices=tuple(notices))
@@ -188,7 +188,7 @@ def _split(image: Image.Image, depth: int) -> tuple[Image.Image, Image.Image | N
 
 def _keyed_out(colours: Image.Image, key: int | tuple[int, ...], depth: int) -> Image.Image:
     samples = key if isinstance(key, tuple) else (key,)
-    wanted = [s >> 8 if depth == 16 else s * 255 // (2**depth - 1) for s in samples]
+    wanted = [s >> 8 if depth == 16 else min(s * 255 // (2**depth - 1), 255) for s in samples]
     pixels = np.asarray(colours).reshape(colours.height, colours.width, -1)
     same = (pixels == np.array(wanted)).all(axis=-1)
     return Image.fromarray(np.where(same, 0, 255).astype(np.uint8))
