@@ -7,9 +7,15 @@ import sys
 from pathlib import Path
 
 site = Path(sys.argv[1])
-top = {path.name for path in site.iterdir() if not path.name.endswith(".dist-info") and path.name not in ("bin", "__pycache__")}
+top = {
+    path.name
+    for path in site.iterdir()
+    if not path.name.endswith(".dist-info") and path.name not in ("bin", "__pycache__")
+}
 if top != {"sentinv"}:
-    sys.exit(f"expected only `sentinv` at the top level of the wheel, got {sorted(top)}: see [tool.setuptools] in pyproject.toml")
+    sys.exit(
+        f"expected only `sentinv` at the top level of the wheel, got {sorted(top)}: see [tool.setuptools] in pyproject.toml"
+    )
 tracked = [line.strip() for line in sys.stdin if line.strip()]
 installed = [name if name.startswith("sentinv/") else f"sentinv/{name}" for name in tracked]
 missing = [name for name in installed if not (site / name).is_file()]

@@ -1,0 +1,315 @@
+"""What the algorithms need of a loaded diffusers pipeline, and the one place where model families differ.
+
+Every size and constant is read from the model's configs.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+
+from sentinv.errors import ModelError
+from sentinv.prompts import tokenize
+
+if TYPE_CHECKING:
+    from sentinv.placeholder import PlaceholderRows
+
+PREDICTION_TYPES = ("epsilon", "v_prediction", "sample")
+
+
+@dataclass(frozen=True)
+class TextEncoder:
+    """One text encoder with its tokenizer.
+
+    Attributes:
+        name: diffusers' name of it: "text_encoder", "text_encoder_2".
+        tokenizer: a transformers tokenizer. It is never changed.
+        model: a transformers text model.
+    """
+
+    name: str
+    tokenizer: Any
+    model: Any
+
+    @property
+    def table(self) -> Any:
+        """The module that looks token ids up."""
+        return self.model.get_input_embeddings()
+
+    @property
+    def dim(self) -> int:
+        """Width of a row."""
+        return self.table.weight.shape[1]
+
+    @property
+    def max_length(self) -> int:
+        """Tokens that the model takes, begin and end included."""
+        return min(self.tokenizer.model_max_length, self.model.config.max_position_embeddings)
+
+    @cached_property
+    def vocabulary(self) -> dict[str, int]:
+        """Token → id, as the tokenizer has it."""
+        return self.tokenizer.get_vocab()
+
+    @property
+    def bos_id(self) -> int:
+        """Id of the token that begins a prompt."""
+        return self.tokenizer.bos_token_id
+
+    @property
+    def eos_id(self) -> int:
+        """Id of the token that ends a prompt."""
+        return self.tokenizer.eos_token_id
+
+    @property
+    def pad_id(self) -> int:
+        """Id of the token that fills a prompt up."""
+        return self.tokenizer.pad_token_id
+
+    def text_ids(self, text: str) -> list[int]:
+        """Token ids of plain text, without begin and end, however long."""
+        return self.tokenizer(text, add_special_tokens=False, verbose=False).input_ids
+
+    @cached_property
+    def median_norm(self) -> float:
+        """Median length of the rows of the vocabulary."""
+        return self.table.weight.detach().float().norm(dim=1).median().item()
+
+
+@dataclass(frozen=True)
+class Condition:
+    """What a UNet is told about the prompts.
+
+    Attributes:
+        hidden: `[B, L, D]` hidden states for cross-attention.
+        pooled: `[B, P]` pooled embedding, for families that have one.
+    """
+
+    hidden: Tensor
+    pooled: Tensor | None = None
+
+    def __getitem__(self, index: Any) -> Condition:
+        """Choose rows of the batch."""
+        return Condition(self.hidden[index], None if self.pooled is None else self.pooled[index])
+
+    @classmethod
+    def cat(cls, conditions: Sequence[Condition]) -> Condition:
+        """Put batches one after another."""
+        pooled = [condition.pooled for condition in conditions if condition.pooled is not None]
+        return cls(torch.cat([condition.hidden for condition in conditions]), torch.cat(pooled) if pooled else None)
+
+
+@dataclass(frozen=True)
+class Moments:
+    """Mean and standard deviation of encoded images, `[B, C, h, w]` each, not scaled yet."""
+
+    mean: Tensor
+    std: Tensor
+
+
+class Backbone:
+    """A frozen latent diffusion model.
+
+    Args:
+        name: how the user named it.
+        unet: `UNet2DConditionModel`.
+        vae: `AutoencoderKL`.
+        text_encoders: one or two.
+        scheduler: any diffusers scheduler; only its config is read.
+
+    Attributes:
+        alphas_cumprod: `[T]` float32 on the CPU, the product of 1 - beta up to each timestep.
+        final_alpha_cumprod: the same "before" timestep 0, where sampling ends.
+        prediction_type: "epsilon", "v_prediction" or "sample".
+
+    Raises:
+        ModelError: If a config asks for something that is not supported.
+    """
+
+    def __init__(self, name: str, unet: Any, vae: Any, text_encoders: Sequence[TextEncoder], scheduler: Any) -> None:
+        from diffusers import DDIMScheduler
+
+        self.name = name
+        self.unet, self.vae = unet, vae
+        self.text_encoders = tuple(text_encoders)
+        self.scheduler_config = dict(scheduler.config)
+        schedule = DDIMScheduler.from_config(scheduler.config)
+        self.alphas_cumprod: Tensor = schedule.alphas_cumprod.clone()
+        self.final_alpha_cumprod = float(schedule.final_alpha_cumprod)
+        self.prediction_type: str = self.scheduler_config.get("prediction_type", "epsilon")
+        if self.prediction_type not in PREDICTION_TYPES:
+            raise ModelError(f"{name}: expected a prediction_type of {PREDICTION_TYPES}, got {self.prediction_type!r}")
+        for module in self._modules():
+            module.requires_grad_(False).eval()
+
+    @classmethod
+    def from_pipeline(cls, pipeline: Any, name: str | None = None) -> Backbone:
+        """Take the parts of a loaded Stable Diffusion (XL) pipeline. They are shared, frozen and not changed.
+
+        Raises:
+            ModelError: If the pipeline has no UNet, VAE and CLIP text encoder.
+        """
+        parts = pipeline.components
+        encoders = [
+            TextEncoder(f"text_encoder{suffix}", parts[f"tokenizer{suffix}"], parts[f"text_encoder{suffix}"])
+            for suffix in ("", "_2")
+            if parts.get(f"text_encoder{suffix}") is not None
+        ]
+        if not encoders or parts.get("unet") is None or parts.get("vae") is None:
+            raise ModelError(
+                f"expected a pipeline with unet, vae and text_encoder (Stable Diffusion 1, 2 or XL), got {type(pipeline).__name__}"
+            )
+        name = name or pipeline.config.get("_name_or_path") or type(pipeline).__name__
+        return cls(str(name), parts["unet"], parts["vae"], encoders, parts["scheduler"])
+
+    def _modules(self) -> list[nn.Module]:
+        return [self.unet, self.vae, *(encoder.model for encoder in self.text_encoders)]
+
+    @property
+    def device(self) -> torch.device:
+        """Where the UNet is."""
+        return next(self.unet.parameters()).device
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Of the UNet."""
+        return next(self.unet.parameters()).dtype
+
+    @property
+    def is_xl(self) -> bool:
+        """Whether the UNet wants pooled embeddings and sizes, as Stable Diffusion XL does."""
+        return self.unet.config.addition_embed_type == "text_time"
+
+    @property
+    def train_timesteps(self) -> int:
+        """Number of timesteps of the noise schedule."""
+        return len(self.alphas_cumprod)
+
+    @property
+    def vae_scale(self) -> int:
+        """Pixels per latent, along one side."""
+        return 2 ** (len(self.vae.config.block_out_channels) - 1)
+
+    @property
+    def resolution(self) -> int:
+        """Side of the images that the UNet was made for, in pixels."""
+        size = self.unet.config.sample_size
+        return (size if isinstance(size, int) else min(size)) * self.vae_scale
+
+    @property
+    def architecture(self) -> str:
+        """The family, as modelspec.* headers name it."""
+        if self.is_xl:
+            return "stable-diffusion-xl-v1-base"
+        if self.unet.config.cross_attention_dim == 1024:  # a name that SD 2 has by definition
+            return "stable-diffusion-v2-768-v" if self.prediction_type == "v_prediction" else "stable-diffusion-v2-512"
+        return "stable-diffusion-v1"
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """Which weights these are, in 64 hex digits; the same in every precision.
+
+        A sha256 of every tensor's name, shape and the signs of at most 512 of its values. Signs, because rounding a
+        weight to fp16 or bf16 keeps them; so it tells models apart, and does not prove two of them equal.
+        """
+        digest = hashlib.sha256()
+        for index, module in enumerate(self._modules()):
+            for name, parameter in sorted(module.named_parameters()):
+                values = parameter.detach().flatten()
+                signs = values[:: max(1, len(values) // 512)][:512] > 0
+                digest.update(f"{index} {name} {tuple(parameter.shape)} ".encode() + signs.cpu().numpy().tobytes())
+        return digest.hexdigest()
+
+    # Images and latents
+
+    @torch.no_grad()
+    def encode(self, pixels: Tensor) -> Moments:
+        """Encode images `[B, 3, H, W]` in [-1, 1], H and W multiples of `vae_scale`, to the moments of their latents.
+
+        Raises:
+            ValueError: If the size is not a multiple of `vae_scale`.
+        """
+        if pixels.shape[-1] % self.vae_scale or pixels.shape[-2] % self.vae_scale:
+            raise ValueError(f"expected sides that are multiples of {self.vae_scale}, got {tuple(pixels.shape[-2:])}")
+        with self._vae_dtype() as dtype:
+            posterior = self.vae.encode(pixels.to(self.device, dtype)).latent_dist
+        return Moments(posterior.mean.float(), posterior.std.float())
+
+    def sample_latents(self, mean: Tensor, std: Tensor, noise: Tensor) -> Tensor:
+        """Draw scaled latents `[B, C, h, w]` from moments, with standard normal noise of that shape."""
+        config = self.vae.config
+        return (mean + std * noise - (config.get("shift_factor") or 0.0)) * config.scaling_factor
+
+    @torch.no_grad()
+    def decode(self, latents: Tensor) -> Tensor:
+        """Decode scaled latents `[B, C, h, w]` to images `[B, 3, H, W]` in [-1, 1], float32."""
+        config = self.vae.config
+        with self._vae_dtype() as dtype:
+            unscaled = latents.to(dtype) / config.scaling_factor + (config.get("shift_factor") or 0.0)
+            pixels = self.vae.decode(unscaled).sample
+        return pixels.float().clamp(-1, 1)
+
+    @contextmanager
+    def _vae_dtype(self) -> Iterator[torch.dtype]:
+        """The VAE's dtype inside; float32 for the time being where the config says that half precision overflows."""
+        own = next(self.vae.parameters()).dtype
+        upcast = own == torch.float16 and bool(self.vae.config.get("force_upcast"))
+        if upcast:
+            self.vae.to(torch.float32)
+        try:
+            yield torch.float32 if upcast else own
+        finally:
+            if upcast:
+                self.vae.to(own)
+
+    # Prompts
+
+    def tokenize(self, prompts: Sequence[str], rows: PlaceholderRows | None = None) -> dict[str, Tensor]:
+        """Token ids of prompts for every text encoder, `[B, max_length]` int64 on the model's device."""
+        vocabulary = rows.vocabulary if rows is not None else None
+        return {encoder.name: tokenize(prompts, encoder, vocabulary).to(self.device) for encoder in self.text_encoders}
+
+    def encode_prompts(self, ids: Mapping[str, Tensor]) -> Condition:
+        """Run the text encoders on token ids; gradients reach installed placeholder rows."""
+        hidden, pooled = [], None
+        for encoder in self.text_encoders:
+            if self.is_xl:
+                output = encoder.model(ids[encoder.name], output_hidden_states=True)
+                hidden.append(output.hidden_states[-2])
+                pooled = output[0]  # of the last encoder, which has a projection
+            else:
+                mask = (ids[encoder.name] != encoder.pad_id) if self._wants_mask(encoder) else None
+                hidden.append(encoder.model(ids[encoder.name], attention_mask=mask)[0])
+        return Condition(torch.cat(hidden, dim=-1), pooled)
+
+    @staticmethod
+    def _wants_mask(encoder: TextEncoder) -> bool:
+        return bool(getattr(encoder.model.config, "use_attention_mask", False))
+
+    # The UNet
+
+    def predict(self, latents: Tensor, timesteps: Tensor, condition: Condition) -> Tensor:
+        """Run the UNet.
+
+        Args:
+            latents: `[B, C, h, w]` noisy latents, any dtype.
+            timesteps: `[B]` int64, in [0, `train_timesteps`).
+            condition: of B prompts.
+
+        Returns:
+            `[B, C, h, w]` float32: epsilon, v or x0, as `prediction_type` says.
+        """
+        extra: dict[str, Any] = {}
+        if self.is_xl:
+            height, width = (side * self.vae_scale for side in latents.shape[-2:])
+            sizes = torch.tensor([height, width, 0, 0, height, width], dtype=self.dtype, device=latents.device)
+            extra["added_cond_kwargs"] = {"text_embeds": condition.pooled, "time_ids": sizes.repeat(len(latents), 1)}
+        hidden = condition.hidden.to(self.dtype)
+        return self.unet(latents.to(self.dtype), timesteps, hidden, return_dict=False, **extra)[0].float()

@@ -1,0 +1,92 @@
+"""Hyper-parameters: frozen, keyword-only, checked when made. No paths, devices or loggers."""
+
+from dataclasses import dataclass
+from typing import Literal, get_args
+
+Kind = Literal["object", "style"]
+Schedule = Literal["constant", "cosine"]
+Stop = Literal["never", "auto"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainConfig:
+    """How the placeholder rows are trained.
+
+    Attributes:
+        steps: optimiser steps, ≥ 0 (0 keeps the starting rows).
+        learning_rate: AdamW's step size at its highest, > 0, in units of the rows' own entries.
+        batch_size: (timestep, noise, template) triples per step, ≥ 1.
+        schedule: the learning rate stays, or falls to `final_learning_rate` along half a cosine.
+        warmup_steps: steps over which the learning rate rises from 0, ≥ 0.
+        final_learning_rate: where the cosine ends, as a fraction of `learning_rate`, in [0, 1].
+        betas: AdamW's two decay rates, each in [0, 1).
+        weight_decay: AdamW's decay towards zero, ≥ 0.
+        pull: weight of the mean squared distance of the rows to their start, ≥ 0
+            (Gal et al. 2022, section 5: regularisation towards the coarse word).
+        max_norm: the longest a row may become, in units of the vocabulary's median row norm, > 0; None for no limit.
+        min_snr: gamma of the min-SNR weighting (Hang et al. 2023, arXiv:2303.09556), > 0; None for no weighting.
+        flip: also learn from the mirrored image. Turn it off for lettering and faces.
+        kind: which templates describe the image: of an object or of a style.
+        mask_background: weight of the loss outside the mask, in [0, 1].
+        evaluate_every: steps between two evaluations on the fixed grid, ≥ 1.
+        evaluation_timesteps: timesteps of that grid, ≥ 1.
+        evaluation_noises: noises per timestep of that grid, ≥ 1.
+        stop: "auto" ends when the evaluation loss has not fallen `patience` times in a row.
+        patience: see `stop`, ≥ 1.
+        min_improvement: the smallest relative fall of the evaluation loss that counts for `stop`, in [0, 1).
+        gradient_checkpointing: recompute the UNet's activations in the backward pass: less memory, about a third slower.
+        checkpoint_every: steps between two checkpoints, ≥ 1. Only used where a folder for them is given.
+        seed: of every random draw of the training, in [0, 2**63).
+
+    Raises:
+        ValueError: If a value is out of its range.
+    """
+
+    steps: int = 100
+    learning_rate: float = 1e-2
+    batch_size: int = 4
+    schedule: Schedule = "cosine"
+    warmup_steps: int = 0
+    final_learning_rate: float = 0.0
+    betas: tuple[float, float] = (0.9, 0.999)
+    weight_decay: float = 0.0
+    pull: float = 0.0
+    max_norm: float | None = None
+    min_snr: float | None = None
+    flip: bool = True
+    kind: Kind = "object"
+    mask_background: float = 0.0
+    evaluate_every: int = 25
+    evaluation_timesteps: int = 8
+    evaluation_noises: int = 2
+    stop: Stop = "never"
+    patience: int = 3
+    min_improvement: float = 1e-3
+    gradient_checkpointing: bool = False
+    checkpoint_every: int = 50
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        positive = ("batch_size", "evaluate_every", "evaluation_timesteps", "evaluation_noises", "patience")
+        for name in (*positive, "checkpoint_every"):
+            _check(self, name, getattr(self, name) >= 1, "at least 1")
+        for name in ("steps", "warmup_steps", "weight_decay", "pull"):
+            _check(self, name, 0 <= getattr(self, name) < float("inf"), "finite and at least 0")
+        _check(self, "learning_rate", 0 < self.learning_rate < float("inf"), "finite and above 0")
+        _check(self, "final_learning_rate", 0 <= self.final_learning_rate <= 1, "in [0, 1]")
+        _check(self, "mask_background", 0 <= self.mask_background <= 1, "in [0, 1]")
+        _check(self, "min_improvement", 0 <= self.min_improvement < 1, "in [0, 1)")
+        _check(
+            self, "betas", len(self.betas) == 2 and all(0 <= beta < 1 for beta in self.betas), "two numbers in [0, 1)"
+        )
+        for name in ("max_norm", "min_snr"):
+            value = getattr(self, name)
+            _check(self, name, value is None or 0 < value < float("inf"), "finite and above 0, or None")
+        for name, choices in (("schedule", Schedule), ("kind", Kind), ("stop", Stop)):
+            _check(self, name, getattr(self, name) in get_args(choices), f"one of {', '.join(get_args(choices))}")
+        _check(self, "seed", 0 <= self.seed < 2**63, "in [0, 2**63)")
+
+
+def _check(config: object, name: str, holds: bool, wanted: str) -> None:
+    if not holds:
+        raise ValueError(f"{type(config).__name__}.{name} must be {wanted}, got {getattr(config, name)!r}")
