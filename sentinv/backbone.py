@@ -164,7 +164,7 @@ class Backbone:
         ]
         if not encoders or parts.get("unet") is None or parts.get("vae") is None:
             raise ModelError(
-                f"expected a pipeline with unet, vae and text_encoder (Stable Diffusion 1, 2 or XL), got {type(pipeline).__name__}"
+                f"expected a Stable Diffusion 1, 2 or XL pipeline, with unet, vae and text_encoder; got {type(pipeline).__name__}"
             )
         name = name or pipeline.config.get("_name_or_path") or type(pipeline).__name__
         return cls(str(name), parts["unet"], parts["vae"], encoders, parts["scheduler"])

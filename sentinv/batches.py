@@ -15,9 +15,11 @@ from PIL import Image
 from torch import Generator, Tensor
 
 from sentinv.backbone import Moments
+from sentinv.decoding import Picture
+from sentinv.errors import SentinvError
 from sentinv.images import prepare, prepare_mask
 from sentinv.loss import add_noise, denoising_loss, evaluation_grid, min_snr_weights, stratified_timesteps, target
-from sentinv.prompts import fill
+from sentinv.prompts import TEMPLATES, fill
 
 if TYPE_CHECKING:
     from sentinv.backbone import Backbone
@@ -51,55 +53,57 @@ class TrainingSet:
 
     Args:
         backbone: encodes the images; the rows need not be installed.
-        images: RGB images of any size, ≥ 1; cropped to the model's square.
-        masks: one per image (white is the concept; None for all of it), or None.
-        templates: prompts with ``{}`` for the placeholder, ≥ 1.
+        images: of any size, ≥ 1; cropped to the model's square. A `Picture`'s mask is white where the concept is.
         rows: whose placeholder.
-        config: flip, mask_background, evaluation grid.
+        config: templates, flip, mask_background, evaluation grid.
 
     Raises:
-        ValueError: If there are no images or templates, or not one mask for each image.
+        ValueError: If there are no images.
+        SentinvError: If nothing is left of a mask in the square.
         PromptError: If a template does not leave room for the placeholder.
     """
 
     def __init__(
         self,
         backbone: Backbone,
-        images: Sequence[Image.Image],
-        masks: Sequence[Image.Image | None] | None,
-        templates: Sequence[str],
+        images: Sequence[Image.Image | Picture],
         rows: PlaceholderRows,
         config: TrainConfig,
     ) -> None:
-        if not images or not templates:
-            raise ValueError("expected at least one image and one template")
-        if masks is not None and len(masks) != len(images):
-            raise ValueError(f"expected one mask for each of {len(images)} images, got {len(masks)}")
+        if not images:
+            raise ValueError("expected at least one image")
         self.backbone = backbone
         self.config = config
         (token,) = rows.vocabulary
         size = (backbone.resolution, backbone.resolution)
-        self.pixels = torch.cat([prepare(image, size, multiple=backbone.vae_scale) for image in images])
+        pictures = [
+            image if isinstance(image, Picture) else Picture(image=image, mask=None, notices=()) for image in images
+        ]
+        self.pixels = torch.cat([prepare(picture.image, size, multiple=backbone.vae_scale) for picture in pictures])
         self.image_count = len(images)
         mirrored = [self.pixels.flip(-1)] if config.flip else []
         self.moments = self._encode(torch.cat([self.pixels, *mirrored]))
-        self.mask = self._masks(masks)
-        self.ids = backbone.tokenize([fill(template, token) for template in templates], rows)
+        self.mask = self._masks([picture.mask for picture in pictures])
+        self.ids = backbone.tokenize(
+            [fill(template, token) for template in config.templates or TEMPLATES[config.kind]], rows
+        )
         self.alphas_cumprod = backbone.alphas_cumprod.to(backbone.device)
 
     def _encode(self, pixels: Tensor) -> Moments:
         parts = [self.backbone.encode(one[None]) for one in pixels]
         return Moments(torch.cat([part.mean for part in parts]), torch.cat([part.std for part in parts]))
 
-    def _masks(self, masks: Sequence[Image.Image | None] | None) -> Tensor | None:
+    def _masks(self, masks: Sequence[Image.Image | None]) -> Tensor | None:
         """Loss weights `[images and mirrored ones, 1, h, w]`: 1 in the mask, `mask_background` outside."""
-        if masks is None or all(mask is None for mask in masks):
+        if all(mask is None for mask in masks):
             return None
         size = (self.moments.mean.shape[-2], self.moments.mean.shape[-1])
         ones = torch.ones(1, 1, *size)
         shares = torch.cat([ones if mask is None else prepare_mask(mask, size) for mask in masks])
         if not (shares.flatten(1).sum(dim=1) > 0).all():
-            raise ValueError("a mask is empty: nothing in the image would be learned")
+            raise SentinvError(
+                "expected a mask with something white in the square that is trained on, got none: check the mask"
+            )
         weights = shares + self.config.mask_background * (1 - shares)
         mirrored = [weights.flip(-1)] if self.config.flip else []
         return torch.cat([weights, *mirrored]).to(self.backbone.device)
@@ -123,7 +127,7 @@ class TrainingSet:
         )
 
     def evaluation_batches(self) -> list[Batch]:
-        """The fixed grid: the same (timestep, noise) pairs for every run, on the mean latents, with the first template."""
+        """The fixed grid: the same (timestep, noise) pairs for every run; mean latents, the first template."""
         config, mean = self.config, self.moments.mean
         timesteps, noise = evaluation_grid(
             config.evaluation_timesteps, config.evaluation_noises, self.backbone.train_timesteps, tuple(mean.shape[1:])

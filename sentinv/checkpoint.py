@@ -16,8 +16,9 @@ from typing import Any
 from torch import Tensor
 
 from sentinv.concept import DIGEST, content_digest
-from sentinv.errors import CheckpointError
+from sentinv.errors import CheckpointError, ConceptError
 from sentinv.files import atomic_write, make_folder, sweep
+from sentinv.tensors import read_safetensors
 
 _NAME = re.compile(r"step-(\d{6,})\.safetensors")
 _STATE = "sentinv.checkpoint"
@@ -69,18 +70,14 @@ def read_checkpoint(path: str | Path) -> Checkpoint:
     Raises:
         CheckpointError: If it is missing or damaged.
     """
-    from safetensors import SafetensorError, safe_open
-
     path = Path(path)
     try:
-        with safe_open(path, framework="pt") as file:
-            tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 - not a dict
-            header = dict(file.metadata() or {})
+        tensors, header = read_safetensors(path)
         if header.get(DIGEST) != content_digest(tensors, header):
             raise CheckpointError(f"{path.name} is damaged: its content does not match its sha256")
         content = json.loads(header[_STATE])
         return Checkpoint(content["step"], tensors, content["state"], content["settings"])
-    except (OSError, SafetensorError, KeyError, json.JSONDecodeError) as error:
+    except (ConceptError, KeyError, json.JSONDecodeError) as error:
         raise CheckpointError(f"{path.name} is not a checkpoint that can be read: {error}") from error
 
 

@@ -23,6 +23,7 @@ from sentinv import layouts
 from sentinv.errors import ConceptError
 from sentinv.files import atomic_write
 from sentinv.placeholder import check_token, vector_names
+from sentinv.tensors import read_tensors
 from sentinv.version import __version__
 
 if TYPE_CHECKING:
@@ -64,7 +65,7 @@ class Concept:
 
     @property
     def vector_names(self) -> list[str]:
-        """The names diffusers gives the vectors: ``<c>``, ``<c>_1``, …"""
+        """Name the vectors as diffusers does (``<c>``, ``<c>_1``, …)."""
         return vector_names(self.token, self.count)
 
     @property
@@ -82,11 +83,11 @@ class Concept:
         return tuple(str(token) for token in tokens) if isinstance(tokens, list) else ()
 
     def renamed(self, token: str) -> Concept:
-        """The same rows under another placeholder."""
+        """Return the same rows under another placeholder."""
         return replace(self, token=token)
 
     def with_thumbnail(self, image: Image.Image, side: int = 128) -> Concept:
-        """The same concept with a small JPEG of an image in its header, as file browsers show it."""
+        """Return the concept with a small JPEG of an image in its header, as file browsers show it."""
         small = image.convert("RGB")
         small.thumbnail((side, side))
         buffer = io.BytesIO()
@@ -96,8 +97,6 @@ class Concept:
 
     def to_bytes(self) -> bytes:
         """The content of the concept's file. Equal concepts give equal bytes."""
-        from safetensors.torch import save
-
         tensors = layouts.to_tensors(self.token, self.rows)
         header = {
             "modelspec.sai_model_spec": "1.0.0",
@@ -110,7 +109,7 @@ class Concept:
         }
         header.setdefault("sentinv.version", __version__)
         header[DIGEST] = content_digest(tensors, header)
-        return save(tensors, metadata=header)
+        return layouts.to_bytes(tensors, header)
 
     def save(self, path: str | Path, *, overwrite: bool = False) -> Path:
         """Write the concept's file, whole or not at all.
@@ -121,8 +120,8 @@ class Concept:
         return atomic_write(path, self.to_bytes(), overwrite=overwrite)
 
     @classmethod
-    def load(cls, path: str | Path, token: str | None = None) -> Concept:
-        """Read a concept from a safetensors file, of ours or of another program.
+    def load(cls, path: str | Path, token: str | None = None, *, allow_pickle: bool = False) -> Concept:
+        """Read a concept from a file, of ours or of another program.
 
         Besides our own (which is that of diffusers) the layouts of A1111, kohya's scripts and OneTrainer are read:
         ``emp_params``, ``emb_params``, ``clip_l`` with ``clip_g``.
@@ -130,14 +129,15 @@ class Concept:
         Args:
             path: the file.
             token: the placeholder it is to have; that of the file, or one made of the file's name, if not given.
+            allow_pickle: read `.pt` and `.bin` files too, in a limited process of their own.
 
         Raises:
             ConceptError: If the file cannot be read, is damaged, or its layout, types or values are not those of a concept.
         """
         path = Path(path)
-        tensors, header = layouts.read(path)
-        digest = header.get(DIGEST)
-        if digest is not None and digest != content_digest(tensors, header):
+        tensors, header = read_tensors(path, allow_pickle=allow_pickle)
+        ours = any(key.startswith("sentinv.") for key in header)
+        if ours and header.get(DIGEST) != content_digest(tensors, header):
             raise ConceptError(f"{path.name} is damaged: its content does not match its sha256; get it again")
         found, rows = layouts.from_tensors(path, tensors)
         name = token or header.get("sentinv.token") or found

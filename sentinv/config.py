@@ -26,7 +26,8 @@ class TrainConfig:
         max_norm: the longest a row may become, in units of the vocabulary's median row norm, > 0; None for no limit.
         min_snr: gamma of the min-SNR weighting (Hang et al. 2023, arXiv:2303.09556), > 0; None for no weighting.
         flip: also learn from the mirrored image. Turn it off for lettering and faces.
-        kind: which templates describe the image: of an object or of a style.
+        kind: which of the field's templates describe the image: those of an object or those of a style.
+        templates: prompts of one's own in their place, each with ``{}`` for the placeholder.
         mask_background: weight of the loss outside the mask, in [0, 1].
         evaluate_every: steps between two evaluations on the fixed grid, ≥ 1.
         evaluation_timesteps: timesteps of that grid, ≥ 1.
@@ -55,6 +56,7 @@ class TrainConfig:
     min_snr: float | None = None
     flip: bool = True
     kind: Kind = "object"
+    templates: tuple[str, ...] | None = None
     mask_background: float = 0.0
     evaluate_every: int = 25
     evaluation_timesteps: int = 8
@@ -84,6 +86,13 @@ class TrainConfig:
             _check(self, name, value is None or 0 < value < float("inf"), "finite and above 0, or None")
         for name, choices in (("schedule", Schedule), ("kind", Kind), ("stop", Stop)):
             _check(self, name, getattr(self, name) in get_args(choices), f"one of {', '.join(get_args(choices))}")
+        templates = self.templates
+        _check(
+            self,
+            "templates",
+            templates is None or (len(templates) > 0 and all("{}" in t for t in templates)),
+            "prompts with {}",
+        )
         _check(self, "seed", 0 <= self.seed < 2**63, "in [0, 2**63)")
 
 

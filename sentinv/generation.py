@@ -93,7 +93,7 @@ def generate(
 
 
 def seeded(seed: int, count: int) -> list[Generator]:
-    """Generators on the CPU seeded with `seed`, `seed + 1`, …"""
+    """Make generators on the CPU, seeded with `seed`, `seed + 1` and so on."""
     if count < 1:
         raise ValueError(f"count must be at least 1, got {count}")
     return [Generator().manual_seed(seed + index) for index in range(count)]

@@ -100,6 +100,8 @@ def _text_encoder(name: str, source: str, suffix: str, dtype: torch.dtype) -> Te
     encoder, tokenizer = f"text_encoder{suffix}", f"tokenizer{suffix}"
     model = _part(name, encoder, lambda: model_class.from_pretrained(source, subfolder=encoder, dtype=dtype))
     words = _part(name, tokenizer, lambda: CLIPTokenizer.from_pretrained(source, subfolder=tokenizer))
+    if len(words) < 256:  # what transformers builds, silently, where it finds no vocabulary
+        raise ModelError(f"cannot load {tokenizer} of {name}: its vocabulary is missing; the model is incomplete")
     if words.model_max_length > model.config.max_position_embeddings:  # a tokenizer without a config has no limit
         words.model_max_length = model.config.max_position_embeddings
     return TextEncoder(encoder, words, model)

@@ -59,7 +59,7 @@ def check_free(token: str, vocabulary: Mapping[str, int]) -> str:
 
 
 def vector_names(token: str, count: int) -> list[str]:
-    """The names that diffusers gives the vectors of one placeholder: ``<c>``, ``<c>_1``, …"""
+    """Name the vectors of one placeholder as diffusers does (``<c>``, ``<c>_1``, …)."""
     return [token if index == 0 else f"{token}_{index}" for index in range(count)]
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import math
 import time
 import warnings
@@ -24,13 +25,13 @@ from sentinv.history import History, StepRecord
 from sentinv.initialization import Initialization, Start, starting_rows
 from sentinv.interrupt import stop_request
 from sentinv.placeholder import PlaceholderRows
-from sentinv.prompts import TEMPLATES
 from sentinv.provenance import provenance
 
 if TYPE_CHECKING:
     from PIL import Image
 
     from sentinv.backbone import Backbone
+    from sentinv.decoding import Picture
 
 OnStep = Callable[[StepRecord], None]
 
@@ -40,13 +41,11 @@ _HALF_PRECISION_SCALE = 256.0  # keeps the gradients of an fp16 model above the 
 
 def train_concept(
     backbone: Backbone,
-    images: Sequence[Image.Image],
+    images: Sequence[Image.Image | Picture],
     initialization: Initialization | Start,
     config: TrainConfig | None = None,
     *,
     token: str = "<concept>",  # noqa: S107 - not a password
-    masks: Sequence[Image.Image | None] | None = None,
-    templates: Sequence[str] | None = None,
     checkpoints: str | Path | None = None,
     resume: bool = False,
     on_step: OnStep | None = None,
@@ -55,12 +54,11 @@ def train_concept(
 
     Args:
         backbone: the frozen model; it is bit for bit the same afterwards.
-        images: RGB images of one concept, ≥ 1, of any size; the centre is cropped to the model's square.
+        images: of one concept, ≥ 1, of any size; the centre is cropped to the model's square. A `Picture` may have a
+            mask, white where the concept is, which weighs the loss.
         initialization: words (or a concept) to start from, or a start made of them by `starting_rows`.
         config: hyper-parameters.
         token: the placeholder.
-        masks: one per image, white where the concept is; None for the whole image.
-        templates: prompts with ``{}`` for the placeholder; those of `config.kind` if not given.
         checkpoints: folder for checkpoints; without it none are written.
         resume: go on from the newest checkpoint of that folder. The result has the same bytes as without the break.
         on_step: called with each step's record, on accelerators ten steps at a time, so that the host need not wait.
@@ -79,7 +77,7 @@ def train_concept(
     start = initialization if isinstance(initialization, Start) else starting_rows(initialization, backbone)
     rows = PlaceholderRows({token: start.rows})
     with rows.installed(backbone), _gradient_checkpointing(backbone, config), stop_request() as request:
-        data = TrainingSet(backbone, images, masks, templates or TEMPLATES[config.kind], rows, config)
+        data = TrainingSet(backbone, images, rows, config)
         run = Run(data, rows, start, config, on_step)
         settings = _settings(data, start, config, token)
         if resume:
@@ -295,7 +293,7 @@ def _gradient_checkpointing(backbone: Backbone, config: TrainConfig) -> Iterator
 
 def _settings(data: TrainingSet, start: Start, config: TrainConfig, token: str) -> dict[str, Any]:
     """What has to be the same for a run to go on, as JSON has it."""
-    settings = asdict(config) | {"betas": list(config.betas)}
+    settings = json.loads(json.dumps(asdict(config)))  # lists for tuples, as a checkpoint gives them back
     del settings["checkpoint_every"]
     prompts = [ids.cpu() for ids in data.ids.values()]
     masks = [] if data.mask is None else [data.mask.cpu()]

@@ -18,10 +18,8 @@ from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProject
 
 from sentinv.backbone import Backbone
 
-WORDS = (
-    "a photo of the rendering cropped clean dirty dark my cool close up bright good one rendition nice small weird large "
-    "painting in style picture cat dog rainbow striped tail mug red blue moon on"
-).split()
+WORDS = """a photo of the rendering cropped clean dirty dark my cool close up bright good one rendition nice small
+weird large painting in style picture cat dog rainbow striped tail mug red blue moon on""".split()
 
 
 def build_tokenizer(folder):
@@ -171,7 +169,7 @@ def xl(tokenizer):
         vae=build_vae(),
         text_encoder=first,
         text_encoder_2=second,
-        tokenizer=tokenizer,
+        tokenizer=copy.deepcopy(tokenizer),
         tokenizer_2=copy.deepcopy(tokenizer),
         unet=unet,
         scheduler=build_scheduler("epsilon"),

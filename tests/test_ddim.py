@@ -1,0 +1,64 @@
+import pytest
+import torch
+from diffusers import DDIMScheduler
+
+from sentinv.ddim import ddim_grid, ddim_step
+from sentinv.errors import ModelError
+
+
+class Schedule:
+    """The part of a backbone that a grid needs."""
+
+    name = "tiny"
+
+    def __init__(self, **config):
+        scheduler = DDIMScheduler(beta_schedule="scaled_linear", **{"clip_sample": False, **config})
+        self.scheduler, self.scheduler_config = scheduler, dict(scheduler.config)
+        self.alphas_cumprod, self.train_timesteps = scheduler.alphas_cumprod, len(scheduler.alphas_cumprod)
+        self.final_alpha_cumprod = float(scheduler.final_alpha_cumprod)
+
+
+@pytest.mark.parametrize("spacing", ["leading", "trailing", "linspace"])
+@pytest.mark.parametrize(("offset", "one"), [(0, True), (1, False)])
+@pytest.mark.parametrize("steps", [1, 3, 7, 50, 999, 1000])
+def test_walks_the_path_of_diffusers(spacing, offset, one, steps):
+    """Oracle: DDIMScheduler, step by step, with the same eps."""
+    schedule = Schedule(timestep_spacing=spacing, steps_offset=offset, set_alpha_to_one=one)
+    scheduler = schedule.scheduler
+    scheduler.set_timesteps(steps)
+    if scheduler.timesteps.max() >= 1000:
+        pytest.skip("diffusers asks for a timestep that does not exist")
+    grid = ddim_grid(schedule, steps)
+    assert [step.timestep for step in grid] == scheduler.timesteps.tolist()
+    ours = theirs = torch.randn(1, 4, 3, 3, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    for step in grid[:60]:
+        eps = torch.sin(ours + step.timestep)
+        ours = ddim_step(ours, eps, step.alpha_from, step.alpha_to)
+        theirs = scheduler.step(eps, step.timestep, theirs).prev_sample
+    assert torch.allclose(ours, theirs, atol=1e-5)
+
+
+def test_the_same_step_goes_both_ways():
+    generator = torch.Generator().manual_seed(0)
+    latents, eps = torch.randn(2, 2, 4, 3, 3, generator=generator, dtype=torch.float64)
+    there = ddim_step(latents, eps, 0.2, 0.7)
+    assert torch.allclose(ddim_step(there, eps, 0.7, 0.2), latents, atol=1e-12)
+
+
+def test_a_perfect_eps_leads_to_the_clean_latents():
+    latents, eps = torch.randn(2, 1, 4, 3, 3, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    noisy = 0.3**0.5 * latents + 0.7**0.5 * eps
+    assert torch.allclose(ddim_step(noisy, eps, 0.3, 1.0), latents, atol=1e-12)
+
+
+def test_refuses_what_ruins_latents():
+    for config in (
+        {"clip_sample": True},
+        {"thresholding": True},
+        {"rescale_betas_zero_snr": True, "timestep_spacing": "trailing"},
+    ):
+        with pytest.raises(ModelError):
+            ddim_grid(Schedule(**config), 10)
+    for steps in (0, 1001):
+        with pytest.raises(ValueError, match="steps"):
+            ddim_grid(Schedule(), steps)

@@ -1,0 +1,300 @@
+import os
+import signal
+import warnings
+from dataclasses import replace
+
+import pytest
+import torch
+from conftest import same, snapshot
+from PIL import Image
+
+from sentinv.batches import TrainingSet
+from sentinv.checkpoint import latest_checkpoint
+from sentinv.config import TrainConfig
+from sentinv.decoding import Picture
+from sentinv.errors import CheckpointError, Interrupted, TrainingError
+from sentinv.generation import GenerateConfig, generate_latents, seeded
+from sentinv.initialization import Initialization, starting_rows
+from sentinv.inversion import invert
+from sentinv.placeholder import PlaceholderRows
+from sentinv.training import Run, learning_rate_at, train_concept
+
+QUICK = TrainConfig(steps=12, evaluate_every=4, evaluation_timesteps=4, checkpoint_every=5)
+WORDS = Initialization("a striped mug")
+
+
+@pytest.fixture(autouse=True)
+def _random_models_learn_little():
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="nothing was learned")
+        yield
+
+
+def rows_of(concept):
+    return [value.numpy().tobytes() for value in concept.rows.values()]
+
+
+def test_learns_and_leaves_the_model_as_it_was(backbone, picture):
+    before = snapshot(backbone)
+    concept, history = train_concept(backbone, [picture], WORDS, replace(QUICK, steps=40), token="<c>")
+    assert same(before, snapshot(backbone))
+    assert history.learned and history.best_loss < history.start_loss
+    assert [record.step for record in history.records] == list(range(1, 41))
+    assert concept.count == 3 and concept.tokens == ("a", "striped", "mug")
+    assert concept.fingerprint == backbone.fingerprint
+
+
+def test_no_frozen_weight_gets_a_gradient(backbone, picture):
+    train_concept(backbone, [picture], WORDS, QUICK)
+    assert all(p.grad is None and not p.requires_grad for part in backbone._modules() for p in part.parameters())
+
+
+def test_same_seed_same_bytes_other_seed_other_bytes(backbone, picture):
+    first, again, other = (
+        train_concept(backbone, [picture], WORDS, replace(QUICK, steps=4, seed=seed))[0] for seed in (0, 0, 1)
+    )
+    assert first.to_bytes() == again.to_bytes()
+    assert rows_of(first) != rows_of(other)
+
+
+def test_global_random_state_is_neither_used_nor_changed(sd1_backbone, picture):
+    torch.manual_seed(1)
+    first, _ = train_concept(sd1_backbone, [picture], WORDS, replace(QUICK, steps=4))
+    state = torch.get_rng_state()
+    torch.manual_seed(1)
+    assert torch.equal(state, torch.get_rng_state())
+    torch.manual_seed(2)
+    assert rows_of(train_concept(sd1_backbone, [picture], WORDS, replace(QUICK, steps=4))[0]) == rows_of(first)
+
+
+def test_zero_steps_keep_the_words(backbone, picture):
+    concept, _ = train_concept(backbone, [picture], WORDS, replace(QUICK, steps=0))
+    assert torch.equal(concept.rows["text_encoder"], starting_rows(WORDS, backbone).rows["text_encoder"])
+
+
+def test_the_file_makes_the_same_images_in_plain_diffusers(pipeline, backbone, picture, tmp_path):
+    concept, _ = train_concept(backbone, [picture], WORDS, QUICK, token="<c>")
+    config = GenerateConfig(steps=5)
+    ours = generate_latents(backbone, "a photo of <c> on the moon", [concept], generators=seeded(3, 2), config=config)
+    pipeline.load_textual_inversion(str(concept.save(tmp_path / "c.safetensors")))
+    theirs = pipeline(
+        "a photo of <c> on the moon",
+        num_images_per_prompt=2,
+        generator=seeded(3, 2),
+        num_inference_steps=5,
+        output_type="latent",
+    ).images
+    assert torch.allclose(ours, theirs, atol=1e-5)
+
+
+def test_gradient_of_a_step_equals_the_textbook(sd1, sd1_backbone, picture):
+    """Oracle: diffusers' scheduler and a resized table, written out."""
+    start = starting_rows(WORDS, sd1_backbone)
+    rows = PlaceholderRows({"<c>": start.rows})
+    with rows.installed(sd1_backbone):
+        data = TrainingSet(sd1_backbone, [picture], rows, replace(QUICK, templates=("a photo of {}",)))
+        batch = data.draw(torch.Generator().manual_seed(5))
+        data.loss(batch).mean().backward()
+    sd1.load_textual_inversion({"<c>": start.rows["text_encoder"]})
+    table = sd1.text_encoder.get_input_embeddings().weight.requires_grad_(True)
+    text = sd1.maybe_convert_prompt("a photo of <c>", sd1.tokenizer)
+    ids = sd1.tokenizer([text] * 4, padding="max_length", max_length=40, return_tensors="pt").input_ids
+    noisy = sd1.scheduler.add_noise(batch.latents, batch.noise, batch.timesteps)
+    prediction = sd1.unet(noisy, batch.timesteps, sd1.text_encoder(ids)[0]).sample
+    torch.nn.functional.mse_loss(prediction, batch.noise).backward()
+    assert torch.allclose(rows.rows["text_encoder"].grad, table.grad[-3:], rtol=1e-3, atol=1e-8)
+
+
+def test_resumed_equals_uninterrupted(backbone, picture, tmp_path):
+    whole, history = train_concept(backbone, [picture], WORDS, QUICK)
+
+    def interrupt(record):
+        if record.step == 7:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    with pytest.raises(Interrupted) as stopped:
+        train_concept(backbone, [picture], WORDS, QUICK, checkpoints=tmp_path, on_step=interrupt)
+    assert stopped.value.signal_number == signal.SIGTERM
+    assert latest_checkpoint(tmp_path).step == 7
+    resumed, resumed_history = train_concept(backbone, [picture], WORDS, QUICK, checkpoints=tmp_path, resume=True)
+    assert resumed.to_bytes() == whole.to_bytes()
+    assert resumed_history.records == history.records
+    assert resumed_history.evaluations == history.evaluations
+    assert len(list(tmp_path.iterdir())) == 2
+
+
+def test_resume_needs_the_same_settings(sd1_backbone, picture, tmp_path):
+    train_concept(sd1_backbone, [picture], WORDS, QUICK, checkpoints=tmp_path)
+    for changed in (
+        lambda: train_concept(
+            sd1_backbone, [picture], WORDS, replace(QUICK, learning_rate=0.5), checkpoints=tmp_path, resume=True
+        ),
+        lambda: train_concept(sd1_backbone, [picture.rotate(90)], WORDS, QUICK, checkpoints=tmp_path, resume=True),
+        lambda: train_concept(sd1_backbone, [picture], Initialization("cat"), QUICK, checkpoints=tmp_path, resume=True),
+    ):
+        with pytest.raises(CheckpointError, match=r"learning_rate: 0.01 there, 0.5 here|images|start"):
+            changed()
+    with pytest.raises(CheckpointError, match="no checkpoint"):
+        train_concept(sd1_backbone, [picture], WORDS, QUICK, checkpoints=tmp_path / "none", resume=True)
+
+
+def test_not_finite_stops_and_keeps_good_rows(sd1_backbone, picture, monkeypatch):
+    honest = TrainingSet.loss
+    calls = []
+
+    def breaks(self, batch, *, weighted=True):
+        calls.append(weighted)
+        return honest(self, batch, weighted=weighted) * (float("nan") if calls.count(True) == 6 and weighted else 1)
+
+    monkeypatch.setattr(TrainingSet, "loss", breaks)
+    with pytest.warns(UserWarning, match="not finite at step 6"):
+        concept, history = train_concept(sd1_backbone, [picture], WORDS, QUICK)
+    assert history.stop == "not finite" and len(history.records) == 5
+    assert history.evaluations[-1][0] == 5
+    assert all(torch.isfinite(rows).all() for rows in concept.rows.values())
+
+
+def test_a_start_without_finite_loss_is_an_error(sd1_backbone, picture):
+    with torch.no_grad():
+        sd1_backbone.unet.conv_out.weight.fill_(float("nan"))
+    with pytest.raises(TrainingError, match="float32"):
+        train_concept(sd1_backbone, [picture], WORDS, QUICK)
+
+
+def test_best_rows_are_those_of_the_smallest_evaluation_loss(sd1_backbone, picture):
+    """With a wild learning rate the best step is not the last, and its rows give its loss again."""
+    config = replace(QUICK, learning_rate=3.0, schedule="constant", evaluate_every=1)
+    concept, history = train_concept(sd1_backbone, [picture], WORDS, config, token="<c>")
+    rows = PlaceholderRows({"<c>": concept.rows})
+    with rows.installed(sd1_backbone):
+        data = TrainingSet(sd1_backbone, [picture], rows, config)
+        assert data.evaluate(data.evaluation_batches()) == pytest.approx(history.best_loss, rel=1e-6)
+    assert history.best_step == min(history.evaluations, key=lambda pair: pair[1])[0]
+
+
+def test_says_when_nothing_was_learned(sd1_backbone, picture):
+    with pytest.warns(UserWarning, match="nothing was learned"):
+        _, history = train_concept(sd1_backbone, [picture], WORDS, replace(QUICK, learning_rate=1e-30, steps=4))
+    assert not history.learned
+
+
+def test_stop_auto_ends_when_the_loss_no_longer_falls(sd1_backbone, picture):
+    config = replace(QUICK, steps=100, learning_rate=1e-30, stop="auto", evaluate_every=1, patience=3)
+    _, history = train_concept(sd1_backbone, [picture], WORDS, config)
+    assert (history.stop, len(history.records)) == ("auto", 3)
+
+
+def test_evaluation_grid_is_the_same_for_every_run(sd1_backbone, picture):
+    _, first = train_concept(sd1_backbone, [picture], WORDS, replace(QUICK, steps=0, seed=1))
+    _, second = train_concept(sd1_backbone, [picture], WORDS, replace(QUICK, steps=0, seed=2, batch_size=1))
+    assert first.start_loss == pytest.approx(second.start_loss, rel=1e-6)
+
+
+def test_pull_and_norm_limit_hold_rows_back(sd1_backbone, picture):
+    start = starting_rows(WORDS, sd1_backbone).rows["text_encoder"]
+    config = replace(QUICK, learning_rate=0.1, evaluate_every=1)
+
+    def last_rows(**options):
+        rows = PlaceholderRows({"<c>": {"text_encoder": start}})
+        with rows.installed(sd1_backbone):
+            data = TrainingSet(sd1_backbone, [picture], rows, replace(config, **options))
+            list(Run(data, rows, starting_rows(WORDS, sd1_backbone), replace(config, **options)).steps())
+        return rows.of("<c>")["text_encoder"]
+
+    free, pulled, limited = last_rows(), last_rows(pull=100.0), last_rows(max_norm=1.5)
+    assert (pulled - start).norm() < 0.5 * (free - start).norm()
+    limit = 1.5 * sd1_backbone.text_encoders[0].median_norm
+    assert free.norm(dim=1).max() > limit >= limited.norm(dim=1).max() - 1e-6
+
+
+def test_what_is_outside_the_mask_does_not_matter(sd1_backbone, picture):
+    mask = Image.new("L", (16, 16), 0)
+    mask.paste(255, (0, 0, 8, 16))
+    rows = PlaceholderRows({"<c>": starting_rows(WORDS, sd1_backbone).rows})
+    with rows.installed(sd1_backbone):
+        square = picture.resize((16, 16))
+        data = TrainingSet(
+            sd1_backbone, [Picture(image=square, mask=mask, notices=())], rows, replace(QUICK, flip=False)
+        )
+        batch = data.draw(torch.Generator().manual_seed(0))
+        assert batch.mask[0, 0, :, :4].min() == 1 and batch.mask[0, 0, :, 4:].max() == 0
+        data.loss(batch).sum().backward()
+        before = rows.rows["text_encoder"].grad.clone()
+        rows.zero_grad()
+        wanted = batch.noise.clone()
+        wanted[..., 4:] = 1e3  # a target nobody can meet, outside
+        _loss_with_target(data, batch, wanted).sum().backward()
+    assert torch.equal(rows.rows["text_encoder"].grad, before)
+
+
+def _loss_with_target(data, batch, wanted):
+    from sentinv.loss import add_noise, denoising_loss
+
+    noisy = add_noise(batch.latents, batch.noise, batch.alphas_cumprod)
+    prediction = data.backbone.predict(noisy, batch.timesteps, data.backbone.encode_prompts(batch.ids))
+    return denoising_loss(prediction, wanted, batch.mask)
+
+
+def test_batches_cover_images_flips_and_templates(sd1_backbone, picture):
+    rows = PlaceholderRows({"<c>": starting_rows(WORDS, sd1_backbone).rows})
+    other = picture.transpose(Image.Transpose.FLIP_TOP_BOTTOM)
+    config = replace(QUICK, batch_size=64, templates=("a {}", "the {}", "my {}"))
+    data = TrainingSet(sd1_backbone, [picture, other], rows, config)
+    batch = data.draw(torch.Generator().manual_seed(0))
+    assert len(data.moments.mean) == 4
+    assert len({tuple(ids.tolist()) for ids in batch.ids["text_encoder"]}) == 3
+    assert len({latent.numpy().tobytes() for latent in batch.latents}) == 64  # sampled anew, not repeated
+
+
+def test_half_precision_base(sd1_backbone, picture):
+    for part in sd1_backbone._modules():
+        part.to(torch.bfloat16)
+    concept, _ = train_concept(sd1_backbone, [picture], WORDS, replace(QUICK, steps=4))
+    assert concept.rows["text_encoder"].dtype == torch.float32
+    assert sd1_backbone.dtype == torch.bfloat16
+
+
+def test_gradient_checkpointing_changes_nothing_but_memory(sd1_backbone, picture):
+    plain, _ = train_concept(sd1_backbone, [picture], WORDS, replace(QUICK, steps=3))
+    saved, _ = train_concept(sd1_backbone, [picture], WORDS, replace(QUICK, steps=3, gradient_checkpointing=True))
+    assert torch.allclose(plain.rows["text_encoder"], saved.rows["text_encoder"], atol=1e-6)
+    assert not sd1_backbone.unet.is_gradient_checkpointing
+
+
+def test_schedules():
+    cosine = TrainConfig(steps=10, learning_rate=2.0, warmup_steps=2, final_learning_rate=0.1)
+    rates = [learning_rate_at(step, cosine) for step in range(11)]
+    assert rates[:3] == [1.0, 2.0, 2.0] and rates[10] == pytest.approx(0.2)
+    assert rates[2:] == sorted(rates[2:], reverse=True)
+    assert {learning_rate_at(step, replace(cosine, schedule="constant", warmup_steps=0)) for step in range(10)} == {2.0}
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"steps": -1},
+        {"learning_rate": 0},
+        {"batch_size": 0},
+        {"schedule": "linear"},
+        {"betas": (0.9, 1.0)},
+        {"min_snr": 0.0},
+        {"max_norm": float("nan")},
+        {"stop": "never ever"},
+        {"seed": -1},
+        {"templates": ("a photo",)},
+    ],
+)
+def test_config_refuses(wrong):
+    with pytest.raises(ValueError, match=next(iter(wrong))):
+        TrainConfig(**wrong)
+
+
+def test_invert_takes_words_callables_and_paths(sd1_backbone, picture, tmp_path):
+    path = tmp_path / "mug.png"
+    picture.save(path)
+    config = replace(QUICK, steps=2)
+    by_words = invert(sd1_backbone, path, "a striped mug", config)
+    by_call = invert(sd1_backbone, [picture], lambda image: Initialization("a striped mug", "mine"), config)
+    assert rows_of(by_words) == rows_of(by_call)
+    assert by_call.metadata["sentinv.initializer"] == "mine"
+    assert by_words.metadata["modelspec.thumbnail"].startswith("data:image/jpeg;base64,")
