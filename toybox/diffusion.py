@@ -62,11 +62,11 @@ def new_unet() -> UNet2DConditionModel:
         sample_size=16,
         in_channels=8,
         out_channels=8,
-        block_out_channels=(64, 160, 192),
+        block_out_channels=(64, 160, 160),
         layers_per_block=1,
         down_block_types=("DownBlock2D", "CrossAttnDownBlock2D", "CrossAttnDownBlock2D"),
         up_block_types=("CrossAttnUpBlock2D", "CrossAttnUpBlock2D", "UpBlock2D"),
-        attention_head_dim=(2, 5, 6),
+        attention_head_dim=(2, 5, 5),
         cross_attention_dim=256,
         norm_num_groups=16,
     )

@@ -1,0 +1,110 @@
+"""Train the captioner: one plain sentence that names style, colour, pattern, object and scene."""
+
+from __future__ import annotations
+
+import click
+import torch
+from transformers import (
+    BertTokenizer,
+    BlipConfig,
+    BlipForConditionalGeneration,
+    BlipImageProcessor,
+    BlipProcessor,
+    BlipTextConfig,
+    BlipVisionConfig,
+)
+
+from . import tokenizers, world
+from .fit import RUNS, Plan, fit, workers
+
+FOLDER = RUNS / "captioner" / "model"
+PLAN = Plan(steps=2000, batch=64, lr=1e-3, matrix_lr=2e-3, warmup=100, decay_from=0.4, ema=0.998, seed=51)
+
+
+def new_captioner(tokenizer: BertTokenizer) -> BlipForConditionalGeneration:
+    """An untrained BLIP: a vision transformer of 4 layers × 128 and a text decoder of 3 layers × 128."""
+    torch.manual_seed(0)
+    start, end = tokenizer.convert_tokens_to_ids(["[DEC]", "[SEP]"])
+    vision = BlipVisionConfig(
+        image_size=world.RESOLUTION,
+        patch_size=8,
+        hidden_size=128,
+        intermediate_size=512,
+        num_hidden_layers=4,
+        num_attention_heads=4,
+        projection_dim=128,
+    )
+    text = BlipTextConfig(
+        vocab_size=len(tokenizer),
+        hidden_size=128,
+        encoder_hidden_size=128,
+        intermediate_size=384,
+        projection_dim=128,
+        num_hidden_layers=3,
+        num_attention_heads=4,
+        max_position_embeddings=tokenizer.model_max_length,
+        bos_token_id=start,
+        pad_token_id=tokenizer.pad_token_id,
+        eos_token_id=end,
+        sep_token_id=end,
+        attention_probs_dropout_prob=0.0,
+        hidden_dropout_prob=0.0,
+    )
+    config = BlipConfig(
+        text_config=text.to_dict(), vision_config=vision.to_dict(), projection_dim=128, image_text_hidden_size=128
+    )
+    return BlipForConditionalGeneration(config)
+
+
+def processor(tokenizer: BertTokenizer) -> BlipProcessor:
+    """Resizes to the world's side and scales to [-1, 1]."""
+    side = {"height": world.RESOLUTION, "width": world.RESOLUTION}
+    return BlipProcessor(BlipImageProcessor(size=side, image_mean=[0.5] * 3, image_std=[0.5] * 3), tokenizer)
+
+
+@torch.no_grad()
+def describe(model: BlipForConditionalGeneration, tokenizer: BertTokenizer, pictures: torch.Tensor) -> list[str]:
+    """A caption for each picture of `[N, 3, H, W]` in [0, 1]."""
+    out = []
+    for part in pictures.split(256):
+        ids = model.generate(pixel_values=part * 2 - 1, max_new_tokens=24, num_beams=1, do_sample=False)
+        out += tokenizer.batch_decode(ids, skip_special_tokens=True)
+    return [text.replace("[DEC]", "").replace("[dec]", "").strip() for text in out]
+
+
+@click.command()
+def main() -> None:
+    """Train the captioner."""
+    me = workers()
+    tokenizer = BertTokenizer.from_pretrained(tokenizers.CAPTIONER_FOLDER)
+    model = new_captioner(tokenizer).to(me.device)
+    start = tokenizer.convert_tokens_to_ids("[DEC]")
+
+    def loss(step: int, generator: torch.Generator) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
+        seed = int(torch.randint(2**29, (), generator=generator))
+        specs = world.sample_specs(PLAN.batch // me.count, seed)
+        batch = tokenizer(world.plain_captions(specs), padding=True, return_tensors="pt")
+        ids = batch.input_ids.clone()
+        ids[:, 0] = start
+        labels = ids.masked_fill(batch.attention_mask == 0, -100).to(me.device)
+        output = model(
+            pixel_values=world.render(specs, device=me.device) * 2 - 1,
+            input_ids=ids.to(me.device),
+            attention_mask=batch.attention_mask.to(me.device),
+            labels=labels,
+        )
+        return output.loss.float(), {}
+
+    fit("captioner", {"captioner": model}, loss, PLAN)
+    if me.first:
+        model.eval()
+        specs = world.sample_specs(1024, world.HELD_OUT_SEEDS[3]).replace(second=-1)
+        said = describe(model, tokenizer, world.render(specs, device=me.device))
+        exact = [a == b for a, b in zip(said, world.plain_captions(specs), strict=True)]
+        print(f"held-out: {sum(exact) / len(exact):.4f} of the captions are right in every word; e.g. {said[:3]}")
+        model.save_pretrained(FOLDER)
+        processor(tokenizer).save_pretrained(FOLDER)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,118 @@
+"""Train the classifier: what a picture shows, by attribute; and export the part of it that names objects.
+
+One `ViTForImageClassification` whose logits are the labels of five attributes in a row (object, colour, pattern,
+scene, style), a softmax each. It judges generated pictures. The `class` initializer gets the same network with the
+object labels alone, so that any program can use it as an ordinary image classifier.
+"""
+
+from __future__ import annotations
+
+import click
+import torch
+import torch.nn.functional as F
+from transformers import ViTConfig, ViTForImageClassification, ViTImageProcessor
+
+from . import captions as language
+from . import world
+from .fit import RUNS, Plan, fit, workers
+from .styles import STYLES
+
+ATTRIBUTES_FOLDER = RUNS / "classifier" / "attributes"
+CLASSIFIER_FOLDER = RUNS / "classifier" / "classifier"
+PLAN = Plan(steps=2000, batch=64, lr=1e-3, matrix_lr=2e-3, warmup=100, decay_from=0.4, ema=0.998, seed=41)
+
+ATTRIBUTES: dict[str, tuple[str, ...]] = {
+    "object": world.OBJECT_NAMES,
+    "colour": ("natural", *world.COLOUR_NAMES[1:]),
+    "pattern": language.PATTERNS,
+    "scene": world.SCENE_NAMES,
+    "style": STYLES,
+}
+"""Attribute → its labels, in the order of the logits."""
+
+
+def split_logits(logits: torch.Tensor) -> dict[str, torch.Tensor]:
+    """Cut logits `[N, labels]` into one block for each attribute."""
+    return dict(zip(ATTRIBUTES, logits.split([len(v) for v in ATTRIBUTES.values()], dim=1), strict=True))
+
+
+def new_classifier() -> ViTForImageClassification:
+    """An untrained vision transformer of 4 layers × 128 on patches of 8 × 8 pixels."""
+    torch.manual_seed(0)
+    labels = [f"{attribute}: {label}" for attribute, names in ATTRIBUTES.items() for label in names]
+    return ViTForImageClassification(
+        ViTConfig(
+            image_size=world.RESOLUTION,
+            patch_size=8,
+            hidden_size=128,
+            intermediate_size=512,
+            num_hidden_layers=4,
+            num_attention_heads=4,
+            id2label=dict(enumerate(labels)),
+            label2id={label: i for i, label in enumerate(labels)},
+        )
+    )
+
+
+def processor() -> ViTImageProcessor:
+    """Resizes to the world's side and scales to [-1, 1]."""
+    side = {"height": world.RESOLUTION, "width": world.RESOLUTION}
+    return ViTImageProcessor(size=side, image_mean=[0.5] * 3, image_std=[0.5] * 3)
+
+
+def objects_only(model: ViTForImageClassification) -> ViTForImageClassification:
+    """The same network with only the object labels, under their plain names."""
+    config = ViTConfig.from_dict(model.config.to_dict())
+    config.id2label = dict(enumerate(ATTRIBUTES["object"]))
+    config.label2id = {label: i for i, label in enumerate(ATTRIBUTES["object"])}
+    small = ViTForImageClassification(config)
+    state = model.state_dict()
+    for key in ("classifier.weight", "classifier.bias"):
+        state[key] = state[key][: len(ATTRIBUTES["object"])]
+    small.load_state_dict(state)
+    return small
+
+
+def accuracy(model: ViTForImageClassification, specs: world.Specs, pictures: torch.Tensor) -> dict[str, torch.Tensor]:
+    """Whether each attribute of each picture is told right: attribute → `[N]` bool.
+
+    A pencil sketch has no colour: there, colour counts as right.
+    """
+    with torch.no_grad():
+        logits = torch.cat([model(part * 2 - 1).logits for part in pictures.split(128)])
+    right = {k: v.argmax(1).cpu() == getattr(specs, k) for k, v in split_logits(logits).items()}
+    right["colour"] |= specs.style == STYLES.index("pencil sketch")
+    return right
+
+
+@click.command()
+def main() -> None:
+    """Train the classifier."""
+    me = workers()
+    model = new_classifier().to(me.device)
+
+    def loss(step: int, generator: torch.Generator) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
+        seed = int(torch.randint(2**29, (), generator=generator))
+        specs = world.sample_specs(PLAN.batch // me.count, seed).replace(second=-1)
+        logits = model(world.render(specs, device=me.device) * 2 - 1).logits.float()
+        colourless = specs.style == STYLES.index("pencil sketch")
+        targets = {k: getattr(specs, k).clone() for k in ATTRIBUTES}
+        targets["colour"][colourless] = -100
+        blocks = split_logits(logits)
+        losses = {k: F.cross_entropy(v, targets[k].to(me.device)) for k, v in blocks.items()}
+        rates = {k: (blocks[k].argmax(1).cpu() == targets[k]).float().mean() for k in ("object", "colour", "scene")}
+        return sum(losses.values(), torch.zeros((), device=me.device)), rates
+
+    fit("classifier", {"classifier": model}, loss, PLAN)
+    if me.first:
+        model.eval()
+        specs = world.sample_specs(4096, world.HELD_OUT_SEEDS[2]).replace(second=-1)
+        right = accuracy(model, specs, world.render(specs, device=me.device))
+        print("held-out accuracy: " + "  ".join(f"{k} {v.float().mean():.4f}" for k, v in right.items()))
+        for folder, part in ((ATTRIBUTES_FOLDER, model), (CLASSIFIER_FOLDER, objects_only(model))):
+            part.save_pretrained(folder)
+            processor().save_pretrained(folder)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,68 @@
+"""Put the trained parts into the package: fp16 safetensors in the standard layouts."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import click
+import torch
+from diffusers import StableDiffusionPipeline
+from transformers import BlipForConditionalGeneration, CLIPModel, PreTrainedModel, ViTForImageClassification
+
+from . import captioner, classifier, diffusion, judge
+from .fit import RUNS
+
+TARGET = Path(__file__).resolve().parent.parent / "sentinv" / "toybox"
+LIMIT = 40_000_000
+"""Bytes that all parts together may take."""
+
+
+def _copy_model(kind: type[PreTrainedModel], source: Path, target: Path) -> None:
+    """Save a transformers model in fp16, with its processor's files."""
+    shutil.rmtree(target, ignore_errors=True)
+    kind.from_pretrained(source, dtype=torch.float16).save_pretrained(target)
+    for path in source.iterdir():
+        if path.suffix in {".json", ".txt"} and not (target / path.name).exists():
+            shutil.copy(path, target)
+
+
+def _copy_pipeline(target: Path) -> None:
+    """Save the diffusion pipeline in fp16, the tokenizer also in the older two-file layout."""
+    shutil.rmtree(target, ignore_errors=True)
+    pipeline = StableDiffusionPipeline.from_pretrained(diffusion.FOLDER, dtype=torch.float16, safety_checker=None)
+    pipeline.save_pretrained(target)
+    folder = target / "tokenizer"
+    model = json.loads((folder / "tokenizer.json").read_text(encoding="utf-8"))["model"]
+    (folder / "vocab.json").write_text(json.dumps(model["vocab"], ensure_ascii=False), encoding="utf-8")
+    merges = ["#version: 0.2", *(pair if isinstance(pair, str) else " ".join(pair) for pair in model["merges"])]
+    (folder / "merges.txt").write_text("\n".join(merges) + "\n", encoding="utf-8")
+
+
+@click.command()
+def main() -> None:
+    """Copy every part that has been trained into sentinv/toybox."""
+    if diffusion.FOLDER.is_dir():
+        _copy_pipeline(TARGET / "pipeline")
+    parts = (
+        (BlipForConditionalGeneration, captioner.FOLDER, "captioner"),
+        (ViTForImageClassification, classifier.CLASSIFIER_FOLDER, "classifier"),
+        (ViTForImageClassification, classifier.ATTRIBUTES_FOLDER, "attributes"),
+        (CLIPModel, judge.FOLDER, "clip"),
+    )
+    for kind, source, name in parts:
+        if source.is_dir():
+            _copy_model(kind, source, TARGET / name)
+    total = 0
+    for folder in sorted(p for p in TARGET.iterdir() if p.is_dir() and p.name != "__pycache__"):
+        size = sum(p.stat().st_size for p in folder.rglob("*") if p.is_file())
+        total += size
+        print(f"{folder.name:12s} {size / 1e6:6.2f} MB")
+    print(f"{'all':12s} {total / 1e6:6.2f} MB of {LIMIT / 1e6:.0f} MB   (runs: {RUNS.name})")
+    if total > LIMIT:
+        raise SystemExit("toybox: the parts are larger than the limit")
+
+
+if __name__ == "__main__":
+    main()
