@@ -27,7 +27,7 @@ CALLS = ("open", "write", "fsync", "chmod", "link", "replace", "rename", "mkdir"
 
 
 class FaultyOs:
-    """Stands in for a module's `os`: the call number `at` (from 0) of those in CALLS raises OSError(code), or runs `act` instead.
+    """Stands in for a module's `os`: call number `at` (from 0) of those in CALLS raises OSError(code), or runs `act`.
 
     Attributes:
         calls: names of the calls made so far.
