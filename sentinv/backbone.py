@@ -163,9 +163,7 @@ class Backbone:
             if parts.get(f"text_encoder{suffix}") is not None
         ]
         if not encoders or parts.get("unet") is None or parts.get("vae") is None:
-            raise ModelError(
-                f"expected a Stable Diffusion 1, 2 or XL pipeline, with unet, vae and text_encoder; got {type(pipeline).__name__}"
-            )
+            raise ModelError(f"expected a Stable Diffusion 1, 2 or XL pipeline, got {type(pipeline).__name__}")
         name = name or pipeline.config.get("_name_or_path") or type(pipeline).__name__
         return cls(str(name), parts["unet"], parts["vae"], encoders, parts["scheduler"])
 
