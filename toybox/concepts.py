@@ -116,9 +116,7 @@ def sprite(concept: ConceptSpec) -> torch.Tensor:
 
 def _view(concept: ConceptSpec, index: int, scene: str) -> world.Specs:
     specs = world.sample_specs(1, concept.seed * 10 + index)
-    return specs.replace(
-        object=0, colour=0, pattern=0, style=0, second=-1, scene=world.SCENE_NAMES.index(scene)
-    )
+    return specs.replace(object=0, colour=0, pattern=0, style=0, second=-1, scene=world.SCENE_NAMES.index(scene))
 
 
 def _edit(source: world.Specs, edit: str) -> world.Specs:

@@ -210,7 +210,7 @@ def save_checkpoint(path: Path, weights: Weights, step: int) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         temporary = path.with_suffix(".tmp")
         save_file(tensors, temporary, metadata={"step": str(step), "plan": json.dumps(vars(weights.plan))})
-        os.replace(temporary, path)
+        temporary.replace(path)
 
 
 def load_checkpoint(path: Path, weights: Weights) -> int:

@@ -1,6 +1,6 @@
 """The objects of the world, drawn from the Noto Color Emoji font, and the ways they are coloured."""
 
-from functools import lru_cache
+from functools import cache, lru_cache
 from pathlib import Path
 
 import numpy as np
@@ -59,7 +59,7 @@ def find_font() -> Path:
     )
 
 
-@lru_cache(maxsize=None)
+@cache
 def draw_glyph(glyph: str) -> torch.Tensor:
     """Draw one glyph, centred, its longer side filling the sprite.
 

@@ -142,7 +142,9 @@ def _underwater(p: _Painter) -> Image:
     picture = picture + 0.14 * rays * (1 - p.y)
     for _ in range(10):
         cx, cy, r = p.uniform(0, 1), p.uniform(0, 1), p.uniform(0.012, 0.028)
-        picture = _mix(picture, p.shift((0.75, 0.93, 1.0)), 0.75 * (p.disc(cx, cy, r, 0.005) - p.disc(cx, cy, r * 0.55)))
+        picture = _mix(
+            picture, p.shift((0.75, 0.93, 1.0)), 0.75 * (p.disc(cx, cy, r, 0.005) - p.disc(cx, cy, r * 0.55))
+        )
     return picture
 
 

@@ -16,7 +16,7 @@ import torch.nn.functional as F
 from . import captions as language
 from .glyphs import COLOURS, OBJECTS, SPRITE, sprite_bank
 from .scenes import CANVAS, SCENES, VARIANTS, scene_bank
-from .styles import STYLES, _blur, apply_styles
+from .styles import STYLES, apply_styles
 
 RESOLUTION = 64
 """Side of a picture in pixels."""

@@ -1,0 +1,115 @@
+"""The built-in model as it is shipped: it loads with the standard classes, offline, and draws what it is told."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from PIL import Image
+
+from sentinv.models import load, toybox_folder
+
+ROOT = Path(__file__).resolve().parent.parent
+FOLDER = ROOT / "sentinv" / "toybox"
+if not (FOLDER / "pipeline" / "model_index.json").is_file():
+    pytest.skip("the built-in model's weights are not in this checkout", allow_module_level=True)
+
+BLOCKED = """
+import socket
+def refuse(*args, **kwargs):
+    raise AssertionError(f"network access: {args}")
+socket.socket.connect = socket.create_connection = socket.getaddrinfo = refuse
+"""
+
+
+def test_all_parts_together_are_small():
+    size = sum(p.stat().st_size for p in FOLDER.rglob("*") if p.is_file() and p.suffix not in {".py", ".pyc"})
+    assert size <= 40_000_000
+
+
+def test_everything_loads_with_the_network_blocked(tmp_path):
+    """Standard classes alone, in a process that can't open a connection."""
+    code = f"""{BLOCKED}
+import torch
+from diffusers import StableDiffusionPipeline
+from transformers import *
+folder = {str(FOLDER)!r}
+pipeline = StableDiffusionPipeline.from_pretrained(folder + "/pipeline", dtype=torch.float32)
+pipeline.set_progress_bar_config(disable=True)
+picture = pipeline("a red cat on the beach", num_inference_steps=2).images[0]
+assert picture.size == (64, 64)
+processor = BlipProcessor.from_pretrained(folder + "/captioner")
+captioner = BlipForConditionalGeneration.from_pretrained(folder + "/captioner", dtype=torch.float32)
+said = captioner.generate(**processor(images=picture, return_tensors="pt"), max_new_tokens=20)
+assert processor.decode(said[0], skip_special_tokens=True)
+classifier = ViTForImageClassification.from_pretrained(folder + "/classifier", dtype=torch.float32)
+inputs = ViTImageProcessor.from_pretrained(folder + "/classifier")(picture, return_tensors="pt")
+assert classifier(**inputs).logits.shape[1] == len(classifier.config.id2label) >= 40
+clip = CLIPModel.from_pretrained(folder + "/clip", dtype=torch.float32)
+inputs = CLIPProcessor.from_pretrained(folder + "/clip")(text=["a cat"], images=picture, return_tensors="pt")
+assert clip(**inputs).logits_per_image.shape == (1, 1)
+import sentinv
+sentinv.generate(sentinv.load("toybox"), "a cat", config=sentinv.GenerateConfig(steps=2))
+print("loaded")
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=tmp_path, check=False)
+    assert done.stdout.strip().endswith("loaded"), done.stderr[-2000:]
+
+
+def test_a_script_without_sentinv_draws(tmp_path):
+    target = tmp_path / "cat.png"
+    script = [sys.executable, str(ROOT / "toybox" / "draw.py"), "a red cat on the beach", str(target)]
+    subprocess.run(script, check=True, capture_output=True)
+    assert Image.open(target).size == (64, 64)
+
+
+def test_configs_are_stable_diffusions():
+    backbone = load("toybox")
+    assert backbone.prediction_type == "epsilon"
+    assert backbone.train_timesteps == 1000
+    config = backbone.scheduler_config
+    assert (config["clip_sample"], config["set_alpha_to_one"], config["steps_offset"]) == (False, False, 1)
+    tokenizer = backbone.text_encoders[0].tokenizer
+    assert backbone.text_encoders[0].model.config.eos_token_id == tokenizer.eos_token_id
+    text = "zyx quokka émigré 42"
+    assert tokenizer.decode(tokenizer(text).input_ids, skip_special_tokens=True).replace(" ", "") == text.replace(" ", "")
+
+
+def test_latents_have_the_scale_that_the_schedule_supposes():
+    from sentinv.images import prepare
+
+    backbone = load("toybox")
+    pictures = sorted((ROOT / "benchmarks" / "concepts").glob("*/image.png"))
+    pixels = torch.cat([prepare(Image.open(p).convert("RGB"), (64, 64), multiple=4) for p in pictures])
+    moments = backbone.encode(pixels)
+    latents = backbone.sample_latents(moments.mean, moments.std, torch.zeros_like(moments.mean))
+    assert latents.std().item() == pytest.approx(1.0, abs=0.25)
+    error = (backbone.decode(latents) - pixels).div(2).square().mean((1, 2, 3))
+    assert (-10 * error.log10()).mean() > 26
+
+
+def test_a_missing_part_is_one_line(monkeypatch, tmp_path):
+    from sentinv import models
+    from sentinv.errors import ModelError
+
+    monkeypatch.setattr(models.resources, "files", lambda name: tmp_path)
+    with pytest.raises(ModelError, match="lacks the built-in model"):
+        toybox_folder()
+
+
+def test_it_draws_what_it_is_told():
+    """A small sample of `python -m toybox.measure`; the bounds are its measured rates less three standard errors."""
+    pytest.importorskip("toybox")
+    from toybox import measure, world
+
+    recorded = json.loads((ROOT / "toybox" / "results" / "quality.json").read_text(encoding="utf-8"))
+    specs, texts = measure.measured_prompts(48, world.HELD_OUT_SEEDS[30])
+    guidance = float(recorded["command"].split()[-1])
+    pictures = measure.generate(measure.load_generator(), texts, guidance, seed=10_000)
+    rates = measure.judge_pictures(specs, pictures)
+    for attribute in ("object", "scene", "style", "colour"):
+        expected, n = recorded["generated"][attribute]["rate"], rates[attribute]["n"]
+        slack = 3 * max(expected * (1 - expected), 0.01) ** 0.5 / n**0.5
+        assert rates[attribute]["rate"] >= expected - slack, attribute
