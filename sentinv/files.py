@@ -32,7 +32,6 @@ Writer = Callable[[Path], object]
 
 _TEMPORARY = re.compile(r"\.sentinv-(.+)-(\d+)-(\d+)-\d+\.tmp")
 _serial = itertools.count()
-CLOEXEC = getattr(os, "OCLOEXEC", 0)
 UNSUPPORTED = {errno.EPERM, errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOTSUP, errno.ENOLCK}
 
 
@@ -83,7 +82,8 @@ def atomic_folder(path: StrPath) -> Iterator[Path]:
         SentinvError: If the target exists or can't be written.
     """
     target = Path(path)
-    temporary = _temporary_beside(Path(os.path.realpath(target)))
+    with told(target):
+        temporary = _temporary_beside(Path(os.path.realpath(target)))
     try:
         with told(target):
             _refuse_occupied(target, target, overwrite=False)
@@ -154,7 +154,7 @@ class JsonLines:
     def __init__(self, path: StrPath) -> None:
         self.path = Path(path)
         with told(self.path):
-            flags = os.O_RDWR | os.O_CREAT | os.O_APPEND | CLOEXEC
+            flags = os.O_RDWR | os.O_CREAT | os.O_APPEND
             self._descriptor = os.open(self.path, flags, 0o666)
             whole = self.path.read_bytes().rfind(b"\n") + 1
             os.ftruncate(self._descriptor, whole)
@@ -213,7 +213,7 @@ def _exists(target: Path) -> str:
 
 def _fill(temporary: Path, data: bytes | Writer) -> int:
     """Write the content; the mode that the umask gave is returned for later."""
-    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | CLOEXEC
+    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL
     descriptor = os.open(temporary, flags, 0o666)
     try:
         mode = stat.S_IMODE(os.fstat(descriptor).st_mode)
@@ -248,7 +248,7 @@ def _publish(temporary: Path, real: Path, overwrite: bool) -> None:
 
 
 def _sync(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDWR | CLOEXEC)
+    descriptor = os.open(path, os.O_RDWR)
     try:
         os.fsync(descriptor)
     finally:
@@ -258,7 +258,7 @@ def _sync(path: Path) -> None:
 def _sync_folder(folder: Path) -> None:
     if os.name == "nt":  # Windows has no such call; its renames are journaled
         return
-    descriptor = os.open(folder, os.O_RDONLY | CLOEXEC)
+    descriptor = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(descriptor)
     except OSError as error:

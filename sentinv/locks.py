@@ -7,7 +7,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from sentinv.errors import SentinvError
-from sentinv.files import CLOEXEC, UNSUPPORTED, StrPath, shown, told, write_all
+from sentinv.files import UNSUPPORTED, StrPath, shown, told, write_all
 from sentinv.processes import HOST, alive, started
 
 
@@ -23,7 +23,8 @@ def lock(path: StrPath) -> Iterator[None]:
         SentinvError: If another process holds it (the message names it), or the lock
             file can't be written.
     """
-    file = Path(f"{os.path.realpath(path)}.lock")
+    with told(Path(path)):
+        file = Path(f"{os.path.realpath(path)}.lock")
     descriptor = _acquire(file, Path(path))
     try:
         yield
@@ -37,7 +38,7 @@ def _acquire(file: Path, path: Path) -> int:
     me = {"host": HOST, "pid": os.getpid(), "started": started(os.getpid())}
     while True:
         with told(file):
-            descriptor = os.open(file, os.O_RDWR | os.O_CREAT | CLOEXEC, 0o666)
+            descriptor = os.open(file, os.O_RDWR | os.O_CREAT, 0o666)
             try:
                 if _held(descriptor):
                     raise SentinvError(_busy(path, descriptor))

@@ -140,6 +140,9 @@ def test_messages_name_file_cause_and_remedy(tmp_path: Path) -> None:
             atomic_write(path, NEW, overwrite=True)
         shown = str(path) if str(path).isprintable() else ascii(str(path))
         assert str(error.value) == f"cannot write {shown}: {message}"
+    for operation in (atomic_folder, lock):
+        with pytest.raises(SentinvError, match="no file can have that name"), operation(tmp_path / "nul\0"):
+            pass
     assert contents(tmp_path) == {"file": OLD}
 
 
