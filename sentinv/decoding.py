@@ -12,6 +12,7 @@ import numpy as np
 from PIL import Image, ImageChops, ImageCms
 
 from sentinv.errors import SentinvError
+from sentinv.files import shown
 
 MAX_PIXELS = 50_000_000
 MIN_SIDE = 16
@@ -125,17 +126,9 @@ def _check_size(width: int, height: int, name: str) -> None:
 
 
 def _decode(data: bytes, kind: str, name: str, background: tuple[int, int, int]) -> Picture:
-    with _open(data, kind, name) as opened:
-        _check_size(*opened.size, name)
-        if kind == "JPEG" and data.count(b"\xff\xda") * opened.width * opened.height > _MAX_SCANNED:
-            raise SentinvError(f"{name} has too many scans for its size; save it anew as PNG")
-        opened.load()
-        notices = []
-        if kind != "JPEG" and getattr(opened, "n_frames", 1) > 1:
-            notices.append(f"{name} is animated: its first frame is used")
-        colours, alpha = _split(opened, depth=data[24] if kind == "PNG" else 8)
-        colours = _to_srgb(colours, opened, name, notices)
-        turn = _orientation(opened, name, notices)
+    notices: list[str] = []
+    colours, alpha, profile, turn = _load(data, kind, name, notices)
+    colours = _to_srgb(colours, profile, name, notices)
     if alpha is not None:
         low, high = alpha.getextrema()
         if high == 0:
@@ -149,6 +142,21 @@ def _decode(data: bytes, kind: str, name: str, background: tuple[int, int, int])
         colours = colours.transpose(turn)
         alpha = alpha and alpha.transpose(turn)
     return Picture(image=colours, mask=alpha, notices=tuple(notices))
+
+
+def _load(
+    data: bytes, kind: str, name: str, notices: list[str]
+) -> tuple[Image.Image, Image.Image | None, bytes | None, Image.Transpose | None]:
+    """Colours and alpha as stored, colour profile, and how to turn it; the decoder's memory is free again after it."""
+    with _open(data, kind, name) as opened:
+        _check_size(*opened.size, name)
+        if kind == "JPEG" and data.count(b"\xff\xda") * opened.width * opened.height > _MAX_SCANNED:
+            raise SentinvError(f"{name} has too many scans for its size; save it anew as PNG")
+        opened.load()
+        if kind != "JPEG" and getattr(opened, "n_frames", 1) > 1:
+            notices.append(f"{name} is animated: its first frame is used")
+        colours, alpha = _split(opened, depth=data[24] if kind == "PNG" else 8)
+        return colours, alpha, opened.info.get("icc_profile"), _orientation(opened, name, notices)
 
 
 def _open(data: bytes, kind: str, name: str) -> Image.Image:
@@ -194,16 +202,15 @@ def _keyed_out(colours: Image.Image, key: int | tuple[int, ...], depth: int) -> 
     return Image.fromarray(np.where(same, 0, 255).astype(np.uint8))
 
 
-def _to_srgb(colours: Image.Image, opened: Image.Image, name: str, notices: list[str]) -> Image.Image:
+def _to_srgb(colours: Image.Image, profile: bytes | None, name: str, notices: list[str]) -> Image.Image:
     """Convert by the picture's own colour profile if it has one, else by the plain rule."""
-    how = "without a profile"
-    profile = opened.info.get("icc_profile")
+    how, stored = "without a profile", colours.mode
     if profile:
         try:
             colours, how = _by_profile(colours, profile), "by its profile"
         except (ImageCms.PyCMSError, OSError, ValueError, TypeError):
             notices.append(f"{name} has a colour profile that can't be used: it is ignored")
-    if opened.mode == "CMYK":
+    if stored == "CMYK":
         notices.append(f"{name} is made for print (CMYK): converted to sRGB {how}")
     return colours.convert("RGB")
 
@@ -245,5 +252,5 @@ def _judge_warnings(picture: Picture, caught: list[warnings.WarningMessage], nam
 
 def _damaged(name: str, data: bytes, reason: object) -> SentinvError:
     why = " ".join(str(reason).split()) or type(reason).__name__
-    why = "cannot identify it" if "cannot identify" in why else why[:120]
+    why = "cannot identify it" if "cannot identify" in why else shown(why[:120])
     return SentinvError(f"{name} is damaged or cut off ({len(data)} bytes: {why}); copy or download it again")

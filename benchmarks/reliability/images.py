@@ -122,7 +122,7 @@ def main() -> None:
     clean = kinds["ok"] + kinds["refused"]
     report(
         "images",
-        f"{clean} of {kinds.total()} pictures clean, {len(failures)} wrong, slowest {slowest:.1f} s, "
+        f"{clean} of {kinds.total()} pictures clean, {len(failures)} wrong, slowest {slowest:.1f} s of CPU, "
         f"largest {largest / 1e6:.0f} MB; golden set: {golden.strip('= ')}",
         outcomes=dict(kinds),
         from_corpora=len(files),

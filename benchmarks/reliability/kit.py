@@ -6,7 +6,6 @@ import platform
 import resource
 import signal
 import sys
-import time
 import traceback
 from collections.abc import Callable
 from contextlib import suppress
@@ -23,7 +22,7 @@ SECONDS = 10
 
 @dataclass(frozen=True)
 class Outcome:
-    """How a child ended: "ok", "refused", "traceback", "signal" or "time"; what it said; its peak memory in bytes."""
+    """How a child ended: "ok", "refused", "traceback", "signal" or "time"; what it said; peak memory in bytes, CPU time."""
 
     kind: str
     message: str
@@ -34,7 +33,6 @@ class Outcome:
 def watched(action: Callable[[], Any], seconds: int = SECONDS) -> Outcome:
     """Run an action in a forked child with limits of memory (above what the parent has) and time."""
     reader, writer = os.pipe()
-    began = time.monotonic()
     child = os.fork()
     if not child:
         os.close(reader)
@@ -43,7 +41,7 @@ def watched(action: Callable[[], Any], seconds: int = SECONDS) -> Outcome:
     with os.fdopen(reader, "rb") as pipe:
         said = pipe.read().decode(errors="replace")
     _, status, usage = os.wait4(child, 0)
-    took, code = time.monotonic() - began, os.waitstatus_to_exitcode(status)
+    took, code = usage.ru_utime + usage.ru_stime, os.waitstatus_to_exitcode(status)
     kind = {0: "ok", 1: "refused", 2: "traceback", -signal.SIGALRM: "time"}.get(code, "signal")
     return Outcome(kind, said if code >= 0 else f"signal {-code}", usage.ru_maxrss * 1024, took)
 
