@@ -18,7 +18,7 @@ from . import tokenizers, world
 from .fit import RUNS, Plan, fit, workers
 
 FOLDER = RUNS / "captioner" / "model"
-PLAN = Plan(steps=2000, batch=64, lr=1e-3, matrix_lr=2e-3, warmup=100, decay_from=0.4, ema=0.998, seed=51)
+PLAN = Plan(steps=1300, batch=64, lr=1e-3, matrix_lr=2e-3, warmup=100, decay_from=0.4, ema=0.998, seed=51)
 
 
 def new_captioner(tokenizer: BertTokenizer) -> BlipForConditionalGeneration:

@@ -19,7 +19,7 @@ from .styles import STYLES
 
 ATTRIBUTES_FOLDER = RUNS / "classifier" / "attributes"
 CLASSIFIER_FOLDER = RUNS / "classifier" / "classifier"
-PLAN = Plan(steps=2000, batch=64, lr=1e-3, matrix_lr=2e-3, warmup=100, decay_from=0.4, ema=0.998, seed=41)
+PLAN = Plan(steps=1500, batch=64, lr=1e-3, matrix_lr=2e-3, warmup=100, decay_from=0.4, ema=0.998, seed=41)
 
 ATTRIBUTES: dict[str, tuple[str, ...]] = {
     "object": world.OBJECT_NAMES,

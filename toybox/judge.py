@@ -12,7 +12,7 @@ from .fit import RUNS, Plan, fit, workers
 from .latents import tokenise
 
 FOLDER = RUNS / "judge" / "model"
-PLAN = Plan(steps=1500, batch=128, lr=1e-3, matrix_lr=2e-3, warmup=100, decay_from=0.4, ema=0.998, seed=61)
+PLAN = Plan(steps=1000, batch=128, lr=1e-3, matrix_lr=2e-3, warmup=100, decay_from=0.4, ema=0.998, seed=61)
 
 
 def new_judge(tokenizer: CLIPTokenizer) -> CLIPModel:
