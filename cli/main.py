@@ -1,26 +1,145 @@
-"""The group of all commands, and the one place where errors become a line and an exit code."""
+"""The group of all commands, and the one place where errors become a line and an exit code.
+
+A command is imported when it is used: `sentinv --help` needs only the table below.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import traceback
+import warnings
+from importlib import import_module
+from importlib.util import find_spec
+from typing import Any, TextIO
 
 import click
 
 from sentinv import __version__
 from sentinv.errors import Interrupted, SentinvError
 
+COMMANDS = {
+    "invert": "Learn a word from one image, or from several of one thing.",
+    "describe": "Show what each initializer would start from.",
+    "generate": "Make images from a prompt with learned words in it.",
+    "edit": "Edit the very image that a word was learned from.",
+    "tune": "Fit the model around a learned word (LoRA).",
+    "inspect": "Show what is in a concept file.",
+    "export": "Write a concept for another program.",
+    "evaluate": "Measure how well a word shows its thing, and how well it can be edited.",
+    "bench": "Repeat the studies: convergence, editing, ablation, speed.",
+    "selftest": "Check this installation.",
+}
+"""Name → what it does, in one line. `sentinv.cli.<name>` has the command under its name, and is listed if it exists."""
 
-class _Group(click.Group):
-    """A group that tells every `SentinvError` in one line on stderr."""
 
-    def invoke(self, ctx: click.Context) -> object:
-        try:
-            return super().invoke(ctx)
-        except Interrupted as error:
-            click.echo(f"sentinv: {error}", err=True)
-            ctx.exit(128 + error.signal_number)
-        except SentinvError as error:
-            click.echo(f"sentinv: error: {error}", err=True)
-            ctx.exit(1)
+class LazyGroup(click.Group):
+    """A group whose commands are modules, and which tells every error in one line on stderr."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """Name the commands that are there, in the order of the table."""
+        there = [name for name in COMMANDS if find_spec(f"sentinv.cli.{name}")]
+        return there + super().list_commands(ctx)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """Import a command."""
+        if cmd_name in COMMANDS and find_spec(f"sentinv.cli.{cmd_name}"):
+            return getattr(import_module(f"sentinv.cli.{cmd_name}"), cmd_name)
+        return super().get_command(ctx, cmd_name)
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """List the commands without importing them."""
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, COMMANDS.get(name, "")) for name in self.list_commands(ctx)])
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """Find the command, and give it the settings of the configuration files."""
+        from sentinv.cli.settings import defaults_of
+
+        name, command, rest = super().resolve_command(ctx, args)
+        if name is not None and command is not None:
+            ctx.default_map = {name: defaults_of(name, command)}
+        return name, command, rest
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Run a command; what goes wrong is one line and an exit code: 1, 2 (usage), 128 + signal."""
+        _quieten()
+        with warnings.catch_warnings():
+            _show_own_warnings()
+            try:
+                return super().invoke(ctx)
+            except (click.exceptions.Exit, click.Abort, click.ClickException):
+                raise
+            except Interrupted as error:
+                _tell(str(error))
+                ctx.exit(128 + error.signal_number)
+            except KeyboardInterrupt:
+                _tell("stopped")
+                ctx.exit(130)
+            except SentinvError as error:
+                _tell(f"error: {error}", ctx)
+                ctx.exit(1)
+            except Exception as error:
+                _tell(f"error: {_explain(error)}", ctx)
+                ctx.exit(1)
 
 
-@click.group(cls=_Group, context_settings={"help_option_names": ["-h", "--help"]})
+def _tell(line: str, ctx: click.Context | None = None) -> None:
+    if ctx is not None and ctx.meta.get("sentinv.debug"):
+        traceback.print_exc()
+    click.echo(f"sentinv: {line}", err=True)
+
+
+def _explain(error: Exception) -> str:
+    """Say what happened where nobody foresaw it."""
+    if isinstance(error, MemoryError) or "OutOfMemory" in type(error).__name__:
+        return (
+            "out of memory: use a smaller --batch-size, --gradient-checkpointing, a smaller --dtype or another device"
+        )
+    text = " ".join(str(error).split())
+    return f"{type(error).__name__}: {text or 'no message'}; this is a bug: --debug shows where it happened"
+
+
+def _quieten() -> None:
+    """Keep what the libraries say to developers off the user's terminal."""
+    for name in ("TRANSFORMERS_VERBOSITY", "DIFFUSERS_VERBOSITY", "HF_HUB_VERBOSITY"):
+        os.environ.setdefault(name, "error")
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+
+
+def _show_own_warnings() -> None:
+    """Show the warnings of this package as one line each, and no others."""
+
+    def show(
+        message: Warning | str,
+        category: type[Warning],
+        filename: str,
+        lineno: int,
+        file: TextIO | None = None,
+        line: str | None = None,
+    ) -> None:
+        click.echo(f"sentinv: warning: {' '.join(str(message).split())}", err=True)
+
+    if not sys.warnoptions:
+        warnings.simplefilter("ignore")
+        warnings.filterwarnings("always", category=UserWarning, module=r"sentinv(\.|$)")
+    warnings.showwarning = show
+
+
+@click.group(
+    cls=LazyGroup,
+    context_settings={"help_option_names": ["-h", "--help"], "auto_envvar_prefix": "SENTINV", "max_content_width": 100},
+)
 @click.version_option(__version__, prog_name="sentinv")
-def cli() -> None:
-    """Learn a word for the thing in one image, and use it in sentences."""
+@click.option("--debug", is_flag=True, help="Show where an error happened.")
+@click.pass_context
+def cli(ctx: click.Context, debug: bool) -> None:
+    """Learn a word for the thing in one image, and use it in sentences.
+
+    \b
+      sentinv invert cat.png                                  → cat.safetensors
+      sentinv generate "a photo of <cat> on the moon" --concept cat.safetensors
+    """  # noqa: D301 - click reads \b as "leave these lines as they are"
+    ctx.meta["sentinv.debug"] = debug

@@ -1,1 +1,107 @@
-"""Initializers: callables that look at an image and say in words where its placeholder should start."""
+"""Initializers: callables that look at an image and say in words where its placeholder should start.
+
+    from sentinv.initializers.caption import Caption
+    from sentinv.models import eye
+
+    Caption(eye("captioner", "toybox"))(image)
+
+Here is the table of those that have a name on the command line. Any other callable works as well.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from sentinv.initialization import Initializer
+
+
+@dataclass(frozen=True, kw_only=True)
+class Options:
+    """What the initializers of the table can be told.
+
+    Attributes:
+        base_model: the model that the word is for: it decides on captioner, classifier and vocabulary.
+        captioner: folder or hub id of another captioner.
+        classifier: folder or hub id of another classifier.
+        word: for "word".
+        phrase: for "phrase".
+        concept: file, for "concept".
+        drop_stopwords: for "caption".
+        drop_scene: for "caption".
+        seed: for "random".
+    """
+
+    base_model: str = "toybox"
+    captioner: str | None = None
+    classifier: str | None = None
+    word: str = ""
+    phrase: str = ""
+    concept: Path | None = None
+    drop_stopwords: bool = False
+    drop_scene: bool = False
+    seed: int = 0
+
+
+def _caption(options: Options) -> Initializer:
+    from sentinv.initializers.caption import Caption
+    from sentinv.models import eye
+
+    model = options.captioner or eye("captioner", options.base_model)
+    return Caption(model, drop_stopwords=options.drop_stopwords, drop_scene=options.drop_scene)
+
+
+def _class(options: Options) -> Initializer:
+    from sentinv.initializers.class_ import ClassLabel
+    from sentinv.models import eye
+
+    return ClassLabel(options.classifier or eye("classifier", options.base_model))
+
+
+def _word(options: Options) -> Initializer:
+    from sentinv.initializers.word import Word
+
+    return Word(options.word)
+
+
+def _phrase(options: Options) -> Initializer:
+    from sentinv.initializers.phrase import Phrase
+
+    return Phrase(options.phrase)
+
+
+def _vanilla(options: Options) -> Initializer:
+    from sentinv.initializers.vanilla import Vanilla
+
+    return Vanilla()
+
+
+def _random(options: Options) -> Initializer:
+    from sentinv.initialization import whole_words
+    from sentinv.initializers.random import RandomWord
+    from sentinv.models import load_tokenizers
+
+    return RandomWord(lambda: whole_words(load_tokenizers(options.base_model)[0]), options.seed)
+
+
+def _concept(options: Options) -> Initializer:
+    from sentinv.initializers.concept import Continue
+
+    if options.concept is None:
+        raise ValueError("the initializer 'concept' needs the file of one")
+    return Continue(options.concept)
+
+
+INITIALIZERS: dict[str, Callable[[Options], Initializer]] = {
+    "caption": _caption,
+    "class": _class,
+    "word": _word,
+    "phrase": _phrase,
+    "vanilla": _vanilla,
+    "random": _random,
+    "concept": _concept,
+}
+"""Name → how it is made. Nothing is loaded until the initializer is called."""

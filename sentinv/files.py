@@ -161,7 +161,7 @@ class JsonLines:
 
     def write(self, record: Mapping[str, Any]) -> None:
         """Append one record. NaN and infinities become null."""
-        line = json.dumps(_finite(record), ensure_ascii=False) + "\n"
+        line = json.dumps(finite(record), ensure_ascii=False) + "\n"
         with told(self.path):
             end = os.fstat(self._descriptor).st_size
             try:
@@ -268,12 +268,13 @@ def _sync_folder(folder: Path) -> None:
         os.close(descriptor)
 
 
-def _finite(value: Any) -> Any:
+def finite(value: Any) -> Any:
+    """The value as JSON can say it: NaN and infinities become null, tuples lists."""
     if isinstance(value, float) and not math.isfinite(value):
         return None
     if isinstance(value, Mapping):
-        return {key: _finite(item) for key, item in value.items()}
-    return [_finite(item) for item in value] if isinstance(value, list | tuple) else value
+        return {key: finite(item) for key, item in value.items()}
+    return [finite(item) for item in value] if isinstance(value, list | tuple) else value
 
 
 @contextmanager

@@ -84,6 +84,11 @@ class Start:
         """Number of vectors."""
         return len(self.tokens)
 
+    @property
+    def text(self) -> str:
+        """The words that are used."""
+        return self.initialization.text.removesuffix(self.dropped).rstrip()
+
 
 def plan(text: str, tokenizer: Any, max_vectors: int | None = None) -> Plan:
     """Tokenise starting words; cut them at a word where they need more vectors than allowed.
@@ -119,6 +124,13 @@ def plan(text: str, tokenizer: Any, max_vectors: int | None = None) -> Plan:
         )
     tokens = tuple(token.removesuffix("</w>") for token in tokenizer.convert_ids_to_tokens(ids))
     return Plan(" ".join(words[:used]), " ".join(words[used:]), tokens, tuple(ids))
+
+
+def whole_words(tokenizer: Any) -> list[str]:
+    """Words of three letters and more that a tokenizer has as one token, in alphabetical order."""
+    ends = "</w>"
+    words = {token.removesuffix(ends) for token in tokenizer.get_vocab() if token.endswith(ends)}
+    return sorted(word for word in words if len(word) >= 3 and word.isascii() and word.isalpha())
 
 
 def starting_rows(initialization: Initialization, backbone: Backbone, max_vectors: int | None = None) -> Start:

@@ -1,4 +1,7 @@
-"""Names of models, and how a backbone is loaded from one: built in, folder, single file, short name or hub id."""
+"""Names of models, and how a backbone is loaded from one: built in, folder, single file, short name or hub id.
+
+Likewise the models that say what an image shows: captioner and classifier.
+"""
 
 from __future__ import annotations
 
@@ -24,6 +27,12 @@ SHORT_NAMES = {
 
 TOYBOX = "toybox"
 
+EYES = {
+    "captioner": "Salesforce/blip-image-captioning-base",
+    "classifier": "google/vit-base-patch16-224",
+}
+"""The models that say what an image shows, where the base model is not the built-in one."""
+
 
 def load(
     name: str | Path = TOYBOX, *, device: str | torch.device | None = None, dtype: torch.dtype | None = None
@@ -43,28 +52,62 @@ def load(
     """
     target = torch.device(device) if device is not None else _best_device()
     precision = dtype or _best_dtype(target)
-    text = str(name)
-    path = Path(name).expanduser()
+    source = _source(name)
+    if isinstance(source, Path):
+        backbone = _load_single_file(str(name), source, precision)
+    else:
+        backbone = _load_folder(str(name), source, precision)
+    for module in (backbone.unet, backbone.vae, *(encoder.model for encoder in backbone.text_encoders)):
+        module.to(target)
+    return backbone
+
+
+def load_tokenizers(name: str | Path = TOYBOX) -> list[Any]:
+    """Load the tokenizers of a model, one for each text encoder, and nothing else.
+
+    Raises:
+        ModelError: As `load`. The tokenizer of a single checkpoint file comes with the whole of it, so that is loaded.
+    """
+    source = _source(name)
+    if isinstance(source, Path):
+        backbone = _load_single_file(str(name), source, torch.float16)
+        return [encoder.tokenizer for encoder in backbone.text_encoders]
+    return [_tokenizer(str(name), source, suffix) for suffix in _suffixes(str(name), source)]
+
+
+def eye(part: str, base_model: str | Path) -> str:
+    """Name the model of `EYES` that goes with a base model: the built-in one with "toybox", else that of the hub.
+
+    Raises:
+        ModelError: If this installation lacks the built-in one.
+    """
+    if str(base_model) != TOYBOX:
+        return EYES[part]
+    folder = Path(str(resources.files("sentinv"))) / "toybox" / part
+    if not (folder / "config.json").is_file():
+        raise ModelError(f"this installation lacks the built-in {part}: install sentinv again, or name another model")
+    return str(folder)
+
+
+def _source(name: str | Path) -> str | Path:
+    """What a name stands for: a folder or hub id that diffusers knows (a string), or a checkpoint file (a path)."""
+    text, path = str(name), Path(name).expanduser()
     if text == TOYBOX:
-        backbone = _load_folder(text, str(toybox_folder() / "pipeline"), precision)
-    elif path.is_dir():
+        return str(toybox_folder() / "pipeline")
+    if path.is_dir():
         if not (path / "model_index.json").is_file():
             raise ModelError(
                 f"expected a diffusers folder with model_index.json, got {text}: give the folder that holds it"
             )
-        backbone = _load_folder(text, str(path), precision)
-    elif path.is_file():
-        backbone = _load_single_file(text, path, precision)
-    elif text in SHORT_NAMES or _is_hub_id(text):
-        backbone = _load_folder(text, SHORT_NAMES.get(text, text), precision)
-    else:
-        known = ", ".join((TOYBOX, *SHORT_NAMES))
-        raise ModelError(
-            f"expected a model folder, file, hub id (owner/name) or one of {known}; got {text}, which does not exist"
-        )
-    for module in (backbone.unet, backbone.vae, *(encoder.model for encoder in backbone.text_encoders)):
-        module.to(target)
-    return backbone
+        return str(path)
+    if path.is_file():
+        return path
+    if text in SHORT_NAMES or _is_hub_id(text):
+        return SHORT_NAMES.get(text, text)
+    known = ", ".join((TOYBOX, *SHORT_NAMES))
+    raise ModelError(
+        f"expected a model folder, file, hub id (owner/name) or one of {known}; got {text}, which does not exist"
+    )
 
 
 def toybox_folder() -> Path:
@@ -83,28 +126,41 @@ def _load_folder(name: str, source: str, dtype: torch.dtype) -> Backbone:
     """Load the parts one by one: quicker than the pipeline, and nothing else is downloaded."""
     from diffusers import AutoencoderKL, DDIMScheduler, UNet2DConditionModel
 
-    xl = _pipeline_class(name, source) == "StableDiffusionXLPipeline"
-    unet = _part(
+    suffixes = _suffixes(name, source)
+    unet = load_part(
         name, "unet", lambda: UNet2DConditionModel.from_pretrained(source, subfolder="unet", torch_dtype=dtype)
     )
-    vae = _part(name, "vae", lambda: AutoencoderKL.from_pretrained(source, subfolder="vae", torch_dtype=dtype))
-    encoders = [_text_encoder(name, source, suffix, dtype) for suffix in (("", "_2") if xl else ("",))]
-    scheduler = _part(name, "scheduler", lambda: DDIMScheduler.from_pretrained(source, subfolder="scheduler"))
+    vae = load_part(name, "vae", lambda: AutoencoderKL.from_pretrained(source, subfolder="vae", torch_dtype=dtype))
+    encoders = [_text_encoder(name, source, suffix, dtype) for suffix in suffixes]
+    scheduler = load_part(name, "scheduler", lambda: DDIMScheduler.from_pretrained(source, subfolder="scheduler"))
     return Backbone(name, unet, vae, encoders, scheduler)
 
 
 def _text_encoder(name: str, source: str, suffix: str, dtype: torch.dtype) -> TextEncoder:
-    from transformers import CLIPTextModel, CLIPTextModelWithProjection, CLIPTokenizer
+    from transformers import CLIPTextModel, CLIPTextModelWithProjection
 
     model_class = CLIPTextModelWithProjection if suffix else CLIPTextModel
-    encoder, tokenizer = f"text_encoder{suffix}", f"tokenizer{suffix}"
-    model = _part(name, encoder, lambda: model_class.from_pretrained(source, subfolder=encoder, dtype=dtype))
-    words = _part(name, tokenizer, lambda: CLIPTokenizer.from_pretrained(source, subfolder=tokenizer))
-    if len(words) < 256:  # what transformers builds, silently, where it finds no vocabulary
-        raise ModelError(f"cannot load {tokenizer} of {name}: its vocabulary is missing; the model is incomplete")
+    encoder = f"text_encoder{suffix}"
+    words = _tokenizer(name, source, suffix)
+    model = load_part(name, encoder, lambda: model_class.from_pretrained(source, subfolder=encoder, dtype=dtype))
     if words.model_max_length > model.config.max_position_embeddings:  # a tokenizer without a config has no limit
         words.model_max_length = model.config.max_position_embeddings
     return TextEncoder(encoder, words, model)
+
+
+def _tokenizer(name: str, source: str, suffix: str) -> Any:
+    from transformers import CLIPTokenizer
+
+    part = f"tokenizer{suffix}"
+    words = load_part(name, part, lambda: CLIPTokenizer.from_pretrained(source, subfolder=part))
+    if len(words) < 256:  # what transformers builds, silently, where it finds no vocabulary
+        raise ModelError(f"cannot load {part} of {name}: its vocabulary is missing; the model is incomplete")
+    return words
+
+
+def _suffixes(name: str, source: str) -> tuple[str, ...]:
+    """What is added to "text_encoder" for each text encoder of a model."""
+    return ("", "_2") if _pipeline_class(name, source) == "StableDiffusionXLPipeline" else ("",)
 
 
 def _pipeline_class(name: str, source: str) -> str:
@@ -114,8 +170,10 @@ def _pipeline_class(name: str, source: str) -> str:
     else:
         from huggingface_hub import hf_hub_download
 
-        index = Path(_part(name, "model_index.json", lambda: hf_hub_download(source, "model_index.json")))
-    found = _part(name, "model_index.json", lambda: json.loads(index.read_text(encoding="utf-8")).get("_class_name"))
+        index = Path(load_part(name, "model_index.json", lambda: hf_hub_download(source, "model_index.json")))
+    found = load_part(
+        name, "model_index.json", lambda: json.loads(index.read_text(encoding="utf-8")).get("_class_name")
+    )
     if found not in supported:
         raise ModelError(
             f"expected {name} to be a {' or '.join(supported)}, got {found}: choose a Stable Diffusion 1, 2 or XL"
@@ -139,11 +197,11 @@ def _load_single_file(name: str, path: Path, dtype: torch.dtype) -> Backbone:
         raise ModelError(f"{name} is not a readable safetensors file: {_line(error)}") from error
     family: Any = StableDiffusionXLPipeline if xl else StableDiffusionPipeline
     extra = {} if xl else {"safety_checker": None, "requires_safety_checker": False}
-    pipeline = _part(name, "checkpoint", lambda: family.from_single_file(str(path), torch_dtype=dtype, **extra))
+    pipeline = load_part(name, "checkpoint", lambda: family.from_single_file(str(path), torch_dtype=dtype, **extra))
     return Backbone.from_pipeline(pipeline, name)
 
 
-def _part(name: str, part: str, loader: Callable[[], Any]) -> Any:
+def load_part(name: str, part: str, loader: Callable[[], Any]) -> Any:
     """Load one part of a model; every way in which that can fail becomes one line."""
     from huggingface_hub.errors import (
         HfHubHTTPError,

@@ -1,0 +1,103 @@
+"""Options that several commands have, and what they mean."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import click
+
+if TYPE_CHECKING:
+    from sentinv.backbone import Backbone
+
+Decorated = TypeVar("Decorated", bound=Callable[..., Any])
+
+SHARED = ["model", "device", "dtype", "quiet"]
+"""Options that a settings file may set for all commands at once."""
+
+DTYPES = ("float32", "float16", "bfloat16")
+
+
+def model_options(command: Decorated) -> Decorated:
+    """Add --model, --device and --dtype."""
+    command = click.option(
+        "--dtype", type=click.Choice(DTYPES), help="Precision of the frozen model.  [default: its device's]"
+    )(command)
+    command = click.option("--device", help="cpu, cuda, mps …  [default: the best there is]")(command)
+    return model_option(command)
+
+
+def model_option(command: Decorated) -> Decorated:
+    """Add --model."""
+    return click.option(
+        "--model",
+        default="toybox",
+        envvar="SENTINV_MODEL",
+        show_default=True,
+        help="Built-in toybox, a diffusers folder, a .safetensors file, a hub id, or sd15, sd21, sdxl …",
+    )(command)
+
+
+def output_options(command: Decorated) -> Decorated:
+    """Add --json, --quiet and --debug."""
+    command = click.option(
+        "--debug", is_flag=True, expose_value=False, callback=_debug, help="Show where an error happened."
+    )(command)
+    command = click.option("-q", "--quiet", is_flag=True, help="No progress and no notices on stderr.")(command)
+    return click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")(command)
+
+
+def force_option(command: Decorated) -> Decorated:
+    """Add --force."""
+    return click.option("--force", is_flag=True, help="Replace what is there.")(command)
+
+
+def _debug(ctx: click.Context, param: click.Parameter, value: bool) -> None:
+    if value:
+        ctx.meta["sentinv.debug"] = True
+
+
+def print_json(result: Mapping[str, Any]) -> None:
+    """Print a result for machines. NaN and infinities, which JSON does not have, become null."""
+    from sentinv.files import finite
+
+    click.echo(json.dumps(finite(result), ensure_ascii=False, indent=2))
+
+
+def notice(text: str, *, quiet: bool = False) -> None:
+    """Tell the user something, on stderr."""
+    if not quiet:
+        click.echo(f"sentinv: {text}", err=True)
+
+
+def tell_toybox(model: str, *, quiet: bool = False) -> None:
+    """Say loudly, in one line, that the built-in model is a toy."""
+    if model == "toybox" and not quiet:
+        text = "sentinv: toybox is a 64-pixel DEMONSTRATION model; for real pictures add --model sd15"
+        click.echo(click.style(text, fg="yellow", bold=True), err=True)
+
+
+def load_backbone(model: str, device: str | None = None, dtype: str | None = None) -> Backbone:
+    """Load the model that --model, --device and --dtype name.
+
+    Raises:
+        ModelError: If it cannot be loaded.
+        click.BadParameter: If there is no such device.
+    """
+    import torch
+    from diffusers.utils import logging as diffusers_logging
+    from transformers.utils import logging as transformers_logging
+
+    from sentinv.models import load
+
+    for library in (diffusers_logging, transformers_logging):
+        library.set_verbosity_error()
+        library.disable_progress_bar()
+    try:
+        target = torch.device(device) if device else None
+        if target is not None:
+            torch.empty(1, device=target)
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        raise click.BadParameter(f"{device!r} is not a device of this machine", param_hint="--device") from error
+    return load(model, device=target, dtype=getattr(torch, dtype) if dtype else None)

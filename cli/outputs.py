@@ -1,0 +1,79 @@
+"""The files of a run: a concept, and beside it a folder with report, metrics and, while it runs, checkpoints."""
+
+from __future__ import annotations
+
+import re
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from sentinv.errors import SentinvError
+from sentinv.files import make_folder, shown, sweep
+from sentinv.locks import lock
+
+
+class Outputs:
+    """Where a run writes.
+
+    Attributes:
+        concept: the concept's file, `<name>.safetensors`.
+        folder: `<name>-run` beside it.
+    """
+
+    def __init__(self, concept: Path) -> None:
+        self.concept = concept
+        self.folder = concept.with_name(f"{concept.stem}-run")
+        self.report = self.folder / "report.html"
+        self.metrics = self.folder / "metrics.jsonl"
+        self.checkpoints = self.folder / "checkpoints"
+
+    def check(self, *, force: bool, resume: bool) -> None:
+        """Refuse what is in the way, before any work.
+
+        Raises:
+            SentinvError: If something would be overwritten, or there is nothing to resume.
+        """
+        if self.concept.suffix != ".safetensors":
+            raise SentinvError(
+                f"cannot write {shown(self.concept)}: expected a name that ends in .safetensors; choose one"
+            )
+        if self.concept.is_dir():
+            raise SentinvError(f"cannot write {shown(self.concept)}: a folder has that name; choose another --output")
+        if resume and not self.checkpoints.is_dir():
+            raise SentinvError(f"nothing to resume: {shown(self.checkpoints)} does not exist; start without --resume")
+        if not force and self.concept.exists():
+            raise SentinvError(f"{shown(self.concept)} exists: give --force to replace it, or choose another --output")
+        if not force and not resume and self.folder.exists():
+            raise SentinvError(
+                f"{shown(self.folder)} exists: --resume goes on with an interrupted run, --force starts it anew"
+            )
+
+    @contextmanager
+    def held(self, *, resume: bool) -> Iterator[None]:
+        """Make the folder and hold the outputs for this process; whoever cannot write learns it here.
+
+        Raises:
+            SentinvError: If another process holds them, or nothing can be written there.
+        """
+        with lock(self.concept):
+            existed = self.folder.exists()
+            make_folder(self.folder)
+            sweep(self.folder)
+            sweep(self.concept.parent)
+            if not resume:
+                self.drop_checkpoints()
+            try:
+                yield
+            finally:
+                if not existed and not any(self.folder.iterdir()):
+                    self.folder.rmdir()
+
+    def drop_checkpoints(self) -> None:
+        """Remove the checkpoints of a run that is over, or begins anew."""
+        shutil.rmtree(self.checkpoints, ignore_errors=True)
+
+
+def name_of(path: Path) -> str:
+    """Make a name out of a file's, as placeholders have it: "IMG 20.jpg" → "img-20"."""
+    return re.sub(r"[^a-z0-9]+", "-", path.stem.lower()).strip("-") or "concept"

@@ -1,0 +1,77 @@
+"""`--plan`: what a run would do, told without loading the model."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from sentinv.cli.options import print_json
+from sentinv.cli.starting import initializer
+
+if TYPE_CHECKING:
+    from sentinv.cli.invert import Job
+
+
+def print_plan(job: Job) -> None:
+    """Print words, tokens, templates, steps, memory and files of a run."""
+    plan = _plan(job)
+    if job.given["as_json"]:
+        print_json(plan)
+        return
+    memory, size = plan["memory"], job.pictures[0].image.size
+    images = (
+        f"{len(job.pictures)}, the first {size[0]} x {size[1]}" if len(job.pictures) > 1 else f"{size[0]} x {size[1]}"
+    )
+    examples = ", ".join(repr(prompt) for prompt in plan["templates"][:2])
+    config = job.config
+    lines = {
+        "model": plan["model"],
+        "image" if len(job.pictures) == 1 else "images": images + (", with mask" if plan["mask"] else ""),
+        "words": f"{plan['text']!r} ({plan['initializer']})",
+        "dropped": repr(plan["dropped"]) if plan["dropped"] else "",
+        "vectors": f"{plan['vectors']}: {' · '.join(plan['tokens'])}",
+        "placeholder": plan["token"],
+        "templates": f"{len(plan['templates'])}: {examples} …",
+        "training": f"{config.steps} steps x batch {config.batch_size}, learning rate {config.learning_rate:g}, "
+        f"{config.schedule}",
+        "memory": f"about {memory['total'] / 1e9:.1f} GB: weights {memory['weights'] / 1e9:.2f}, "
+        f"activations {memory['activations'] / 1e9:.2f}",
+        "files": f"{job.outputs.concept}, {job.outputs.folder}/",
+    }
+    for label, value in lines.items():
+        if value:
+            click.echo(f"{label:<12}{value}")
+
+
+def _plan(job: Job) -> dict[str, Any]:
+    from sentinv.initialization import plan
+    from sentinv.memory import training_memory
+    from sentinv.models import load_tokenizers
+    from sentinv.placeholder import check_free
+    from sentinv.prompts import TEMPLATES, fill
+
+    given, config = job.given, job.config
+    tokenizer = load_tokenizers(given["model"])[0]
+    check_free(job.token, tokenizer.get_vocab())
+    said = initializer(job.init, given)(job.pictures[0].image)
+    found = None if said.concept else plan(said.text, tokenizer, given["max_vectors"])
+    tokens = found.tokens if found else tuple(said.concept.vector_names)
+    return {
+        "model": given["model"],
+        "images": len(job.pictures),
+        "mask": any(picture.mask is not None for picture in job.pictures),
+        "initializer": said.source,
+        "score": said.score,
+        "text": found.text if found else said.text,
+        "dropped": found.dropped if found else "",
+        "tokens": list(tokens),
+        "vectors": len(tokens),
+        "token": job.token,
+        "templates": [fill(template, job.token) for template in config.templates or TEMPLATES[config.kind]],
+        "steps": config.steps,
+        "batch_size": config.batch_size,
+        "learning_rate": config.learning_rate,
+        "memory": training_memory(given["model"], config, given["dtype"]),
+        "files": [str(job.outputs.concept), str(job.outputs.report), str(job.outputs.metrics)],
+    }

@@ -1,0 +1,88 @@
+"""Settings from TOML files: flags win over the environment, that over the project's file, that over the user's.
+
+A file holds options for every command at its top and for one command in a table of that name:
+
+    model = "sd15"
+
+    [invert]
+    steps = 200
+    max-vectors = 8
+"""
+
+from __future__ import annotations
+
+import os
+import tomllib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import click
+
+from sentinv.errors import SentinvError
+from sentinv.files import shown
+
+PROJECT_FILE = "sentinv.toml"
+
+
+def user_file() -> Path:
+    """Where a user's settings lie."""
+    base = os.environ.get("XDG_CONFIG_HOME") or Path.home() / ".config"
+    return Path(base) / "sentinv" / "config.toml"
+
+
+def defaults_of(name: str, command: click.Command) -> dict[str, Any]:
+    """Collect what the files say about the options of a command.
+
+    Raises:
+        SentinvError: If a file cannot be read or names something that does not exist.
+    """
+    found: dict[str, Any] = {}
+    for path in (user_file(), Path(PROJECT_FILE)):
+        found |= _of_file(path, name, command)
+    return found
+
+
+def _of_file(path: Path, name: str, command: click.Command) -> dict[str, Any]:
+    settings = _read(path)
+    known = {
+        param.name: param for param in command.params if isinstance(param, click.Option) and param.name is not None
+    }
+    everywhere = {key: value for key, value in settings.items() if not isinstance(value, Mapping)}
+    from sentinv.cli.options import SHARED
+
+    _check(path, "", everywhere, SHARED)
+    own = settings.get(name, {})
+    own = own if isinstance(own, Mapping) else {}
+    if not isinstance(command, click.Group):
+        _check(path, f" in [{name}]", own, list(known))
+    wanted = {_parameter(key): value for key, value in everywhere.items() if _parameter(key) in known}
+    return wanted | {_parameter(key): value for key, value in own.items()}
+
+
+def _read(path: Path) -> dict[str, Any]:
+    from sentinv.cli.main import COMMANDS
+
+    try:
+        settings = tomllib.loads(path.read_text(encoding="utf-8"))
+    except (FileNotFoundError, NotADirectoryError):
+        return {}
+    except OSError as error:
+        raise SentinvError(f"cannot read the settings in {shown(path)}: {error.strerror}; check the file") from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise SentinvError(f"{shown(path)} is not valid TOML: {error}; correct it or remove the file") from error
+    for key, value in settings.items():
+        if isinstance(value, Mapping) and key not in COMMANDS:
+            raise SentinvError(f"{shown(path)}: there is no command {key!r}; tables are {', '.join(COMMANDS)}")
+    return settings
+
+
+def _check(path: Path, where: str, settings: Mapping[str, Any], known: list[str]) -> None:
+    unknown = [key for key in settings if _parameter(key) not in known]
+    if unknown:
+        names = ", ".join(name.replace("_", "-") for name in known)
+        raise SentinvError(f"{shown(path)}: there is no setting {unknown[0]!r}{where}; settings are {names}")
+
+
+def _parameter(key: str) -> str:
+    return key.replace("-", "_")
