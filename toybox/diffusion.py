@@ -15,7 +15,7 @@ from diffusers import AutoencoderKL, DDIMScheduler, StableDiffusionPipeline, UNe
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
 from . import tokenizers, vae
-from .fit import RUNS, Plan, fit, workers
+from .fit import RUNS, Plan, Weights, fit, load_checkpoint, workers
 from .latents import load_pool, tokenise
 
 FOLDER = RUNS / "diffusion" / "pipeline"
@@ -89,12 +89,19 @@ def assemble(encoder: CLIPTextModel, unet: UNet2DConditionModel) -> StableDiffus
 @click.command()
 @click.option("--steps", default=PLAN.steps, show_default=True, help="Steps in all; may change between runs.")
 @click.option("--decay-from", default=PLAN.decay_from, show_default=True, help="Share of steps before the rate falls.")
-def main(steps: int, decay_from: float) -> None:
+@click.option("--export", is_flag=True, help="Don't train: save the average weights of the last checkpoint.")
+def main(steps: int, decay_from: float, export: bool) -> None:
     """Train the text encoder and the UNet."""
     me = workers()
     plan = replace(PLAN, steps=steps, decay_from=decay_from)
     tokenizer = CLIPTokenizer.from_pretrained(tokenizers.GENERATOR_FOLDER)
     encoder, unet = new_text_encoder(tokenizer).to(me.device), new_unet().to(me.device)
+    if export:
+        weights = Weights({"text_encoder": encoder, "unet": unet}, plan, me)
+        print(f"the average weights after step {load_checkpoint(RUNS / 'diffusion' / 'state.safetensors', weights)}")
+        weights.use_average()
+        assemble(encoder, unet).save_pretrained(FOLDER)
+        return
     empty = tokenise(tokenizer, [""])[0]
     latents, tokens = load_pool()
     alphas = new_scheduler().alphas_cumprod
