@@ -1,0 +1,140 @@
+"""Means with bootstrap intervals, and how many steps a curve takes to reach a level."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+RESAMPLES = 10_000
+CONFIDENCE = 0.95
+
+Curve = Sequence[tuple[int, float]]
+"""(step, value) pairs in rising order of steps."""
+
+
+@dataclass(frozen=True)
+class Interval:
+    """A mean with its interval.
+
+    Attributes:
+        mean: of the values.
+        low: lower end.
+        high: upper end.
+        n: values it is made of.
+    """
+
+    mean: float
+    low: float
+    high: float
+    n: int
+
+    def __str__(self) -> str:
+        return f"{self.mean:.3f} [{self.low:.3f}, {self.high:.3f}]" if self.n > 1 else f"{self.mean:.3f}"
+
+
+def bootstrap(values: Sequence[float], *, seed: int = 0, resamples: int = RESAMPLES) -> Interval:
+    """Mean of values with its 95 % percentile bootstrap interval (Efron 1979; Efron & Tibshirani 1993, chapter 13).
+
+    Args:
+        values: independent ones, ≥ 1. One value has no interval: low and high are that value.
+        seed: of the resampling.
+        resamples: how often the values are drawn anew, with replacement.
+
+    Raises:
+        ValueError: If there are no values.
+    """
+    if not len(values):
+        raise ValueError("expected at least one value")
+    array = np.asarray(values, dtype=np.float64)
+    means = array[_indices(len(array), seed, resamples)].mean(axis=1)
+    low, high = np.quantile(means, [(1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2])
+    return Interval(float(array.mean()), float(low), float(high), len(array))
+
+
+def group_means(values: Sequence[tuple[str, float]]) -> list[float]:
+    """Mean of each group, in the order the groups first occur.
+
+    Seeds of one concept are not independent samples of concepts: their mean is taken first, then concepts are resampled.
+    """
+    groups: dict[str, list[float]] = {}
+    for name, value in values:
+        groups.setdefault(name, []).append(value)
+    return [float(np.mean(group)) for group in groups.values()]
+
+
+def band(curves: Sequence[Curve], *, seed: int = 0) -> list[tuple[int, Interval]]:
+    """Mean curve of several, with a pointwise interval, over the steps that all of them have."""
+    shared = set.intersection(*({step for step, _ in curve} for curve in curves))
+    tables = [dict(curve) for curve in curves]
+    return [(step, bootstrap([table[step] for table in tables], seed=seed)) for step in sorted(shared)]
+
+
+def mean_curve(curves: Sequence[Curve]) -> list[tuple[int, float]]:
+    """Mean of curves over the steps that all of them have."""
+    tables = [dict(curve) for curve in curves]
+    shared = set.intersection(*(set(table) for table in tables))
+    return [(step, float(np.mean([table[step] for table in tables]))) for step in sorted(shared)]
+
+
+def steps_to_reach(curve: Curve, level: float) -> int | None:
+    """First step of the curve at or below a level, without interpolation; None if there is none."""
+    return next((step for step, value in curve if value <= level), None)
+
+
+@dataclass(frozen=True)
+class Crossing:
+    """How soon one mean curve reaches another's level.
+
+    Attributes:
+        steps: first step at which the mean curve is at or below the level; None if it never is.
+        low: lower end of the interval over resampled concepts; None beyond the last step.
+        high: upper end; None if in that resample the level was never reached.
+    """
+
+    steps: int | None
+    low: int | None
+    high: int | None
+
+
+def crossing(
+    curves: Sequence[Curve], reference: Sequence[Curve], at: int, *, seed: int = 0, resamples: int = 2000
+) -> Crossing:
+    """When the mean of `curves` reaches the mean of `reference` at a step; concepts are resampled in pairs.
+
+    Args:
+        curves: one per concept.
+        reference: one per concept, in the same order; each has the step `at`.
+        at: the step of the reference whose value is to be reached.
+        seed: of the resampling.
+        resamples: how often concepts are drawn.
+
+    Raises:
+        ValueError: If the two differ in number, or the reference lacks the step.
+    """
+    if len(curves) != len(reference) or not curves:
+        raise ValueError(f"expected as many curves as references, got {len(curves)} and {len(reference)}")
+    levels = [dict(curve).get(at) for curve in reference]
+    if None in levels:
+        raise ValueError(f"the reference has no value at step {at}")
+    tables = [dict(curve) for curve in curves]
+    steps = sorted(set.intersection(*(set(table) for table in tables)))
+    values = np.array([[table[step] for step in steps] for table in tables])
+    level = np.array(levels, dtype=np.float64)
+
+    def first(chosen: np.ndarray) -> float:
+        below = values[chosen].mean(axis=0) <= level[chosen].mean()
+        return steps[int(below.argmax())] if below.any() else np.inf
+
+    drawn = np.sort([first(row) for row in _indices(len(tables), seed, resamples)])
+    ends = (
+        drawn[int((1 - CONFIDENCE) / 2 * (resamples - 1))],
+        drawn[int(np.ceil((1 + CONFIDENCE) / 2 * (resamples - 1)))],
+    )
+    low, high, found = (None if np.isinf(end) else int(end) for end in (*ends, first(np.arange(len(tables)))))
+    return Crossing(found, low, high)
+
+
+def _indices(count: int, seed: int, resamples: int) -> np.ndarray:
+    return np.random.default_rng(seed).integers(count, size=(resamples, count))
