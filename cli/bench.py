@@ -1,0 +1,39 @@
+"""`sentinv bench`: the studies, one module per command, imported when it is used."""
+
+from __future__ import annotations
+
+from importlib import import_module
+from importlib.util import find_spec
+
+import click
+
+STUDIES = {
+    "convergence": "How soon each start reaches vanilla's loss.",
+    "ablation": "Grids of settings, declared in files.",
+    "editing": "Edits with and without learned words.",
+    "speed": "Seconds, memory and FLOPs per step, beside other trainers.",
+}
+"""Name → what it does, in one line. `sentinv.cli.bench_<name>` has the command under its name, and is listed if it exists."""
+
+
+class _Studies(click.Group):
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return [name for name in STUDIES if find_spec(f"sentinv.cli.bench_{name}")]
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name not in self.list_commands(ctx):
+            return None
+        return getattr(import_module(f"sentinv.cli.bench_{cmd_name}"), cmd_name)
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, STUDIES[name]) for name in self.list_commands(ctx)])
+
+
+@click.group(cls=_Studies)
+def bench() -> None:
+    """Repeat the studies: convergence, editing, ablation, speed.
+
+    Each run of a study is a line in records.jsonl. A study that was stopped goes on where it was when the same command is
+    given again. Tables, figures and report.html are made of the records.
+    """

@@ -1,0 +1,70 @@
+"""`sentinv bench convergence`: how soon each start reaches vanilla's loss."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from sentinv.cli.studying import conduct, study_options
+
+STARTS = (
+    *("vanilla@5000", "random", "word", "class", "caption", "human", "stars", "random-words", "other-caption"),
+    *("image-only", "prompt-only"),
+)
+SMALL = ("vanilla", "class", "caption", "stars")
+_STEPS, _SMALL_STEPS = 1000, 200
+
+
+@click.command()
+@click.option(
+    "--init", "starts", multiple=True, metavar="START[@STEPS]", help="Again for more.  [default: all, see below]"
+)
+@click.option("--seeds", type=click.IntRange(min=1), help="How many, from 0.  [default: 3; 1 with --small]")
+@click.option("--steps", type=click.IntRange(min=1), help=f"Budget.  [default: {_STEPS}; {_SMALL_STEPS} with --small]")
+@click.option("--lr", type=float, help="Learning rate at its highest.  [default: that of invert]")
+@click.option("--schedule", type=click.Choice(["cosine", "constant"]), help="[default: that of invert]")
+@click.option("--count", type=click.IntRange(min=1), help="Images per prompt.  [default: 8; 4 with --small]")
+@click.option("--sampling-steps", type=click.IntRange(min=1), default=25, show_default=True, help="DDIM steps.")
+@click.option("--small", is_flag=True, help="Four concepts, four starts, one seed: minutes instead of a night.")
+@study_options
+def convergence(**given: Any) -> None:
+    """Train from different starts and compare the loss on one fixed grid.
+
+    \b
+    A start is one of vanilla, random, word, class, caption, caption-no-stopwords,
+    human, phrase:WORDS; a control: stars[:N], random-words[:N], other-caption;
+    or a reference: image-only, prompt-only. caption@100 has a budget of its own.
+
+    \b
+      sentinv bench convergence --small
+      sentinv bench convergence --part 1/2 --threads 1   # and 2/2 beside it
+      sentinv bench convergence --image cat.jpg --init vanilla --init "phrase:a cat"
+    """  # noqa: D301 - click reads \b as "leave these lines as they are"
+    from sentinv.studies import Study
+
+    small = given["small"]
+    train = {"steps": given["steps"] or (_SMALL_STEPS if small else _STEPS)}
+    train |= {
+        name: given[option] for name, option in (("learning_rate", "lr"), ("schedule", "schedule")) if given[option]
+    }
+    study = Study(
+        title="Convergence",
+        question="How many steps does each start need to reach the loss of plain textual inversion?",
+        starts=given["starts"] or (SMALL if small else STARTS),
+        concepts=_few(given) if small else (),
+        seeds=tuple(range(given["seeds"] or (1 if small else 3))),
+        train=train,
+        count=given["count"] or (4 if small else 8),
+        sampling_steps=given["sampling_steps"],
+    )
+    folder = given["output"] or Path("outputs") / ("convergence-small" if small else "convergence")
+    conduct([(study, folder)], given, convergence=True)
+
+
+def _few(given: dict[str, Any]) -> tuple[str, ...]:
+    """Every third concept, so that both kinds are among them; all pictures of --image."""
+    from sentinv.cli.studying import all_concepts
+
+    return tuple(concept.name for concept in all_concepts(given)[:: 1 if given["images"] else 3])

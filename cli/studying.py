@@ -1,0 +1,197 @@
+"""What the commands of `sentinv bench` that run a `Study` have in common."""
+
+from __future__ import annotations
+
+import platform
+import sys
+from collections.abc import Sequence
+from dataclasses import replace
+from datetime import date
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from sentinv.cli.options import Decorated, load_backbone, model_options, notice, output_options, print_json, tell_toybox
+from sentinv.initializers import INITIALIZERS, Options
+
+if TYPE_CHECKING:
+    from sentinv.backbone import Backbone
+    from sentinv.initialization import Initializer
+    from sentinv.starts import StudyConcept
+    from sentinv.studies import Study
+    from sentinv.trials import Measuring
+
+CONCEPTS = Path("benchmarks/concepts/concepts.json")
+_PATH = click.Path(path_type=Path)
+
+
+class Part(click.ParamType):
+    """``k/n``: the k-th of n parts of a study."""
+
+    name = "k/n"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[int, int]:
+        """Read it."""
+        if isinstance(value, tuple):
+            return value
+        first, _, count = str(value).partition("/")
+        if not (first.isdigit() and count.isdigit() and 1 <= int(first) <= int(count)):
+            self.fail(f"expected k/n with 1 ≤ k ≤ n, such as 1/2, got {value!r}", param, ctx)
+        return int(first), int(count)
+
+
+def study_options(command: Decorated) -> Decorated:
+    """Add what all studies can be told."""
+    for option in reversed(
+        [
+            click.option("--concepts", type=_PATH, default=CONCEPTS, show_default=True, help="JSON list of concepts."),
+            click.option("--concept", "only", multiple=True, help="Only this one; may be given again.  [default: all]"),
+            click.option(
+                "--image", "images", multiple=True, type=_PATH, help="A picture in place of --concepts; again."
+            ),
+            click.option(
+                "-o", "--output", type=_PATH, help="Folder of records and report.  [default: outputs/<study>]"
+            ),
+            click.option("--part", type=Part(), default="1/1", help="k/n: only the k-th of n parts, one process each."),
+            click.option("--threads", type=click.IntRange(min=1), help="Of torch, on the CPU."),
+            click.option("--no-images", is_flag=True, help="Loss only: generate and judge nothing."),
+            click.option("--clip", help="CLIP that judges: folder or hub id.  [default: the model's]"),
+            click.option("--captioner", help="BLIP captioner: folder or hub id.  [default: the model's]"),
+            click.option("--classifier", help="ViT classifier: folder or hub id.  [default: the model's]"),
+        ]
+    ):
+        command = option(command)
+    return model_options(output_options(command))
+
+
+def conduct(studies: Sequence[tuple[Study, Path]], given: dict[str, Any], *, convergence: bool) -> None:
+    """Run studies, write their reports, print their tables; exit code 1 if a run failed.
+
+    Raises:
+        SentinvError: If nothing can be run at all.
+    """
+    import torch
+
+    from sentinv.study_report import write_report
+    from sentinv.workbench import Workbench, run_study
+
+    if given["threads"]:
+        torch.set_num_threads(given["threads"])
+    concepts = all_concepts(given)
+    tell_toybox(given["model"], quiet=given["quiet"])
+    backbone = load_backbone(given["model"], given["device"], given["dtype"])
+    failed = 0
+    results = []
+    for declared, folder in studies:
+        study = replace(declared, concepts=given["only"]) if given["only"] else declared
+        measuring, notes = judges(study, backbone, given)
+        workbench = Workbench(backbone, concepts, describers(given), measuring)
+        outcome = run_study(
+            study, workbench, folder, part=given["part"], tell=lambda line: notice(line, quiet=given["quiet"])
+        )
+        facts = {**machine(backbone), **notes}
+        tables = write_report(study, outcome, folder, notes=facts, convergence=convergence)
+        failed += len(outcome.failures)
+        summary = {"report": str(folder / "report.html"), "runs": len(outcome.records), "missing": outcome.missing}
+        results.append({"title": study.title, **summary, "failures": outcome.failures})
+        if not given["as_json"]:
+            click.echo("\n".join([f"## {study.title}\n", *(table.markdown() for table in tables)]))
+            notice(f"report: {folder / 'report.html'}", quiet=given["quiet"])
+    if given["as_json"]:
+        print_json({"studies": results})
+    if failed:
+        notice(f"error: {failed} runs failed; the report names them, and the same command tries them again")
+        raise click.exceptions.Exit(1)
+
+
+def all_concepts(given: dict[str, Any]) -> list[StudyConcept]:
+    """The concepts of the file, or one for each --image.
+
+    Raises:
+        SentinvError: If the file can't be read.
+    """
+    from sentinv.evaluation import EDITING_PROMPTS
+    from sentinv.starts import StudyConcept
+    from sentinv.studies import read_concepts
+
+    if given["images"]:
+        return [StudyConcept(name=path.stem, image=path, edits=EDITING_PROMPTS) for path in given["images"]]
+    return read_concepts(given["concepts"])
+
+
+def describers(given: dict[str, Any]) -> dict[str, Initializer]:
+    """Initializers for the starts that need one. They load their models when they are first asked."""
+    from sentinv.starts import DESCRIBED
+
+    return {name: _Late(name, given) for name in DESCRIBED}
+
+
+class _Late:
+    """An initializer that is made when it is first called, so that a study without it needs no model for it."""
+
+    def __init__(self, name: str, given: dict[str, Any]) -> None:
+        self.name, self.given = name, given
+        self._made: Initializer | None = None
+
+    def __call__(self, image: Any) -> Any:
+        if self._made is None:
+            options = Options(
+                base_model=self.given["model"],
+                captioner=self.given["captioner"],
+                classifier=self.given["classifier"],
+                drop_stopwords=self.name.endswith("-no-stopwords"),
+            )
+            self._made = INITIALIZERS[self.name.removesuffix("-no-stopwords")](options)
+        return self._made(image)
+
+
+def judges(study: Study, backbone: Backbone, given: dict[str, Any]) -> tuple[Measuring | None, dict[str, str]]:
+    """The judges, and what the report says about them.
+
+    Raises:
+        ModelError: If CLIP cannot be loaded.
+    """
+    from sentinv.generation import GenerateConfig
+    from sentinv.judges import ClipJudge, LpipsJudge, Unavailable
+    from sentinv.trials import Measuring
+
+    if given["no_images"] or not study.images_at:
+        return None, {"judge": "none: no images were measured"}
+    judge = ClipJudge.load(given["clip"], base_model=given["model"], device=backbone.device)
+    try:
+        lpips, says = LpipsJudge(), LpipsJudge.name
+    except Unavailable as why:
+        lpips, says = None, f"unavailable: {why}"
+    sampling = GenerateConfig(
+        steps=study.sampling_steps, guidance_scale=study.guidance_scale, batch_size=max(1, min(16, study.count))
+    )
+    measuring = Measuring(judge=judge, lpips=lpips, count=study.count, sampling=sampling)
+    return measuring, {"judge": judge.name, "LPIPS": says}
+
+
+def machine(backbone: Backbone) -> dict[str, str]:
+    """Model, machine, command and date, for a report."""
+    import torch
+
+    device = backbone.device
+    if device.type == "cuda":
+        where = torch.cuda.get_device_name(device)
+    else:
+        where = f"{_processor()}, {torch.get_num_threads()} threads"
+    return {
+        "model": f"{backbone.name} ({backbone.fingerprint[:12]}), {str(backbone.dtype).removeprefix('torch.')}",
+        "machine": f"{where}, torch {torch.__version__}",
+        "command": " ".join(
+            ["sentinv", *(argument if " " not in argument else repr(argument) for argument in sys.argv[1:])]
+        ),
+        "date": date.today().isoformat(),
+    }
+
+
+def _processor() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+    except OSError:
+        return platform.processor() or platform.machine()
+    return next((line.split(":")[1].strip() for line in lines if line.startswith("model name")), platform.machine())

@@ -1,0 +1,179 @@
+"""Figures of studies, fit for print: PNG and SVG, the same bytes for the same data."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from sentinv.files import StrPath, atomic_write
+from sentinv.statistics import Curve, band, bootstrap
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#7A5195", "#4D4D4D")
+"""Okabe & Ito's palette, told apart by colour-blind readers too; less its yellow, which is too pale for lines."""
+
+MARKERS = "osD^vP*X"
+DASHES = ("-", "--", "-.", ":")
+
+_STYLE: dict[str, Any] = {
+    "font.family": "DejaVu Sans",
+    "font.size": 9,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.grid": True,
+    "grid.color": "#E6E6E6",
+    "grid.linewidth": 0.6,
+    "axes.axisbelow": True,
+    "axes.labelcolor": "#222222",
+    "axes.edgecolor": "#888888",
+    "legend.frameon": False,
+    "lines.linewidth": 1.6,
+    "svg.hashsalt": "sentinv",
+    "svg.fonttype": "path",
+}
+
+
+def save_figure(figure: Figure, folder: StrPath, stem: str) -> list[Path]:
+    """Write a figure as PNG (200 dots per inch) and SVG.
+
+    Raises:
+        SentinvError: If one can't be written.
+    """
+    from matplotlib import rc_context
+
+    paths = []
+    with rc_context(_STYLE):
+        for kind, options in (("png", {"metadata": {"Software": None}}), ("svg", {"metadata": {"Date": None}})):
+            buffer = io.BytesIO()
+            figure.savefig(buffer, format=kind, dpi=200, bbox_inches="tight", **options)
+            paths.append(atomic_write(Path(folder) / f"{stem}.{kind}", buffer.getvalue(), overwrite=True))
+    return paths
+
+
+def curves(
+    arms: Mapping[str, Sequence[Curve]],
+    *,
+    ylabel: str,
+    xlabel: str = "training steps",
+    levels: Mapping[str, float] | None = None,
+) -> Figure:
+    """Mean curves with 95 % bands over concepts, on a step axis that is linear to 10 and logarithmic from there.
+
+    Args:
+        arms: label → one curve per concept.
+        ylabel: what the curves show.
+        xlabel: what they run over.
+        levels: label → height of a horizontal line.
+    """
+    figure, axes = _figure((6.4, 3.9))
+    furthest = 1.0
+    for index, (label, own) in enumerate(arms.items()):
+        colour, dash = _look(index)
+        points = band(own)
+        steps = [step for step, _ in points]
+        furthest = max(furthest, *steps)
+        axes.plot(steps, [value.mean for _, value in points], dash, color=colour, label=label)
+        if len(own) > 1:
+            low, high = [value.low for _, value in points], [value.high for _, value in points]
+            axes.fill_between(steps, low, high, color=colour, alpha=0.14, linewidth=0)
+    for label, level in (levels or {}).items():
+        axes.axhline(level, color="#888888", linewidth=0.8, linestyle=(0, (4, 3)))
+        axes.annotate(
+            label,
+            (1, level),
+            xycoords=("axes fraction", "data"),
+            ha="right",
+            va="bottom",
+            fontsize=7.5,
+            color="#555555",
+            xytext=(-2, 1),
+            textcoords="offset points",
+        )
+    _step_axis(axes, furthest)
+    axes.set(xlabel=xlabel, ylabel=ylabel)
+    axes.legend(loc="upper left", bbox_to_anchor=(1.01, 1.0), borderaxespad=0)
+    return figure
+
+
+def plane(
+    arms: Mapping[str, Sequence[tuple[float, float]]],
+    *,
+    references: Mapping[str, tuple[float, float]] | None = None,
+    paths: Mapping[str, Sequence[tuple[float, float]]] | None = None,
+    labels: tuple[str, str] = ("editability (CLIP-T)", "reconstruction (CLIP-I)"),
+) -> Figure:
+    """The reconstruction-editability plane (Gal et al. 2022, figure 10): upper right is better.
+
+    Args:
+        arms: label → (editability, reconstruction) of each concept; drawn as the mean with a cross of 95 % intervals.
+        references: label → (editability, reconstruction).
+        paths: label of an arm → the way its mean took over the steps.
+        labels: of the x and the y axis.
+    """
+    figure, axes = _figure((5.6, 4.3))
+    for index, (label, points) in enumerate(arms.items()):
+        colour, _ = _look(index)
+        x, y = (bootstrap([point[axis] for point in points]) for axis in (0, 1))
+        way = (paths or {}).get(label, ())
+        if len(way) > 1:
+            axes.plot(*zip(*way, strict=True), "-", color=colour, linewidth=1, alpha=0.55)
+            axes.plot(*zip(*way[:-1], strict=True), ".", color=colour, markersize=4, alpha=0.7)
+        spread = [[[value.mean - value.low], [value.high - value.mean]] for value in (x, y)]
+        axes.errorbar(
+            x.mean,
+            y.mean,
+            xerr=spread[0],
+            yerr=spread[1],
+            color=colour,
+            elinewidth=0.9,
+            capsize=0,
+            label=label,
+            marker=MARKERS[index % len(MARKERS)],
+            markersize=6,
+            linestyle="none",
+        )
+    for label, (horizontal, vertical) in (references or {}).items():
+        axes.plot(horizontal, vertical, "x", color="#222222", markersize=7)
+        axes.annotate(
+            label,
+            (horizontal, vertical),
+            xytext=(5, 4),
+            textcoords="offset points",
+            fontsize=8,
+            color="#222222",
+        )
+    axes.margins(0.12)
+    axes.set(xlabel=f"{labels[0]} →", ylabel=f"{labels[1]} →")
+    axes.legend(loc="upper left", bbox_to_anchor=(1.01, 1.0), borderaxespad=0)
+    return figure
+
+
+def _figure(size: tuple[float, float]) -> tuple[Figure, Axes]:
+    from matplotlib import rc_context
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    with rc_context(_STYLE):
+        figure = Figure(figsize=size, layout="constrained")
+        FigureCanvasAgg(figure)
+        return figure, figure.subplots()
+
+
+def _look(index: int) -> tuple[str, str]:
+    return COLOURS[index % len(COLOURS)], DASHES[index // len(COLOURS) % len(DASHES)]
+
+
+def _step_axis(axes: Axes, furthest: float) -> None:
+    from matplotlib.ticker import FuncFormatter, NullLocator
+
+    axes.set_xscale("symlog", linthresh=10, linscale=0.6)
+    axes.set_xlim(0, furthest)
+    ticks = [0, *(tick for tick in (5, 10, 25, 50, 100, 250, 500, 1000, 2500, 5000, 10000) if tick <= furthest)]
+    axes.set_xticks(ticks)
+    axes.xaxis.set_minor_locator(NullLocator())
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))

@@ -1,0 +1,171 @@
+"""What the records of a study say: tables, figures, and one page."""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Mapping, Sequence
+from html import escape
+from pathlib import Path
+from typing import Any
+
+from sentinv import plots
+from sentinv.files import atomic_write, make_folder
+from sentinv.statistics import mean_curve
+from sentinv.studies import Study
+from sentinv.study_summary import (
+    LEVELS,
+    SCORES,
+    Arm,
+    arms,
+    crossing_table,
+    last,
+    longest_vanilla,
+    loss_table,
+    references,
+    score_tables,
+    short,
+)
+from sentinv.tables import Table
+from sentinv.version import __version__
+from sentinv.workbench import Outcome, Record
+
+_SHOWN = ("steps", "learning_rate", "schedule", "batch_size", "pull", "flip", "kind")
+
+
+def write_report(
+    study: Study, outcome: Outcome, folder: str | Path, *, notes: Mapping[str, str], convergence: bool
+) -> list[Table]:
+    """Write ``report.html``, ``tables.md`` and the figures into a folder.
+
+    Args:
+        study: what was asked.
+        outcome: its records and failures.
+        folder: where to; what is there is replaced.
+        notes: name → what a reader has to know: model, judge, machine, command, date.
+        convergence: whether curves and the table of steps to reach vanilla are wanted; else the plane comes first.
+
+    Returns:
+        The tables, for the terminal.
+
+    Raises:
+        SentinvError: If a file can't be written.
+    """
+    folder = make_folder(folder)
+    found = arms(outcome.records)
+    pictures = _figures(found, outcome.records, folder, convergence)
+    tables = [table for table in (crossing_table(found),) if table is not None and convergence]
+    if any(record["result"]["losses"] for record in outcome.records):
+        tables.append(loss_table(found))
+    tables += score_tables(found, outcome.records)
+    facts = {**_facts(study, outcome), **notes}
+    markdown = "\n".join([f"## {study.title}\n", *(table.markdown() for table in tables), _facts_markdown(facts)])
+    atomic_write(folder / "tables.md", markdown.encode(), overwrite=True)
+    page = _page(study, outcome, tables, pictures, facts)
+    atomic_write(folder / "report.html", page.encode(), overwrite=True)
+    return tables
+
+
+def _figures(found: Sequence[Arm], records: Sequence[Record], folder: Path, convergence: bool) -> dict[str, Path]:
+    """Caption → PNG."""
+    pictures: dict[str, Path] = {}
+
+    def keep(figure: Any, stem: str, caption: str) -> None:
+        pictures[caption] = plots.save_figure(figure, folder, stem)[0]
+
+    losses = {arm.label: list(arm.curves().values()) for arm in found}
+    losses = {label: own for label, own in losses.items() if own and len(own[0]) > 2}
+    if losses and convergence:
+        figure = plots.curves(losses, ylabel="loss on the fixed grid", levels=_levels(found))
+        keep(figure, "loss", "Loss on the fixed grid against steps: mean over concepts, 95 % band.")
+    for score, stem in (("clip_i", "clip-i"), ("clip_t", "clip-t")):
+        curves = {arm.label: list(arm.score_curves(score).values()) for arm in found}
+        curves = {label: own for label, own in curves.items() if own and len(own[0]) > 1}
+        if curves and convergence:
+            keep(plots.curves(curves, ylabel=SCORES[score].split(": ")[1]), stem, SCORES[score])
+    points, ways = {}, {}
+    for arm in found:
+        x, y = arm.score_curves("clip_t"), arm.score_curves("clip_i")
+        if x and y:
+            points[arm.label] = [(last(x[name]), last(y[name])) for name in x]
+            mean_x, mean_y = mean_curve(list(x.values())), mean_curve(list(y.values()))
+            ways[arm.label] = [(a, b) for (_, a), (_, b) in zip(mean_x, mean_y, strict=True)]
+    if points:
+        figure = plots.plane(points, references=references(records, "clip_t", "clip_i"), paths=ways)
+        keep(
+            figure,
+            "plane",
+            "Reconstruction and editability after the last measured step; the lines show the way there.",
+        )
+    return pictures
+
+
+def _levels(found: Sequence[Arm]) -> dict[str, float]:
+    vanilla = longest_vanilla(found)
+    if vanilla is None:
+        return {}
+    curve = dict(mean_curve(list(vanilla.curves().values())))
+    return {f"vanilla at {step}": curve[step] for step in LEVELS if step in curve}
+
+
+def _facts(study: Study, outcome: Outcome) -> dict[str, str]:
+    settings = [record["settings"] for record in outcome.records]
+    concepts = list(dict.fromkeys(one["concept"] for one in settings))
+    facts = {
+        "runs": f"{len(outcome.records)} done, {outcome.missing} of other parts missing, {len(outcome.failures)} failed",
+        "concepts": f"{len(concepts)}: {', '.join(concepts)}",
+        "seeds": ", ".join(map(str, study.seeds)),
+        "images": f"{study.count} per prompt with seeds 0 to {study.count - 1}, {study.sampling_steps} DDIM steps, "
+        f"guidance {study.guidance_scale:g}",
+        "interval": "95 % percentile bootstrap over concepts, 10000 resamples (2000 for steps), seed 0; one concept: none",
+        "CLIP-I": "mean over pairs of cos(CLIP(generated), CLIP(image))",
+        "CLIP-T": "cos(mean of CLIP(generated), CLIP(prompt without placeholder))",
+        "sentinv": __version__,
+    }
+    if settings:
+        train = settings[0]["train"]
+        grid = (
+            f"{train['evaluation_timesteps']} timesteps by {train['evaluation_noises']} noises, the same for all runs"
+        )
+        facts["loss"] = f"mean squared error on {grid}; image's mean latents; rows of that very step"
+        facts["hyper-parameters"] = ", ".join(f"{name} {short(train[name])}" for name in _SHOWN)
+    return facts
+
+
+def _facts_markdown(facts: Mapping[str, str]) -> str:
+    return "\n".join(["### How", "", *(f"- **{name}**: {value}" for name, value in facts.items()), ""])
+
+
+def _page(
+    study: Study, outcome: Outcome, tables: Sequence[Table], pictures: Mapping[str, Path], facts: Mapping[str, str]
+) -> str:
+    figures = "".join(
+        f"<figure><img alt='{escape(caption)}' src='data:image/png;base64,{base64.b64encode(path.read_bytes()).decode()}'>"
+        f"<figcaption>{escape(caption)}</figcaption></figure>"
+        for caption, path in pictures.items()
+    )
+    failed = "".join(f"<li>{escape(name)}: {escape(why)}</li>" for name, why in outcome.failures)
+    failures = f"<section class='failed'><h2>Failed</h2><ul>{failed}</ul></section>" if failed else ""
+    how = "".join(f"<dt>{escape(name)}</dt><dd>{escape(value)}</dd>" for name, value in facts.items())
+    question = f"<p class='question'>{escape(study.question)}</p>" if study.question else ""
+    body = "".join(table.html() for table in tables)
+    return (
+        f"<!doctype html><html lang='en'><meta charset='utf-8'><meta name='viewport' content='width=device-width'>"
+        f"<title>{escape(study.title)}</title><style>{_CSS}</style><main><h1>{escape(study.title)}</h1>{question}"
+        f"{failures}<div class='figures'>{figures}</div>{body}<section><h2>How</h2><dl>{how}</dl></section></main></html>\n"
+    )
+
+
+_CSS = """
+:root{color-scheme:light dark}
+body{margin:0;font:15px/1.5 system-ui,sans-serif;color:#222;background:#fff}
+main{max-width:62rem;margin:0 auto;padding:2rem 1rem 4rem}
+h1{font-size:1.7rem;margin:0 0 .3rem}h2{font-size:1.1rem;margin:2.2rem 0 .5rem}
+.question{color:#555;margin:0 0 1rem}.note,figcaption{color:#666;font-size:.85rem}
+figure{margin:1.5rem 0}img{max-width:100%;background:#fff;border-radius:4px}
+.wide{overflow-x:auto}table{border-collapse:collapse;font-variant-numeric:tabular-nums;font-size:.85rem;width:100%}
+th,td{padding:.35rem .6rem;text-align:right;border-bottom:1px solid #8883;white-space:nowrap}
+th:first-child,td:first-child{text-align:left}thead th{border-bottom:2px solid #8888;white-space:normal;vertical-align:bottom}
+dl{display:grid;grid-template-columns:max-content 1fr;gap:.2rem 1rem;font-size:.85rem}dt{color:#666}dd{margin:0}
+.failed{border-left:4px solid #D55E00;padding-left:1rem}
+@media (prefers-color-scheme:dark){body{color:#ddd;background:#161616}.question,.note,figcaption,dt{color:#999}}
+"""

@@ -1,0 +1,210 @@
+"""What the records of a study say, in numbers: arms of runs that differ only in concept and seed, and their tables."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from statistics import median
+from typing import Any
+
+from sentinv.statistics import Crossing, Curve, bootstrap, crossing, mean_curve
+from sentinv.tables import Table
+from sentinv.workbench import Record
+
+LEVELS = (500, 1000, 5000)
+"""Steps of vanilla whose loss is to be reached."""
+
+REFERENCE_NAMES = {"image-only": "image only", "prompt-only": "prompt only"}
+
+
+@dataclass(frozen=True)
+class Arm:
+    """All runs that differ only in concept and seed.
+
+    Attributes:
+        label: what tells it from the other arms.
+        start: initialisation.
+        steps: budget.
+        records: its runs.
+    """
+
+    label: str
+    start: str
+    steps: int
+    records: tuple[Record, ...]
+
+    @property
+    def concepts(self) -> list[str]:
+        """Names of its concepts, in order."""
+        return list(dict.fromkeys(record["settings"]["concept"] for record in self.records))
+
+    def curves(self) -> dict[str, list[tuple[int, float]]]:
+        """Concept → its loss curve, mean over seeds."""
+        own: dict[str, list[Curve]] = {}
+        for record in self.records:
+            points = [(step, loss) for step, loss in record["result"]["losses"] if loss is not None]
+            own.setdefault(record["settings"]["concept"], []).append(points)
+        return {name: mean_curve(curves) for name, curves in own.items()}
+
+    def score_curves(self, score: str) -> dict[str, list[tuple[int, float]]]:
+        """Concept → (step, score), mean over seeds."""
+        own: dict[str, list[Curve]] = {}
+        for record in self.records:
+            points = [(step, scores[score]) for step, scores in record["result"]["scores"] if score in scores]
+            own.setdefault(record["settings"]["concept"], []).append(points)
+        return {name: curve for name, curves in own.items() if (curve := mean_curve(curves))}
+
+    def seconds_per_step(self) -> float | None:
+        """Median over its runs."""
+        last = [record["timing"]["training"][-1] for record in self.records if record["timing"].get("training")]
+        rates = [seconds / step for step, seconds in last if step]
+        return median(rates) if rates else None
+
+
+def arms(records: Iterable[Record]) -> list[Arm]:
+    """Group runs; references are left out."""
+    groups: dict[tuple[str, int, tuple[tuple[str, str], ...]], list[Record]] = {}
+    for record in records:
+        settings = record["settings"]
+        if settings["start"] in REFERENCE_NAMES:
+            continue
+        point = tuple((name, short(value)) for name, value in settings["point"].items())
+        groups.setdefault((settings["start"], settings["train"]["steps"], point), []).append(record)
+    starts = {start for start, _, _ in groups}
+    found = []
+    for (start, steps, point), own in groups.items():
+        budgets = {other for name, other, same in groups if name == start and same == point}
+        varied = [f"{name} {value}" for name, value in point]
+        named = [start] if len(starts) > 1 or not varied else []
+        budget = [f"{steps} steps"] if len(budgets) > 1 and "steps" not in dict(point) else []
+        found.append(Arm(", ".join([*named, *varied, *budget]), start, steps, tuple(own)))
+    return found
+
+
+def references(records: Iterable[Record], score_x: str, score_y: str) -> dict[str, tuple[float, float]]:
+    """Mean of the reference rows over concepts, on the plane."""
+    found: dict[str, list[tuple[float, float]]] = {}
+    for record in records:
+        name = REFERENCE_NAMES.get(record["settings"]["start"])
+        scores = record["result"]["scores"][0][1] if name else {}
+        if name and score_x in scores and score_y in scores:
+            found.setdefault(name, []).append((scores[score_x], scores[score_y]))
+    return {
+        name: (sum(x for x, _ in points) / len(points), sum(y for _, y in points) / len(points))
+        for name, points in found.items()
+    }
+
+
+def longest_vanilla(found: Iterable[Arm]) -> Arm | None:
+    """The arm that others are compared with."""
+    return max((arm for arm in found if arm.start == "vanilla"), key=lambda arm: arm.steps, default=None)
+
+
+def crossing_table(found: Sequence[Arm]) -> Table | None:
+    """Steps (and seconds) until each arm's mean loss is at or below vanilla's at some steps; None without vanilla."""
+    vanilla = longest_vanilla(found)
+    if vanilla is None:
+        return None
+    reference = vanilla.curves()
+    shared = set.intersection(*({step for step, _ in curve} for curve in reference.values()))
+    levels = sorted({step for step in LEVELS if step in shared} | {max(shared)})
+    rows = []
+    for arm in found:
+        curves = arm.curves()
+        names = [name for name in curves if name in reference]
+        if not names:
+            continue
+        rate = arm.seconds_per_step()
+        cells = [arm.label]
+        for level in levels:
+            cross = crossing([curves[name] for name in names], [reference[name] for name in names], level)
+            cells.append(_crossing(cross, rate, arm.steps))
+        below = sum(last(curves[name]) <= dict(reference[name])[levels[-1]] for name in names)
+        rows.append([*cells, f"{below} of {len(names)}"])
+    header = [
+        "start",
+        *(f"vanilla's loss at {level}" for level in levels),
+        f"concepts that end below vanilla at {levels[-1]}",
+    ]
+    note = (
+        "First evaluated step at which the mean loss over concepts and seeds is at or below vanilla's, [95 % interval over "
+        "resampled concepts], and training seconds up to it. No interpolation; 'never' means not within the arm's budget."
+    )
+    return Table("Steps to reach vanilla's loss", header, rows, note)
+
+
+def loss_table(found: Sequence[Arm]) -> Table:
+    """Loss on the fixed grid of each arm at some steps."""
+    wanted = (0, 25, 50, 100, 500, 1000, 5000)
+    curves = {arm.label: arm.curves() for arm in found}
+    every = {step for own in curves.values() for curve in own.values() for step, _ in curve}
+    steps = [step for step in wanted if step in every]
+    rows = []
+    for arm in found:
+        tables = [dict(curve) for curve in curves[arm.label].values()]
+        values = [[table[step] for table in tables if step in table] for step in steps]
+        vectors = [record["result"]["vectors"] for record in arm.records]
+        rate = arm.seconds_per_step()
+        rows.append(
+            [
+                arm.label,
+                _range(vectors),
+                *(str(bootstrap(own)) if len(own) == len(tables) else "-" for own in values),
+                f"{rate:.3f}" if rate is not None else "-",
+            ]
+        )
+    header = ["start", "vectors", *(f"step {step}" for step in steps), "s/step"]
+    return Table("Loss on the fixed grid", header, rows, "Mean over concepts (seeds averaged first) [95 % interval].")
+
+
+SCORES = {
+    "clip_i": "reconstruction: CLIP-I to the training image",
+    "clip_i_views": "reconstruction: CLIP-I to held-out views",
+    "clip_t": "editability: CLIP-T, mean over the editing prompts",
+    "clip_i_edits": "edits: CLIP-I to pictures of the thing itself in the asked scene or style",
+    "lpips": "LPIPS to the training image (lower is closer)",
+}
+
+
+def score_tables(found: Sequence[Arm], records: Sequence[Record]) -> list[Table]:
+    """One table per score: arms by steps, and the reference rows."""
+    tables = []
+    for score, title in SCORES.items():
+        curves = {arm.label: list(arm.score_curves(score).values()) for arm in found}
+        steps = sorted({step for own in curves.values() for curve in own for step, _ in curve})
+        if not steps:
+            continue
+        rows = []
+        for label, own in curves.items():
+            values = [[dict(curve)[step] for curve in own if step in dict(curve)] for step in steps]
+            rows.append([label, *(str(bootstrap(cell)) if cell else "-" for cell in values)])
+        for start, name in REFERENCE_NAMES.items():
+            single = [r["result"]["scores"][0][1] for r in records if r["settings"]["start"] == start]
+            cell = [scores[score] for scores in single if score in scores]
+            if cell:
+                rows.append([name, str(bootstrap(cell)), *("" for _ in steps[1:])])
+        header = ["start", *(f"step {step}" for step in steps)]
+        tables.append(Table(title, header, rows, "Mean over concepts (seeds averaged first) [95 % interval]."))
+    return tables
+
+
+def _crossing(cross: Crossing, rate: float | None, budget: int) -> str:
+    if cross.steps is None:
+        return f"never ({budget})"
+    low, high = ("never" if end is None else str(end) for end in (cross.low, cross.high))
+    seconds = f", {cross.steps * rate:.1f} s" if rate is not None else ""
+    return f"{cross.steps} [{low}, {high}]{seconds}"
+
+
+def last(curve: Curve) -> float:
+    """Value at the last step."""
+    return curve[-1][1]
+
+
+def _range(values: Sequence[int]) -> str:
+    return str(min(values)) if min(values) == max(values) else f"{min(values)} to {max(values)}"
+
+
+def short(value: Any) -> str:
+    """A value as tables and legends show it."""
+    return f"{value:g}" if isinstance(value, float) else str(value)

@@ -1,0 +1,224 @@
+"""One run of a study: train with the loss on the fixed grid at chosen steps, and measure images on the way."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from PIL import Image
+from torch import Tensor
+
+from sentinv.batches import TrainingSet
+from sentinv.concept import Concept
+from sentinv.decoding import Picture
+from sentinv.errors import SentinvError
+from sentinv.evaluation import RECONSTRUCTION_PROMPT, without_placeholder
+from sentinv.generation import GenerateConfig, generate
+from sentinv.images import prepare, read_image
+from sentinv.initialization import Start
+from sentinv.metrics import mean_embedding_cosine, pairwise_cosine
+from sentinv.placeholder import PlaceholderRows
+from sentinv.prompts import fill
+from sentinv.training import Run
+
+if TYPE_CHECKING:
+    from sentinv.backbone import Backbone
+    from sentinv.config import TrainConfig
+    from sentinv.judges import ClipJudge, LpipsJudge
+    from sentinv.starts import StudyConcept
+
+TOKEN = "<concept>"  # noqa: S105 - not a password
+
+
+@dataclass
+class Curve:
+    """What a run gave.
+
+    Attributes:
+        losses: (step, loss on the fixed grid) with the rows of that very step.
+        seconds: (step, seconds of training up to it), without what the study itself measures.
+        rows: step → rows, at the steps that were asked for.
+        stop: why it ended.
+    """
+
+    losses: list[tuple[int, float]] = field(default_factory=list)
+    seconds: list[tuple[int, float]] = field(default_factory=list)
+    rows: dict[int, dict[str, Tensor]] = field(default_factory=dict)
+    stop: str = ""
+
+
+def train_curve(
+    backbone: Backbone,
+    pictures: Sequence[Picture],
+    start: Start,
+    config: TrainConfig,
+    *,
+    loss_at: Sequence[int],
+    keep_at: Sequence[int],
+    progressive: bool = False,
+) -> Curve:
+    """Train, and look at the fixed grid at chosen steps.
+
+    Args:
+        backbone: the frozen model.
+        pictures: of one concept.
+        start: where the rows start.
+        config: the budget and all else.
+        loss_at: steps at which the grid is evaluated; those beyond the budget are left out.
+        keep_at: steps whose rows are kept.
+        progressive: add the vectors one after another, each with an equal share of the steps (Gal et al. 2022, section 5.2).
+    """
+    curve = Curve()
+    counts = range(1, start.count + 1) if progressive else [start.count]
+    ends = [config.steps * (index + 1) // len(counts) for index in range(len(counts))]
+    learned: dict[str, Tensor] = {}
+    begun = 0
+    for stage, (count, end) in enumerate(zip(counts, ends, strict=True)):
+        rows = {
+            name: torch.cat([learned[name], own[len(learned[name]) : count]]) if learned else own[:count]
+            for name, own in start.rows.items()
+        }
+        first = Start(start.initialization, start.tokens[:count], rows)
+        steps = end - begun
+        own = replace(config, steps=steps, evaluate_every=max(1, steps), seed=config.seed + stage)
+        learned = _stage(backbone, pictures, first, own, _Watch(curve, begun, loss_at, keep_at))
+        begun = end
+    return curve
+
+
+@dataclass
+class _Watch:
+    curve: Curve
+    offset: int
+    loss_at: Sequence[int]
+    keep_at: Sequence[int]
+
+
+def _stage(
+    backbone: Backbone, pictures: Sequence[Picture], start: Start, config: TrainConfig, watch: _Watch
+) -> dict[str, Tensor]:
+    """Train one stage; returns its last rows."""
+    curve, seconds = watch.curve, watch.curve.seconds[-1][1] if watch.curve.seconds else 0.0
+    rows = PlaceholderRows({TOKEN: start.rows})
+    with rows.installed(backbone):
+        run = Run(TrainingSet(backbone, pictures, rows, config), rows, start, config)
+
+        def look() -> None:
+            step = watch.offset + run.step
+            if step in watch.loss_at:
+                curve.losses.append((step, run.data.evaluate(run.grid)))
+                curve.seconds.append((step, seconds))
+            if step in watch.keep_at:
+                curve.rows[step] = rows.of(TOKEN)
+
+        if watch.offset == 0:
+            look()
+        while run.step < config.steps and not run.history.stop:
+            begun = time.perf_counter()
+            run.train_step()
+            run.settle()
+            seconds += time.perf_counter() - begun
+            look()
+    curve.stop = run.history.stop or "steps"
+    return {name: value.cpu() for name, value in rows.of(TOKEN).items()}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Measuring:
+    """How generated images are measured: the same prompts, seeds and judges for every run.
+
+    Attributes:
+        judge: CLIP.
+        lpips: LPIPS, or None where it is unavailable.
+        count: images per prompt; their seeds are 0 to count - 1.
+        sampling: how they are sampled.
+    """
+
+    judge: ClipJudge
+    lpips: LpipsJudge | None
+    count: int
+    sampling: GenerateConfig
+
+
+class ConceptPictures:
+    """A concept's pictures, read and embedded once.
+
+    Args:
+        concept: where they are.
+        measuring: the judges.
+        size: (height, width) of what is generated.
+
+    Raises:
+        SentinvError: If one can't be read.
+    """
+
+    def __init__(self, concept: StudyConcept, measuring: Measuring, size: tuple[int, int]) -> None:
+        self.concept, self.measuring, self.size = concept, measuring, size
+        self.image = read_image(concept.image).image
+        self._own = measuring.judge.images([self.image])
+        self._views = _embedded(measuring.judge, concept.views)
+        self._targets = _embedded(measuring.judge, concept.targets)
+        self._texts = measuring.judge.texts([without_placeholder(prompt) for prompt in concept.edits])
+
+    def scores(self, backbone: Backbone, concept: Concept | None) -> dict[str, Any]:
+        """Measure a learned word, or with None what the prompts give without it."""
+        made = self._generate(backbone, RECONSTRUCTION_PROMPT, concept)
+        edited = [self._generate(backbone, prompt, concept) for prompt in self.concept.edits]
+        return self._judge(made, edited)
+
+    def scores_of_copying(self) -> dict[str, Any]:
+        """Measure the concept's own picture in the place of generated ones."""
+        return self._judge([self.image], [[self.image]] * len(self.concept.edits))
+
+    def _judge(self, made: Sequence[Image.Image], edited: Sequence[Sequence[Image.Image]]) -> dict[str, Any]:
+        measuring = self.measuring
+        embedded = measuring.judge.images(made)
+        scores: dict[str, Any] = {"clip_i": pairwise_cosine(embedded, self._own).mean().item()}
+        if self._views is not None:
+            scores["clip_i_views"] = pairwise_cosine(embedded, self._views).mean().item()
+        if measuring.lpips is not None:
+            mine = torch.cat([prepare(image, self.size, multiple=1) for image in made])
+            theirs = prepare(self.image, self.size, multiple=1).expand_as(mine)
+            scores["lpips"] = measuring.lpips.distance(mine, theirs).mean().item()
+        edits = [measuring.judge.images(images) for images in edited]
+        follows = [mean_embedding_cosine(images, text) for images, text in zip(edits, self._texts, strict=True)]
+        if follows:
+            scores["clip_t"] = sum(follows) / len(follows)
+            scores["clip_t_prompts"] = follows
+        if self._targets is not None:
+            near = [(images @ goal).mean().item() for images, goal in zip(edits, self._targets, strict=True)]
+            scores["clip_i_edits"] = sum(near) / len(near)
+        return scores
+
+    def _generate(self, backbone: Backbone, prompt: str, concept: Concept | None) -> list[Image.Image]:
+        measuring = self.measuring
+        text = fill(prompt, concept.token) if concept is not None else without_placeholder(prompt)
+        concepts = [concept] if concept is not None else []
+        return generate(backbone, text, concepts, count=measuring.count, seed=0, config=measuring.sampling)
+
+
+def training_pictures(concept: StudyConcept, count: int, *, masked: bool) -> list[Picture]:
+    """The first `count` pictures of a concept; with its mask on the first, if asked for.
+
+    Raises:
+        SentinvError: If one can't be read, there are not so many, or there is no mask.
+    """
+    paths: list[Path] = [concept.image, *concept.views][:count]
+    if len(paths) < count:
+        raise SentinvError(f"{concept.name} has {len(paths)} pictures, asked for are {count}: ask for fewer")
+    pictures = [replace(read_image(path), mask=None) for path in paths]
+    if masked:
+        if concept.mask is None or count > 1:
+            raise SentinvError(
+                f"{concept.name} has a mask for no more than its first picture: train on one, or unmasked"
+            )
+        pictures[0] = replace(pictures[0], mask=read_image(concept.mask).image.convert("L"))
+    return pictures
+
+
+def _embedded(judge: ClipJudge, paths: Sequence[Path]) -> Tensor | None:
+    return judge.images([read_image(path).image for path in paths]) if paths else None

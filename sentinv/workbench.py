@@ -1,0 +1,228 @@
+"""Runs the trials of a study and keeps their records."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import signal
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from sentinv.concept import Concept
+from sentinv.errors import Interrupted, SentinvError
+from sentinv.files import JsonLines, make_folder, shown
+from sentinv.initialization import Initialization, Initializer, starting_rows
+from sentinv.locks import lock
+from sentinv.provenance import row_statistics
+from sentinv.starts import REFERENCES, StudyConcept, Words
+from sentinv.studies import Study, Trial, key_of, trials
+from sentinv.trials import TOKEN, ConceptPictures, Measuring, train_curve, training_pictures
+
+if TYPE_CHECKING:
+    from sentinv.backbone import Backbone
+
+Record = dict[str, Any]
+"""``key``, ``settings``, ``result``, and ``timing``, the only part that differs between two runs of the same study."""
+
+Tell = Callable[[str], None]
+
+
+@dataclass
+class Outcome:
+    """What is there of a study.
+
+    Attributes:
+        records: in the order of the study.
+        failures: (run, why it failed), of this sitting.
+        missing: runs that have no record yet, because another part of the study does them.
+    """
+
+    records: list[Record] = field(default_factory=list)
+    failures: list[tuple[str, str]] = field(default_factory=list)
+    missing: int = 0
+
+
+class Workbench:
+    """A model, concepts and judges, on which the trials of a study are run.
+
+    Args:
+        backbone: the frozen model.
+        concepts: that studies may name.
+        describers: initializers, for the starts that need one.
+        measuring: how images are measured; None to measure none.
+    """
+
+    def __init__(
+        self,
+        backbone: Backbone,
+        concepts: Sequence[StudyConcept],
+        describers: Mapping[str, Initializer],
+        measuring: Measuring | None,
+    ) -> None:
+        self.backbone, self.concepts, self.measuring = backbone, list(concepts), measuring
+        self.words = Words(concepts, describers, backbone.text_encoders[0].tokenizer)
+        self._pictures: ConceptPictures | None = None
+
+    def settings(self, trial: Trial, study: Study) -> dict[str, Any]:
+        """All that decides a trial's result.
+
+        Raises:
+            SentinvError: If its words or pictures are not to be had.
+        """
+        context: dict[str, Any] = {
+            "model": self.backbone.fingerprint,
+            "dtype": str(self.backbone.dtype),
+            "pictures": _digest_of_files(trial),
+            "loss_at": [step for step in study.loss_at if step <= trial.config.steps],
+            "images_at": [],
+        }
+        if self.measuring is not None:
+            context["images_at"] = [step for step in study.images_at if step <= trial.config.steps]
+            context["judge"] = self.measuring.judge.digest
+            context["lpips"] = self.measuring.lpips is not None
+            context["count"] = study.count
+            context["sampling"] = [study.sampling_steps, study.guidance_scale]
+            context["prompts"] = list(trial.concept.edits)
+        return trial.settings(self.words.of(trial.spec, trial.concept, trial.seed), context)
+
+    def run(self, trial: Trial, settings: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+        """Run one trial; returns its result and its timing.
+
+        Raises:
+            SentinvError: If a picture can't be read or training is not possible.
+        """
+        if trial.spec.name in REFERENCES:
+            return {"vectors": 0, "losses": [], "scores": [[0, self._reference(trial)]]}, {}
+        start = starting_rows(Initialization(settings["words"], trial.spec.label), self.backbone, trial.max_vectors)
+        loss_at = sorted({*settings["loss_at"], trial.config.steps})
+        curve = train_curve(
+            self.backbone,
+            training_pictures(trial.concept, trial.images, masked=trial.mask),
+            start,
+            trial.config,
+            loss_at=loss_at,
+            keep_at=settings["images_at"],
+            progressive=trial.progressive,
+        )
+        begun = time.perf_counter()
+        scores = [[step, self._measure(trial.concept, rows)] for step, rows in curve.rows.items()]
+        last = curve.rows[max(curve.rows)] if curve.rows else {}
+        whole = {name: rows for name, rows in last.items() if len(rows) == start.count}
+        moved = row_statistics(whole, start.rows) if len(whole) == len(start.rows) else {}
+        result = {
+            "vectors": start.count,
+            "tokens": list(start.tokens),
+            "losses": [list(pair) for pair in curve.losses],
+            "scores": scores,
+            "norms_and_cosines": {name: [list(pair) for pair in pairs] for name, pairs in moved.items()},
+            "stop": curve.stop,
+        }
+        return result, {"training": [list(pair) for pair in curve.seconds], "measuring": time.perf_counter() - begun}
+
+    def _measure(self, concept: StudyConcept, rows: Mapping[str, Any]) -> dict[str, Any]:
+        return self._of(concept).scores(self.backbone, Concept(token=TOKEN, rows=rows))
+
+    def _reference(self, trial: Trial) -> dict[str, Any]:
+        if self.measuring is None:
+            raise SentinvError(f"{trial.spec.label} measures images, and this study measures none: leave it out")
+        pictures = self._of(trial.concept)
+        return pictures.scores_of_copying() if trial.spec.name == "image-only" else pictures.scores(self.backbone, None)
+
+    def _of(self, concept: StudyConcept) -> ConceptPictures:
+        if self._pictures is None or self._pictures.concept != concept:
+            if self.measuring is None:
+                raise ValueError("this workbench measures no images")
+            side = self.backbone.resolution
+            self._pictures = ConceptPictures(concept, self.measuring, (side, side))
+        return self._pictures
+
+
+def run_study(
+    study: Study, bench: Workbench, folder: str | Path, *, part: tuple[int, int] = (1, 1), tell: Tell | None = None
+) -> Outcome:
+    """Run what has no record yet; a trial that fails is told and left out.
+
+    Args:
+        study: what to run.
+        bench: where.
+        folder: of the records, made if need be.
+        part: (k, n): of the trials only every n-th, from the k-th, so that n processes share a study. Each has a file of
+            its own.
+        tell: called with a line for each trial.
+
+    Raises:
+        SentinvError: If the records can't be read or written, or another process has this part.
+        Interrupted: After Ctrl-C. What was done is kept.
+    """
+    tell = tell or (lambda _: None)
+    folder = make_folder(folder)
+    name = "records.jsonl" if part[1] == 1 else f"records-{part[0]}-of-{part[1]}.jsonl"
+    outcome, done = Outcome(), read_records(folder)
+    todo = list(trials(study, bench.concepts))
+    with lock(folder / name), JsonLines(folder / name) as file:
+        for index, trial in enumerate(todo):
+            try:
+                settings = bench.settings(trial, study)
+                key = key_of(settings)
+                if key not in done and index % part[1] == part[0] - 1:
+                    begun = time.perf_counter()
+                    result, timing = bench.run(trial, settings)
+                    done[key] = _plain({"key": key, "settings": settings, "result": result, "timing": timing})
+                    file.write(done[key])
+                    tell(f"{index + 1}/{len(todo)} {trial}: {time.perf_counter() - begun:.0f} s")
+            except SentinvError as error:
+                outcome.failures.append((str(trial), str(error)))
+                tell(f"{index + 1}/{len(todo)} {trial}: FAILED: {error}")
+            except KeyboardInterrupt as error:
+                raise Interrupted(
+                    f"the study stopped at {index + 1} of {len(todo)} runs: its records are kept, the same command goes on",
+                    signal.SIGINT,
+                ) from error
+            else:
+                if key in done:
+                    outcome.records.append(done[key])
+                else:
+                    outcome.missing += 1
+    return outcome
+
+
+def read_records(folder: str | Path) -> dict[str, Record]:
+    """Read all records of a folder, by key. The last line of a file may be torn, by a writer that was killed.
+
+    Raises:
+        SentinvError: If a file can't be read, or any other line of it is no record.
+    """
+    records: dict[str, Record] = {}
+    for path in sorted(Path(folder).glob("records*.jsonl")):
+        try:
+            lines = path.read_text(encoding="utf-8", errors="replace").split("\n")
+        except OSError as error:
+            raise SentinvError(f"cannot read {shown(path)}: {error.strerror}; check the file") from error
+        for number, line in enumerate(lines[:-1], start=1):  # what follows the last line break was torn off
+            try:
+                record = json.loads(line)
+                records[record["key"]] = record
+            except (json.JSONDecodeError, KeyError, TypeError) as error:
+                raise SentinvError(
+                    f"{shown(path)}, line {number}, is no record of a study: remove that line"
+                ) from error
+    return records
+
+
+def _plain(record: Record) -> Record:
+    """As it will be read back."""
+    return json.loads(json.dumps(record))
+
+
+def _digest_of_files(trial: Trial) -> str:
+    concept = trial.concept
+    digest = hashlib.sha256()
+    for path in (concept.image, *([concept.mask] if concept.mask else []), *concept.views, *concept.targets):
+        try:
+            digest.update(hashlib.sha256(path.read_bytes()).digest())
+        except OSError as error:
+            raise SentinvError(f"cannot read {shown(path)}: {error.strerror}; check the name") from error
+    return digest.hexdigest()[:16]
