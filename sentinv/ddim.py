@@ -29,7 +29,9 @@ class Step:
     alpha_to: float
 
 
-def ddim_step(latents: Tensor, eps: Tensor, alpha_from: float | Tensor, alpha_to: float | Tensor) -> Tensor:
+def ddim_step(
+    latents: Tensor, eps: Tensor, alpha_from: float | Tensor, alpha_to: float | Tensor, sigma: float = 0.0
+) -> Tensor:
     """Move latents along the deterministic DDIM path from one noise level to another.
 
     Args:
@@ -37,13 +39,19 @@ def ddim_step(latents: Tensor, eps: Tensor, alpha_from: float | Tensor, alpha_to
         eps: the noise in it, the same shape.
         alpha_from: alphas_cumprod of `latents`, in (0, 1].
         alpha_to: alphas_cumprod to go to; larger denoises, smaller inverts.
+        sigma: standard deviation of the fresh noise that the caller adds afterwards, in [0, sqrt(1 - alpha_to)].
 
     Returns:
-        x at `alpha_to`.
+        x at `alpha_to`; with a sigma, its mean before the fresh noise.
     """
     source, destination = (torch.as_tensor(alpha, dtype=latents.dtype) for alpha in (alpha_from, alpha_to))
     x0 = (latents - (1 - source).sqrt() * eps) / source.sqrt()
-    return destination.sqrt() * x0 + (1 - destination).sqrt() * eps
+    return destination.sqrt() * x0 + (1 - destination - sigma**2).clamp(min=0).sqrt() * eps
+
+
+def ddpm_sigma(step: Step) -> float:
+    """Standard deviation of the fresh noise that makes a DDIM step one of DDPM (equation 16 with eta = 1)."""
+    return ((1 - step.alpha_to) / (1 - step.alpha_from) * (1 - step.alpha_from / step.alpha_to)) ** 0.5
 
 
 def ddim_grid(backbone: Backbone, steps: int) -> list[Step]:

@@ -25,6 +25,10 @@ class TrainingError(SentinvError):
     """Training cannot go on, for example because the loss is not finite."""
 
 
+class EditError(SentinvError):
+    """An image cannot be inverted or edited as asked, or an archive is damaged or belongs to something else."""
+
+
 class Interrupted(SentinvError):  # noqa: N818 - an interruption is not an error of anybody
     """The run was asked to stop and has saved where it was.
 

@@ -31,13 +31,18 @@ def to_tensors(token: str, rows: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 
 def to_bytes(tensors: Mapping[str, Tensor], header: Mapping[str, str]) -> bytes:
-    """A safetensors file of float32 tensors. The library's own writer shuffles the header, so equal files would differ."""
+    """A safetensors file: bytes (uint8) stay, all else becomes float32.
+
+    The library's own writer shuffles the header, so equal files would differ.
+    """
     entries: dict[str, object] = {"__metadata__": dict(header)}
     data = b""
     for key in sorted(tensors):
-        content = tensors[key].to(torch.float32).contiguous().numpy().astype("<f4").tobytes()
+        is_bytes = tensors[key].dtype == torch.uint8
+        numbers = tensors[key].contiguous() if is_bytes else tensors[key].to(torch.float32).contiguous()
+        content = numbers.numpy().astype("u1" if is_bytes else "<f4").tobytes()
         place = [len(data), len(data) + len(content)]
-        entries[key] = {"dtype": "F32", "shape": list(tensors[key].shape), "data_offsets": place}
+        entries[key] = {"dtype": "U8" if is_bytes else "F32", "shape": list(tensors[key].shape), "data_offsets": place}
         data += content
     text = json.dumps(entries, sort_keys=True).encode()
     text += b" " * (-len(text) % 8)

@@ -1,0 +1,173 @@
+"""Orders of convergence, exactness and the traps of inversion, on a denoiser in closed form (float64)."""
+
+import dataclasses
+import math
+from itertools import pairwise
+
+import pytest
+import torch
+from closed_form import ClosedForm
+
+from sentinv.backbone import Condition
+from sentinv.ddim import Step, ddim_grid
+from sentinv.denoiser import Denoiser
+from sentinv.editing import walk
+from sentinv.errors import EditError
+from sentinv.noising import InversionConfig, find_offsets, find_path, relative_rms
+
+COUNT = 32
+
+
+@pytest.fixture(scope="module", params=["epsilon", "v_prediction"])
+def model(request):
+    return ClosedForm(request.param)
+
+
+def passes(count):
+    """`count` iterations after the first evaluation, whatever they reach."""
+    return InversionConfig(method="fixed-point", max_iterations=count, tolerance=0)
+
+
+def round_trip(model, config, steps=50, invert_grid=None, condition=None):
+    """Median error of invert → sample over 32 points, evaluations per point of the inversion, and the path."""
+    latents, grid = model.samples(COUNT), ddim_grid(model, steps)
+    denoise = Denoiser(model, condition or model.prompt())
+    path = find_path(denoise, latents, grid if invert_grid is None else invert_grid, config)
+    cost = denoise.evaluations / COUNT
+    return relative_rms(walk(denoise, path.states[0], grid), latents).median().item(), cost, path
+
+
+@pytest.mark.parametrize(("count", "low", "high"), [(0, 0.8, 1.2), (1, 1.6, 2.4), (2, 2.6, 3.4), (3, 3.5, 4.6)])
+def test_order_of_convergence_is_one_more_than_the_iterations(model, count, low, high):
+    errors = [round_trip(model, passes(count), steps)[0] for steps in (50, 100, 200)]
+    slopes = [math.log2(first / second) for first, second in pairwise(errors)]
+    assert low <= sum(slopes) / 2 <= high
+    if count == 0:
+        ddim = round_trip(model, InversionConfig(method="ddim"))[0]
+        assert ddim == errors[0]
+
+
+def test_fixed_point_reaches_its_tolerance_and_comes_back(model):
+    error, cost, path = round_trip(model, InversionConfig(method="fixed-point"))
+    assert max(path.residuals) <= 1e-5
+    assert error <= 1e-4
+    assert cost < 50 * 8
+    assert all(math.isnan(value) or value < 1 for value in path.contractions)
+
+
+def test_pec_is_much_better_than_ddim_at_its_price(model):
+    ddim, cheap, _ = round_trip(model, InversionConfig(method="ddim"))
+    pec, cost, _ = round_trip(model, InversionConfig(method="pec"))
+    assert cheap == 50
+    assert cost == 57
+    assert pec <= ddim / 4
+    assert cost <= 1.2 * cheap
+
+
+def test_guidance_makes_the_iteration_diverge_and_says_so():
+    model = ClosedForm()
+    prompts = Condition.cat([model.prompt(), model.prompt(0, 1)])
+    denoise = Denoiser(model, prompts, 15.0)
+    path = find_path(denoise, model.samples(4), ddim_grid(model, 20), passes(8))
+    assert max(path.contractions) > 1
+    assert max(path.residuals) > 1e-2
+
+
+def mismatched(model):
+    """Grids that differ from that of sampling as bugs make them."""
+    right = ddim_grid(model, 50)
+    offset = ClosedForm(model.prediction_type, steps_offset=0)
+    trailing = ClosedForm(model.prediction_type, timestep_spacing="trailing", steps_offset=0)
+    final = ClosedForm(model.prediction_type, set_alpha_to_one=True)
+    shifted = [Step(max(step.timestep - 20, 0), step.alpha_from, step.alpha_to) for step in right]
+    return {
+        "offset": ddim_grid(offset, 50),
+        "spacing": ddim_grid(trailing, 50),
+        "final alpha": ddim_grid(final, 50),
+        "steps": ddim_grid(model, 49),
+        "skipped step": right[:-1],
+        "label": shifted,
+    }
+
+
+@pytest.mark.parametrize("fault", ["offset", "spacing", "final alpha", "steps", "skipped step", "label"])
+def test_every_mismatch_raises_the_round_trip_a_hundredfold(model, fault):
+    right, _, _ = round_trip(model, passes(10))
+    wrong, _, _ = round_trip(model, passes(10), invert_grid=mismatched(model)[fault])
+    assert wrong >= 100 * right
+    assert right < 1e-6
+
+
+@pytest.mark.parametrize("guidance", [1.0, 3.0, 7.5])
+@pytest.mark.parametrize("method", ["ddim", "ddpm"])
+def test_offsets_make_the_way_back_exact_at_any_guidance(model, method, guidance):
+    config = InversionConfig(method=method)
+    grid, latents = ddim_grid(model, 50), model.samples(4)
+    path = find_path(Denoiser(model, model.prompt()), latents, grid, config)
+    denoise = Denoiser(model, Condition.cat([model.prompt(), model.prompt(0, 1)]), guidance)
+    offsets = find_offsets(denoise, path, grid, config.eta)
+    back = walk(denoise, path.states[0], grid, offsets=offsets, eta=config.eta)
+    assert relative_rms(back, latents).max() < 1e-12
+    offsets[-1] = 0  # as the reference implementation of edit-friendly inversion does
+    spoilt = walk(denoise, path.states[0], grid, offsets=offsets, eta=config.eta)
+    assert relative_rms(spoilt, latents).max() > (1e-3 if method == "ddpm" else 1e-7)
+
+
+def test_noise_maps_are_white_and_of_the_size_of_their_level(model):
+    """Edit-friendly maps have a larger variance than sigma², but the last states are those of the forward process."""
+    grid, latents = ddim_grid(model, 50), model.samples(8)
+    path = find_path(Denoiser(model, model.prompt()), latents, grid, InversionConfig(method="ddpm", seed=3))
+    for state, step in zip(path.states, grid, strict=False):
+        noise = (state - step.alpha_from**0.5 * latents) / (1 - step.alpha_from) ** 0.5
+        assert torch.allclose(noise, noise[:1].expand_as(noise), atol=1e-6)
+        assert 0.5 < noise[0].std() < 1.5
+    assert torch.equal(path.states[-1], latents)
+    other = find_path(Denoiser(model, model.prompt()), latents, grid, InversionConfig(method="ddpm", seed=4))
+    assert not torch.allclose(other.states[0], path.states[0])
+
+
+@pytest.mark.parametrize("method", ["ddim", "fixed-point", "pec", "ddpm"])
+def test_batches_do_not_mix(model, method):
+    grid, latents = ddim_grid(model, 20), model.samples(4)
+    config = InversionConfig(method=method)
+    together = find_path(Denoiser(model, model.prompt()), latents, grid, config).states
+    for index in range(4):
+        alone = find_path(Denoiser(model, model.prompt()), latents[index : index + 1], grid, config).states
+        assert torch.allclose(together[:, index : index + 1], alone, atol=1e-12)
+
+
+def test_names_the_first_bad_step(model):
+    class Broken(Denoiser):
+        def __call__(self, latents, step):
+            eps = super().__call__(latents, step)
+            return eps * (float("nan") if step.timestep == 61 else 1)
+
+    grid, denoise = ddim_grid(model, 50), Broken(model, model.prompt())
+    with pytest.raises(EditError, match=r"step 4 of 50 of the inversion \(timestep 61\)"):
+        find_path(denoise, model.samples(2), grid, InversionConfig())
+    with pytest.raises(EditError, match=r"step 47 of 50 of the edit \(timestep 61\)"):
+        walk(denoise, model.samples(2), grid)
+
+
+def test_keeps_the_state_in_the_precision_it_came_in(sd1_backbone):
+    sd1_backbone.unet.to(torch.bfloat16)
+    condition = sd1_backbone.encode_prompts(sd1_backbone.tokenize(["a mug"]))
+    latents = torch.randn(1, 4, 8, 8, generator=torch.Generator().manual_seed(0))
+    path = find_path(Denoiser(sd1_backbone, condition), latents, ddim_grid(sd1_backbone, 5), InversionConfig())
+    assert path.states.dtype == torch.float32
+    assert not torch.equal(path.states[0], path.states[0].bfloat16().float())
+
+
+def test_refuses_what_is_out_of_range():
+    for options in (
+        {"method": "magic"},
+        {"steps": 0},
+        {"guidance_scale": -1.0},
+        {"tolerance": math.nan},
+        {"seed": -1},
+        {"max_iterations": -1},
+    ):
+        with pytest.raises(ValueError, match=next(iter(options))):
+            InversionConfig(**options)
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        InversionConfig().steps = 3
