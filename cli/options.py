@@ -78,6 +78,14 @@ def tell_toybox(model: str, *, quiet: bool = False) -> None:
         click.echo(click.style(text, fg="yellow", bold=True), err=True)
 
 
+def quieten_transformers() -> None:
+    """Keep the bars and remarks of transformers off the terminal; downloads keep theirs."""
+    from transformers.utils import logging
+
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+
+
 def load_backbone(model: str, device: str | None = None, dtype: str | None = None) -> Backbone:
     """Load the model that --model, --device and --dtype name.
 
@@ -86,14 +94,13 @@ def load_backbone(model: str, device: str | None = None, dtype: str | None = Non
         click.BadParameter: If there is no such device.
     """
     import torch
-    from diffusers.utils import logging as diffusers_logging
-    from transformers.utils import logging as transformers_logging
+    from diffusers.utils import logging
 
     from sentinv.models import load
 
-    for library in (diffusers_logging, transformers_logging):
-        library.set_verbosity_error()
-        library.disable_progress_bar()
+    quieten_transformers()
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
     try:
         target = torch.device(device) if device else None
         if target is not None:

@@ -19,7 +19,7 @@ def print_plan(job: Job) -> None:
     if job.given["as_json"]:
         print_json(plan)
         return
-    memory, size = plan["memory"], job.pictures[0].image.size
+    size = job.pictures[0].image.size
     images = (
         f"{len(job.pictures)}, the first {size[0]} x {size[1]}" if len(job.pictures) > 1 else f"{size[0]} x {size[1]}"
     )
@@ -35,13 +35,23 @@ def print_plan(job: Job) -> None:
         "templates": f"{len(plan['templates'])}: {examples} …",
         "training": f"{config.steps} steps x batch {config.batch_size}, learning rate {config.learning_rate:g}, "
         f"{config.schedule}",
-        "memory": f"about {memory['total'] / 1e9:.1f} GB: weights {memory['weights'] / 1e9:.2f}, "
-        f"activations {memory['activations'] / 1e9:.2f}",
+        "memory": _memory(plan["memory"]),
         "files": f"{job.outputs.concept}, {job.outputs.folder}/",
     }
     for label, value in lines.items():
         if value:
             click.echo(f"{label:<12}{value}")
+
+
+def _memory(estimate: dict[str, int] | None) -> str:
+    if estimate is None:
+        return "unknown for a single file"
+    parts = ", ".join(f"{name} {_bytes(estimate[name])}" for name in ("weights", "activations"))
+    return f"about {_bytes(estimate['total'])} and what PyTorch itself needs ({parts})"
+
+
+def _bytes(count: int) -> str:
+    return f"{count / 1e9:.1f} GB" if count >= 1e9 else f"{max(1, round(count / 1e6))} MB"
 
 
 def _plan(job: Job) -> dict[str, Any]:

@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from sentinv.cli.options import Decorated
+from sentinv.cli.options import Decorated, quieten_transformers
 from sentinv.initializers import INITIALIZERS, Options
 
 _NEEDED = {"word": "word", "phrase": "phrase", "concept": "from_file"}
@@ -50,6 +50,7 @@ def chosen(init: str | None, given: dict[str, Any]) -> str:
 
 def initializer(name: str, given: dict[str, Any]) -> Any:
     """Make an initializer of the table from the options of a command."""
+    quieten_transformers()
     options = Options(
         base_model=given["model"],
         captioner=given["captioner"],

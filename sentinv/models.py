@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from functools import lru_cache
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -52,7 +53,7 @@ def load(
     """
     target = torch.device(device) if device is not None else _best_device()
     precision = dtype or _best_dtype(target)
-    source = _source(name)
+    source = source_of(name)
     if isinstance(source, Path):
         backbone = _load_single_file(str(name), source, precision)
     else:
@@ -68,11 +69,11 @@ def load_tokenizers(name: str | Path = TOYBOX) -> list[Any]:
     Raises:
         ModelError: As `load`. The tokenizer of a single checkpoint file comes with the whole of it, so that is loaded.
     """
-    source = _source(name)
+    source = source_of(name)
     if isinstance(source, Path):
         backbone = _load_single_file(str(name), source, torch.float16)
         return [encoder.tokenizer for encoder in backbone.text_encoders]
-    return [_tokenizer(str(name), source, suffix) for suffix in _suffixes(str(name), source)]
+    return [_tokenizer(str(name), source, suffix) for suffix in text_encoder_suffixes(str(name), source)]
 
 
 def eye(part: str, base_model: str | Path) -> str:
@@ -89,7 +90,7 @@ def eye(part: str, base_model: str | Path) -> str:
     return str(folder)
 
 
-def _source(name: str | Path) -> str | Path:
+def source_of(name: str | Path) -> str | Path:
     """What a name stands for: a folder or hub id that diffusers knows (a string), or a checkpoint file (a path)."""
     text, path = str(name), Path(name).expanduser()
     if text == TOYBOX:
@@ -126,7 +127,7 @@ def _load_folder(name: str, source: str, dtype: torch.dtype) -> Backbone:
     """Load the parts one by one: quicker than the pipeline, and nothing else is downloaded."""
     from diffusers import AutoencoderKL, DDIMScheduler, UNet2DConditionModel
 
-    suffixes = _suffixes(name, source)
+    suffixes = text_encoder_suffixes(name, source)
     unet = load_part(
         name, "unet", lambda: UNet2DConditionModel.from_pretrained(source, subfolder="unet", torch_dtype=dtype)
     )
@@ -158,7 +159,7 @@ def _tokenizer(name: str, source: str, suffix: str) -> Any:
     return words
 
 
-def _suffixes(name: str, source: str) -> tuple[str, ...]:
+def text_encoder_suffixes(name: str, source: str) -> tuple[str, ...]:
     """What is added to "text_encoder" for each text encoder of a model."""
     return ("", "_2") if _pipeline_class(name, source) == "StableDiffusionXLPipeline" else ("",)
 
@@ -203,6 +204,7 @@ def _load_single_file(name: str, path: Path, dtype: torch.dtype) -> Backbone:
 
 def load_part(name: str, part: str, loader: Callable[[], Any]) -> Any:
     """Load one part of a model; every way in which that can fail becomes one line."""
+    from huggingface_hub.constants import is_offline_mode
     from huggingface_hub.errors import (
         HfHubHTTPError,
         LocalEntryNotFoundError,
@@ -210,6 +212,9 @@ def load_part(name: str, part: str, loader: Callable[[], Any]) -> Any:
         RepositoryNotFoundError,
     )
 
+    local = name == TOYBOX or Path(name).expanduser().exists()
+    if not local:
+        _go_offline_if_unreachable()
     try:
         return loader()
     except RepositoryNotFoundError as error:
@@ -221,7 +226,22 @@ def load_part(name: str, part: str, loader: Callable[[], Any]) -> Any:
             f"cannot download {part} of {name}: the hub is out of reach; go online, or give a folder"
         ) from error
     except (OSError, ValueError, KeyError, TypeError, RuntimeError) as error:
+        if not local and is_offline_mode():
+            raise ModelError(
+                f"cannot download {part} of {name}: the hub is out of reach; go online, or give a folder"
+            ) from error
         raise ModelError(f"cannot load {part} of {name}: {_line(error)}; the model is incomplete or damaged") from error
+
+
+@lru_cache(maxsize=1)
+def _go_offline_if_unreachable() -> None:
+    """Ask the hub once. Where it does not answer, load from the cache: the libraries would retry for minutes."""
+    from huggingface_hub import constants, get_session
+
+    try:
+        get_session().head(constants.ENDPOINT, timeout=5)
+    except Exception:  # which errors there are depends on the client that the hub's library uses
+        constants.HF_HUB_OFFLINE = True
 
 
 def _line(error: BaseException) -> str:

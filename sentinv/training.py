@@ -76,6 +76,7 @@ def train_concept(
     config = config or TrainConfig()
     start = initialization if isinstance(initialization, Start) else starting_rows(initialization, backbone)
     rows = PlaceholderRows({token: start.rows})
+    _ = backbone.fingerprint  # taken once and kept: with rows installed it would be another
     with rows.installed(backbone), _gradient_checkpointing(backbone, config), stop_request() as request:
         data = TrainingSet(backbone, images, rows, config)
         run = Run(data, rows, start, config, on_step)

@@ -1,0 +1,74 @@
+"""`sentinv describe`: where each initializer would start."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from sentinv.cli.options import model_option, notice, output_options, print_json
+from sentinv.cli.starting import initializer, starting_options
+from sentinv.errors import SentinvError
+
+
+@click.command()
+@click.argument("image", type=click.Path(path_type=Path))
+@starting_options
+@click.option("--seed", default=0, show_default=True, help="For the random word.")
+@model_option
+@output_options
+def describe(image: Path, **given: Any) -> None:
+    """Show what each initializer would start from: words, tokens, count.
+
+    Of the model only the tokenizer is loaded.
+    """
+    from sentinv.images import read_image
+    from sentinv.models import load_tokenizers
+
+    picture = read_image(image)
+    for text in picture.notices:
+        notice(text, quiet=given["quiet"])
+    tokenizer = load_tokenizers(given["model"])[0]
+    asked = {"word": given["word"], "phrase": given["phrase"], "concept": given["from_file"]}
+    names = ["caption", "class", *(name for name, value in asked.items() if value is not None), "random", "vanilla"]
+    starts, failures = [], []
+    for name in names:
+        try:
+            starts.append(_start(name, picture.image, tokenizer, given))
+        except SentinvError as error:
+            failures.append(f"{name}: {error}")
+    if given["as_json"]:
+        print_json({"image": str(image), "model": given["model"], "starts": starts, "failures": failures})
+    else:
+        _print_table(starts)
+    if failures:
+        raise SentinvError("; ".join(failures))
+
+
+def _start(name: str, image: Any, tokenizer: Any, given: dict[str, Any]) -> dict[str, Any]:
+    from sentinv.initialization import plan
+
+    said = initializer(name, given)(image)
+    if said.concept is not None:
+        tokens, text, dropped = said.concept.vector_names, said.text, ""
+    else:
+        found = plan(said.text, tokenizer, given["max_vectors"])
+        tokens, text, dropped = list(found.tokens), found.text, found.dropped
+    return {
+        "initializer": name,
+        "text": text,
+        "dropped": dropped,
+        "score": said.score,
+        "tokens": tokens,
+        "vectors": len(tokens),
+    }
+
+
+def _print_table(starts: list[dict[str, Any]]) -> None:
+    click.echo(click.style(f"{'init':<9}{'vectors':>7}  words", bold=True))
+    for start in starts:
+        cut = f"  (cut: {start['dropped']})" if start["dropped"] else ""
+        click.echo(f"{start['initializer']:<9}{start['vectors']:>7}  {start['text']}{cut}")
+        if start["tokens"] != start["text"].split():
+            click.echo(f"{'':<18}{click.style(' · '.join(start['tokens']), dim=True)}")

@@ -1,0 +1,175 @@
+"""`sentinv generate`: images from a prompt with learned words in it."""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from sentinv.cli.options import (
+    force_option,
+    load_backbone,
+    model_options,
+    notice,
+    output_options,
+    print_json,
+    tell_toybox,
+)
+from sentinv.cli.progress import progress
+from sentinv.errors import SentinvError
+
+if TYPE_CHECKING:
+    from PIL import Image
+
+    from sentinv.concept import Concept
+
+
+@click.command()
+@click.argument("prompt")
+@click.option(
+    "-c", "--concept", "files", multiple=True, type=click.Path(path_type=Path), help="A learned word; repeatable."
+)
+@click.option("--negative", default="", help="What to lead away from.")
+@click.option("-n", "--count", type=click.IntRange(1, 1000), default=4, show_default=True, help="How many images.")
+@click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Of the first image.")
+@click.option("--steps", type=click.IntRange(1), default=50, show_default=True, help="DDIM steps.")
+@click.option("--guidance", type=click.FloatRange(0), default=7.5, show_default=True, help="1 turns it off.")
+@click.option("--batch-size", type=click.IntRange(1), default=4, show_default=True, help="Images at a time.")
+@click.option("--rank", is_flag=True, help="Order by CLIP: how well image and prompt agree.")
+@click.option("--clip", help="CLIP for --rank: folder or hub id.  [default: the model's]")
+@click.option("-o", "--output", type=click.Path(path_type=Path), help="Folder.  [default: made of the prompt]")
+@click.option("--allow-pickle", is_flag=True, help="Read .pt and .bin concepts too.")
+@model_options
+@force_option
+@output_options
+def generate(prompt: str, files: tuple[Path, ...], **given: Any) -> None:
+    """Make images from a prompt with learned words in it.
+
+    Writes a folder with one PNG for each image, prompt and settings in its metadata, and all of them as grid.png.
+
+    \b
+      sentinv generate "a photo of <cat> on the moon" --concept cat.safetensors
+      sentinv generate "<cat> in a <mug>" -c cat.safetensors -c mug.safetensors --count 16 --rank
+    """  # noqa: D301 - click reads \b as "leave these lines as they are"
+    from sentinv.concept import Concept
+
+    concepts = [Concept.load(file, allow_pickle=given["allow_pickle"]) for file in files]
+    folder = given["output"] or Path(slug(prompt))
+    if folder.exists() and not given["force"]:
+        raise SentinvError(f"{folder} exists: give --force to write into it, or choose another --output")
+    for concept in concepts:
+        if concept.token not in prompt + given["negative"]:
+            notice(f"{concept.token} does not occur in the prompt", quiet=given["quiet"])
+    tell_toybox(given["model"], quiet=given["quiet"])
+    made = _make(prompt, concepts, given)
+    if given["rank"]:
+        made = _ranked(made, prompt, concepts, given)
+    paths = _write(folder, made, force=given["force"])
+    grid = folder / "grid.png" if len(made) > 1 else None
+    if given["as_json"]:
+        images = [
+            {"path": str(path), "seed": one.seed, "clip": one.score} for path, one in zip(paths, made, strict=True)
+        ]
+        print_json({"prompt": prompt, "model": given["model"], "images": images, "grid": grid and str(grid)})
+    else:
+        click.echo("\n".join(str(path) for path in (*paths, grid) if path))
+
+
+@dataclass(frozen=True)
+class Made:
+    """An image that was made.
+
+    Attributes:
+        image: what was made.
+        seed: of its noise.
+        settings: what plain text metadata says about it.
+        score: CLIP's cosine between image and prompt; None if it was not asked for.
+    """
+
+    image: Image.Image
+    seed: int
+    settings: dict[str, Any]
+    score: float | None = None
+
+
+def slug(prompt: str) -> str:
+    """Make a folder's name of a prompt: "a photo of <cat>!" → "a-photo-of-cat"."""
+    return re.sub(r"[^a-z0-9]+", "-", prompt.lower()).strip("-")[:60].rstrip("-") or "images"
+
+
+def _make(prompt: str, concepts: list[Concept], given: dict[str, Any]) -> list[Made]:
+    from sentinv.generation import GenerateConfig, generate
+
+    config = GenerateConfig(
+        steps=given["steps"],
+        guidance_scale=given["guidance"],
+        negative_prompt=given["negative"],
+        batch_size=given["batch_size"],
+    )
+    backbone = load_backbone(given["model"], given["device"], given["dtype"])
+    count, seed = given["count"], given["seed"]
+    with progress("sampling", config.steps * math.ceil(count / config.batch_size), quiet=given["quiet"]) as bar:
+        images = generate(
+            backbone, prompt, concepts, count=count, seed=seed, config=config, on_step=lambda step, _: bar.at(step)
+        )
+    settings = {
+        "prompt": prompt,
+        "negative": config.negative_prompt,
+        "concepts": {concept.token: concept.metadata.get("sentinv.initial_text", "") for concept in concepts},
+        "model": given["model"],
+        "model_hash": backbone.fingerprint,
+        "sampler": "DDIM",
+        "steps": config.steps,
+        "guidance_scale": config.guidance_scale,
+    }
+    return [Made(image, seed + index, settings | {"seed": seed + index}) for index, image in enumerate(images)]
+
+
+def _ranked(made: list[Made], prompt: str, concepts: Sequence[Concept], given: dict[str, Any]) -> list[Made]:
+    """Order images by CLIP, best first. CLIP knows no learned word: it reads the words that the word started from."""
+    from sentinv.judges import ClipJudge
+
+    for concept in concepts:
+        known = concept.metadata.get("sentinv.initial_text", "").replace("*", "").strip()
+        prompt = prompt.replace(concept.token, known)
+    judge = ClipJudge.load(given["clip"], base_model=given["model"])
+    cosines = judge.images([one.image for one in made]) @ judge.texts([" ".join(prompt.split())])[0]
+    scored = [replace(one, score=score) for one, score in zip(made, cosines.tolist(), strict=True)]
+    return sorted(scored, key=lambda one: -(one.score or 0.0))
+
+
+def _write(folder: Path, made: list[Made], *, force: bool) -> list[Path]:
+    """Write the images, and the sheet of them if there are several."""
+    from sentinv.files import make_folder
+    from sentinv.images import grid, save_png
+
+    make_folder(folder)
+    paths, captions = [], []
+    for rank, one in enumerate(made, start=1):
+        name = (
+            f"seed-{one.seed}.png" if one.score is None else f"rank-{rank:0{len(str(len(made)))}d}-seed-{one.seed}.png"
+        )
+        text = {"parameters": _parameters(one), "sentinv": json.dumps(one.settings | {"clip": one.score})}
+        paths.append(save_png(folder / name, one.image, text, overwrite=force))
+        captions.append(f"seed {one.seed}" if one.score is None else f"{one.score:.3f}  seed {one.seed}")
+    if len(made) > 1:
+        sheet = grid([one.image for one in made], captions=captions)
+        save_png(folder / "grid.png", sheet, {"parameters": _parameters(made[0])}, overwrite=force)
+    return paths
+
+
+def _parameters(one: Made) -> str:
+    """Prompt and settings as image viewers and web UIs show them."""
+    settings = one.settings
+    negative = f"\nNegative prompt: {settings['negative']}" if settings["negative"] else ""
+    size = f"{one.image.width}x{one.image.height}"
+    return (
+        f"{settings['prompt']}{negative}\nSteps: {settings['steps']}, Sampler: DDIM, "
+        f"CFG scale: {settings['guidance_scale']:g}, Seed: {one.seed}, Size: {size}, Model: {settings['model']}"
+    )

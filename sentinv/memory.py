@@ -1,0 +1,102 @@
+"""How much memory training takes, found without loading a weight.
+
+The networks are built on torch's "meta" device, which knows shapes and no values, and one training step is run there: what
+autograd keeps for the backward pass is counted as it is kept.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from sentinv.config import TrainConfig
+from sentinv.models import load_part, source_of, text_encoder_suffixes
+
+
+def training_memory(name: str, config: TrainConfig, dtype: str | None = None) -> dict[str, int] | None:
+    """Estimate what training with a model takes.
+
+    Args:
+        name: as `load` takes it.
+        config: of the training; batch size and gradient checkpointing count.
+        dtype: "float32", "float16" or "bfloat16"; what `load` would choose here if not given.
+
+    Returns:
+        Bytes of "weights", "activations", and "total" of both; None for a single checkpoint file, which has no configs.
+
+    Raises:
+        ModelError: If the model's configs cannot be loaded.
+    """
+    source = source_of(name)
+    if isinstance(source, Path):
+        return None
+    accelerated = torch.cuda.is_available() or torch.backends.mps.is_available()
+    precision = getattr(torch, dtype) if dtype else torch.float16 if accelerated else torch.float32
+    with torch.device("meta"):
+        unet, vae, encoders = _networks(name, source)
+    parts = [network.to(precision) for network in (unet, vae, *encoders)]
+    weights = sum(weight.nbytes for part in parts for weight in part.parameters())
+    for part in parts:
+        part.requires_grad_(False).eval()
+    if config.gradient_checkpointing:
+        unet.enable_gradient_checkpointing()
+    activations = _kept_by_autograd(unet, encoders, config.batch_size)
+    return {"weights": weights, "activations": activations, "total": weights + activations}
+
+
+def _networks(name: str, source: str) -> tuple[Any, Any, list[Any]]:
+    from diffusers import AutoencoderKL, UNet2DConditionModel
+    from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection
+
+    def built(family: Any, part: str) -> Any:
+        return load_part(name, part, lambda: family.from_config(family.load_config(source, subfolder=part)))
+
+    encoders = []
+    for suffix in text_encoder_suffixes(name, source):
+        part = f"text_encoder{suffix}"
+        family = CLIPTextModelWithProjection if suffix else CLIPTextModel
+        encoders.append(
+            load_part(name, part, lambda f=family, p=part: f(CLIPTextConfig.from_pretrained(source, subfolder=p)))
+        )
+    return built(UNet2DConditionModel, "unet"), built(AutoencoderKL, "vae"), encoders
+
+
+def _kept_by_autograd(unet: Any, encoders: list[Any], batch: int) -> int:
+    """Bytes that one forward pass keeps for the backward pass, of the UNet and the text encoders."""
+    own = {weight.untyped_storage()._cdata for part in (unet, *encoders) for weight in part.parameters()}
+    kept: dict[int, int] = {}
+    alive = []
+
+    def pack(tensor: Tensor) -> Tensor:
+        storage = tensor.untyped_storage()
+        if storage._cdata not in own:
+            kept[storage._cdata] = storage.nbytes()
+            alive.append(tensor)  # a storage that is gone could give its address to another
+        return tensor
+
+    dtype, config = unet.dtype, unet.config
+    size = config.sample_size if isinstance(config.sample_size, int) else max(config.sample_size)
+    with torch.device("meta"), torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
+        hidden = [_encoded(encoder, batch) for encoder in encoders]
+        extra: dict[str, Any] = {}
+        if config.addition_embed_type == "text_time":
+            width = encoders[-1].config.projection_dim
+            times = torch.empty(batch, 6, dtype=dtype)
+            extra = {"added_cond_kwargs": {"text_embeds": torch.empty(batch, width, dtype=dtype), "time_ids": times}}
+        latents = torch.empty(batch, config.in_channels, size, size, dtype=dtype)
+        unet(latents, torch.empty(batch, dtype=torch.int64), torch.cat(hidden, dim=-1), **extra)
+    return sum(kept.values())
+
+
+def _encoded(encoder: Any, batch: int) -> Tensor:
+    """Hidden states `[batch, length, width]` that need a gradient, as those of installed rows do."""
+    table = encoder.get_input_embeddings()
+    ids = torch.empty(batch, encoder.config.max_position_embeddings, dtype=torch.int64)
+    handle = table.register_forward_hook(lambda module, inputs, output: output.requires_grad_())
+    try:
+        return encoder(ids, output_hidden_states=True).hidden_states[-1]
+    finally:
+        handle.remove()
