@@ -8,7 +8,7 @@ from typing import Any
 import click
 
 from sentinv.cli.options import Decorated, quieten_transformers
-from sentinv.initializers import INITIALIZERS, Options
+from sentinv.initializers import make
 
 _NEEDED = {"word": "word", "phrase": "phrase", "concept": "from_file"}
 _FLAG = {"word": "--word", "phrase": "--phrase", "from_file": "--from"}
@@ -51,8 +51,9 @@ def chosen(init: str | None, given: dict[str, Any]) -> str:
 def initializer(name: str, given: dict[str, Any]) -> Any:
     """Make an initializer of the table from the options of a command."""
     quieten_transformers()
-    options = Options(
-        base_model=given["model"],
+    return make(
+        name,
+        given["model"],
         captioner=given["captioner"],
         classifier=given["classifier"],
         word=given["word"] or "",
@@ -62,4 +63,3 @@ def initializer(name: str, given: dict[str, Any]) -> Any:
         drop_scene=given["drop_scene"],
         seed=given["seed"],
     )
-    return INITIALIZERS[name](options)

@@ -1,9 +1,8 @@
 """Initializers: callables that look at an image and say in words where its placeholder should start.
 
-    from sentinv.initializers.caption import Caption
-    from sentinv.models import eye
+    from sentinv.initializers import make
 
-    Caption(eye("captioner", "toybox"))(image)
+    make("caption", "toybox")(image)
 
 Here is the table of those that have a name on the command line. Any other callable works as well.
 """
@@ -13,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from sentinv.initialization import Initializer
@@ -105,3 +104,19 @@ INITIALIZERS: dict[str, Callable[[Options], Initializer]] = {
     "concept": _concept,
 }
 """Name → how it is made. Nothing is loaded until the initializer is called."""
+
+
+def make(name: str, base_model: str = "toybox", **options: Any) -> Initializer:
+    """Make an initializer of the table.
+
+    Args:
+        name: a key of `INITIALIZERS`.
+        base_model: the model that the word is for.
+        **options: further fields of `Options`.
+
+    Raises:
+        ValueError: If there is no initializer of that name.
+    """
+    if name not in INITIALIZERS:
+        raise ValueError(f"expected one of {', '.join(INITIALIZERS)}, got {name!r}")
+    return INITIALIZERS[name](Options(base_model=base_model, **options))
