@@ -88,6 +88,11 @@ class Study:
                 raise SentinvError(
                     f"{self.title}: the grid lists no values for {name!r}: give at least one, or leave it out"
                 )
+        for name in ("seeds", "loss_at", "images_at"):
+            if not all(type(value) is int and value >= 0 for value in getattr(self, name)):
+                raise SentinvError(
+                    f"{self.title}: {name} must be whole numbers of at least 0, got {list(getattr(self, name))}"
+                )
         if not self.starts or not self.seeds or self.count < 1 or self.sampling_steps < 1:
             raise SentinvError(f"{self.title}: expected at least one start, one seed, one image and one sampling step")
         for point in self.points():

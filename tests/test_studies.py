@@ -1,0 +1,350 @@
+import json
+import warnings
+from dataclasses import replace
+
+import pytest
+import torch
+from click.testing import CliRunner
+from conftest import build_pipeline, copied
+from judging import DESCRIBERS, build_judge, random_picture, write_concepts
+
+from sentinv.backbone import Backbone
+from sentinv.batches import TrainingSet
+from sentinv.cli.main import cli
+from sentinv.config import TrainConfig
+from sentinv.errors import Interrupted, SentinvError
+from sentinv.files import JsonLines
+from sentinv.generation import GenerateConfig, generate
+from sentinv.initialization import Initialization, starting_rows
+from sentinv.placeholder import PlaceholderRows
+from sentinv.starts import StartSpec, Words
+from sentinv.studies import Study, key_of, read_concepts, read_study, trials
+from sentinv.trials import ConceptPictures, Measuring, train_curve, training_pictures
+from sentinv.workbench import Workbench, read_records, run_study
+
+TRAIN = {"steps": 4, "evaluation_timesteps": 4, "evaluation_noises": 1}
+STUDY = Study(
+    title="tiny",
+    starts=("vanilla@5", "caption", "image-only", "prompt-only"),
+    seeds=(0, 1),
+    train=TRAIN,
+    loss_at=(0, 2),
+    images_at=(0, 4),
+    count=2,
+    sampling_steps=1,
+)
+
+
+@pytest.fixture(autouse=True)
+def _random_models_learn_little():
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="nothing was learned")
+        yield
+
+
+@pytest.fixture(scope="module")
+def measuring(tokenizer):
+    return Measuring(judge=build_judge(tokenizer), lpips=None, count=2, sampling=GenerateConfig(steps=1))
+
+
+@pytest.fixture
+def concepts(tmp_path):
+    return read_concepts(write_concepts(tmp_path / "concepts"))
+
+
+@pytest.fixture
+def bench(sd1_backbone, concepts, measuring):
+    return Workbench(sd1_backbone, concepts, DESCRIBERS, measuring)
+
+
+def without_timing(records):
+    return [{name: value for name, value in record.items() if name != "timing"} for record in records]
+
+
+# Starts
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("vanilla", "*"),
+        ("word", "mug"),
+        ("human", "a red mug"),
+        ("class", "dog"),
+        ("caption", "a blue striped dog"),
+        ("phrase:a rainbow tail@50", "a rainbow tail"),
+        ("stars", "* * * *"),
+        ("stars:2", "* *"),
+        ("other-caption", "a blue striped dog"),
+        ("image-only", ""),
+    ],
+)
+def test_words_of_starts(text, words, concepts, tokenizer):
+    spec = StartSpec.parse(text)
+    assert Words(concepts, DESCRIBERS, tokenizer).of(spec, concepts[0], seed=0) == words
+    assert spec.steps == (50 if "@" in text else None)
+
+
+def test_random_words_are_whole_words_as_many_as_the_caption_has_tokens(concepts, tokenizer):
+    words = Words(concepts, DESCRIBERS, tokenizer)
+    for text, count in (("random", 1), ("random-words", 4), ("random-words:3", 3)):
+        spec = StartSpec.parse(text)
+        drawn = words.of(spec, concepts[0], seed=1)
+        assert len(tokenizer(drawn, add_special_tokens=False).input_ids) == count
+        assert drawn == words.of(spec, concepts[0], seed=1)
+    drawn = {words.of(StartSpec.parse("random-words"), concepts[0], seed) for seed in range(5)}
+    assert len(drawn) > 1
+
+
+def test_a_picture_is_described_once(concepts, tokenizer):
+    calls = []
+    describers = {"caption": lambda image: calls.append(1) or Initialization("a dog")}
+    words = Words(concepts, describers, tokenizer)
+    for name in ("caption", "stars", "random-words"):
+        words.of(StartSpec.parse(name), concepts[0], 0)
+    assert len(calls) == 1
+
+
+@pytest.mark.parametrize(
+    "text", ["nonsense", "phrase", "phrase:", "stars:0", "stars:x", "vanilla:1", "caption@", "@5", ""]
+)
+def test_unknown_starts_are_one_line(text):
+    with pytest.raises(SentinvError, match="initialisation") as error:
+        StartSpec.parse(text)
+    assert "\n" not in str(error.value)
+
+
+# Trials
+
+
+def test_curve_is_the_loss_of_the_rows_of_that_step_on_the_same_grid(sd1_backbone, concepts):
+    """Oracle: rows kept at a step, put on the grid of a new training set with another seed, give that step's loss."""
+    config = TrainConfig(**TRAIN, learning_rate=0.3)
+    start = starting_rows(Initialization("a red mug"), sd1_backbone)
+    pictures = training_pictures(concepts[0], 1, masked=False)
+    curve = train_curve(sd1_backbone, pictures, start, config, loss_at=(0, 1, 4), keep_at=(0, 1, 4))
+    assert [step for step, _ in curve.losses] == [0, 1, 4] == list(curve.rows)
+    assert torch.equal(curve.rows[0]["text_encoder"], start.rows["text_encoder"])
+    for step, loss in curve.losses:
+        rows = PlaceholderRows({"<other>": curve.rows[step]})
+        with rows.installed(sd1_backbone):
+            data = TrainingSet(sd1_backbone, pictures, rows, replace(config, seed=9, batch_size=2))
+            assert data.evaluate(data.evaluation_batches()) == pytest.approx(loss, rel=1e-5)
+    assert curve.seconds[0] == (0, 0.0) and curve.seconds[1][1] < curve.seconds[2][1]
+
+
+def test_progressive_adds_one_vector_after_another(sd1_backbone, concepts):
+    config = TrainConfig(**{**TRAIN, "steps": 6})
+    start = starting_rows(Initialization("a red mug"), sd1_backbone)
+    pictures = training_pictures(concepts[0], 1, masked=False)
+    every = range(7)
+    curve = train_curve(sd1_backbone, pictures, start, config, loss_at=every, keep_at=every, progressive=True)
+    assert [len(curve.rows[step]["text_encoder"]) for step in every] == [1, 1, 1, 2, 2, 3, 3]
+    assert [step for step, _ in curve.losses] == list(every)
+    moved = curve.rows[3]["text_encoder"][0] - curve.rows[2]["text_encoder"][0]
+    assert 0 < moved.norm() < 0.2  # the first vector goes on from where it was
+
+
+def test_training_pictures_and_mask(concepts):
+    assert [p.mask for p in training_pictures(concepts[0], 3, masked=False)] == [None] * 3
+    assert training_pictures(concepts[0], 1, masked=True)[0].mask.size == (16, 16)
+    with pytest.raises(SentinvError, match="has 3 pictures, asked for are 4"):
+        training_pictures(concepts[0], 4, masked=False)
+    with pytest.raises(SentinvError, match="mask"):
+        training_pictures(concepts[0], 2, masked=True)
+
+
+def test_scores_by_hand(sd1_backbone, concepts, measuring):
+    """The reference of a copier: its cosine with the image is 1, with targets and texts that of the picture itself."""
+    pictures = ConceptPictures(concepts[0], measuring, (16, 16))
+    own = measuring.judge.images([random_picture(0)])[0]
+    copied_scores = pictures.scores_of_copying()
+    assert copied_scores["clip_i"] == pytest.approx(1, abs=1e-5)
+    targets = measuring.judge.images([random_picture(3), random_picture(4)])
+    assert copied_scores["clip_i_edits"] == pytest.approx((targets @ own).mean().item(), rel=1e-4)
+    texts = measuring.judge.texts(["a photo of on the moon", "a painting of"])
+    assert copied_scores["clip_t"] == pytest.approx((texts @ own).mean().item(), rel=1e-4)
+    made = measuring.judge.images(generate(sd1_backbone, "a photo of", count=2, seed=0, config=measuring.sampling))
+    assert pictures.scores(sd1_backbone, None)["clip_i"] == pytest.approx((made @ own).mean().item(), rel=1e-4)
+    assert "lpips" not in copied_scores
+
+
+# Studies
+
+
+def test_trials_are_the_product_and_references_come_once(concepts):
+    study = replace(STUDY, grid={"learning_rate": (0.1, 0.2), "images": (1, 2)})
+    every = list(trials(study, concepts))
+    assert len(every) == 2 * (2 * 4 * 2 + 2)
+    assert {trial.config.steps for trial in every if trial.spec.name == "vanilla"} == {5}
+    assert {trial.config.learning_rate for trial in every if trial.spec.name == "caption"} == {0.1, 0.2}
+
+
+def test_key_covers_all_that_decides(bench, concepts):
+    study = replace(STUDY, starts=("caption",), concepts=("mug",), seeds=(0,))
+    keys = set()
+    variants = [
+        study,
+        replace(study, seeds=(1,)),
+        replace(study, starts=("class",)),
+        replace(study, concepts=("cat",)),
+        replace(study, train={**TRAIN, "learning_rate": 0.5}),
+        replace(study, grid={"mask": (True,)}),
+        replace(study, count=3),
+        replace(study, sampling_steps=2),
+        replace(study, images_at=(0,)),
+    ]
+    for variant in variants:
+        (trial,) = trials(variant, concepts)
+        keys.add(key_of(bench.settings(trial, variant)))
+    assert len(keys) == len(variants)
+    before = len(keys)
+    random_picture(99).save(concepts[0].image)
+    (trial,) = trials(study, concepts)
+    keys.add(key_of(bench.settings(trial, study)))
+    assert len(keys) == before + 1
+
+
+def test_two_runs_give_the_same_records(bench, tmp_path):
+    first, again = (run_study(STUDY, bench, tmp_path / name) for name in ("first", "again"))
+    assert without_timing(first.records) == without_timing(again.records)
+    assert len(first.records) == 2 * (2 * 2 + 2) and not first.failures
+    on_disk = [json.loads(line) for line in (tmp_path / "first/records.jsonl").read_text().splitlines()]
+    assert on_disk == first.records
+    caption = next(record for record in first.records if record["settings"]["start"] == "caption")
+    assert [step for step, _ in caption["result"]["losses"]] == [0, 2, 4]
+    assert [step for step, _ in caption["result"]["scores"]] == [0, 4]
+    assert caption["result"]["tokens"] == ["a", "blue", "striped", "dog"]
+
+
+def test_a_killed_study_goes_on_and_equals_an_uninterrupted_one(bench, tmp_path, monkeypatch):
+    """Killed in the middle of writing its fourth record: that line is torn."""
+    whole = run_study(STUDY, bench, tmp_path / "whole")
+    honest, written = JsonLines.write, []
+
+    def dies(self, record):
+        if len(written) == 3:
+            with self.path.open("a") as file:
+                file.write('{"key": "half a rec')
+            raise KeyboardInterrupt
+        written.append(record["key"])
+        honest(self, record)
+
+    monkeypatch.setattr(JsonLines, "write", dies)
+    with pytest.raises(Interrupted, match="the same command goes on"):
+        run_study(STUDY, bench, tmp_path / "killed")
+    monkeypatch.setattr(JsonLines, "write", honest)
+    assert len(read_records(tmp_path / "killed")) == 3
+    told = []
+    resumed = run_study(STUDY, bench, tmp_path / "killed", tell=told.append)
+    assert len(told) == len(whole.records) - 3
+    assert without_timing(resumed.records) == without_timing(whole.records)
+    lines = (tmp_path / "killed/records.jsonl").read_text().splitlines()
+    assert [json.loads(line)["key"] for line in lines] == [record["key"] for record in whole.records]
+
+
+def test_parts_share_a_study(bench, tmp_path):
+    study = replace(STUDY, starts=("caption",), images_at=())
+    first = run_study(study, bench, tmp_path, part=(1, 2))
+    assert (len(first.records), first.missing) == (2, 2)
+    second = run_study(study, bench, tmp_path, part=(2, 2))
+    assert (len(second.records), second.missing) == (4, 0)
+    whole = run_study(study, bench, tmp_path / "whole")
+    assert without_timing(second.records) == without_timing(whole.records)
+
+
+def test_a_picture_that_cannot_be_read_fails_alone(bench, concepts, tmp_path):
+    concepts[0].image.write_bytes(b"no picture")
+    study = replace(STUDY, starts=("caption",), seeds=(0,))
+    outcome = run_study(study, bench, tmp_path / "out")
+    assert [record["settings"]["concept"] for record in outcome.records] == ["cat"]
+    assert [name.split(",")[0] for name, _ in outcome.failures] == ["mug"]
+    random_picture(0).save(concepts[0].image)
+    assert len(run_study(study, bench, tmp_path / "out").records) == 2
+
+
+def test_damaged_records_are_refused(tmp_path):
+    (tmp_path / "records.jsonl").write_text('{"key": "a"}\nnonsense\n{"key": "b"}\n')
+    with pytest.raises(SentinvError, match="line 2"):
+        read_records(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("text", "complaint"),
+    [
+        ("titel = 'x'", "there is no key 'titel'"),
+        ("[train]\nstep = 5", "there is no hyper-parameter 'step'"),
+        ("[grid]\nlearning_rates = [1.0]", "there is no hyper-parameter 'learning_rates'"),
+        ("[grid]\nlearning_rate = 1.0", "must be a list"),
+        ("[grid]\nlearning_rate = []", "no values"),
+        ("[grid]\nlearning_rate = [-1.0]", "learning_rate must be"),
+        ("[grid]\nimages = [0]", "images must be"),
+        ("[grid]\nmask = [1]", "mask must be true or false"),
+        ("[train]\nschedule = 'linear'", "schedule must be"),
+        ("starts = ['captoin']", "captoin"),
+        ("starts = 'caption'", "must be a list"),
+        ("seeds = ['a']", "seed"),
+        ("count = 0", "at least one"),
+        ("title = ", "not valid TOML"),
+    ],
+)
+def test_a_wrong_study_file_is_one_line(text, complaint, tmp_path):
+    path = tmp_path / "study.toml"
+    path.write_text(text)
+    with pytest.raises(SentinvError, match=complaint) as error:
+        read_study(path)
+    assert "\n" not in str(error.value)
+
+
+def test_the_study_files_of_the_repository_can_be_read(request):
+    folder = request.config.rootpath / "benchmarks"
+    files = [*folder.glob("ablations/*.toml"), *folder.glob("*.toml")]
+    assert len(files) >= 10
+    concepts = read_concepts(folder / "concepts" / "concepts.json")
+    for path in files:
+        assert list(trials(read_study(path), concepts)), path
+
+
+# The command line
+
+
+def test_commands(tmp_path, tokenizer, measuring):
+    build_pipeline(tokenizer, 16, "epsilon").save_pretrained(tmp_path / "model")
+    measuring.judge.model.save_pretrained(tmp_path / "clip")
+    measuring.judge.processor.save_pretrained(tmp_path / "clip")
+    path = write_concepts(tmp_path / "concepts")
+    shared = ["--model", str(tmp_path / "model"), "--clip", str(tmp_path / "clip"), "--concepts", str(path)]
+    command = ["bench", "convergence", *shared, "-o", str(tmp_path / "out"), "--steps", "3", "--seeds", "1"]
+    command += ["--init", "vanilla", "--init", "human", "--init", "image-only", "--count", "1", "--sampling-steps", "1"]
+    result = CliRunner().invoke(cli, command)
+    assert result.exit_code == 0, result.stderr
+    assert "Steps to reach vanilla's loss" in result.stdout
+    names = {"report.html", "tables.md", "records.jsonl", "loss.png", "loss.svg", "plane.png", "plane.svg"}
+    assert names <= {file.name for file in (tmp_path / "out").iterdir()}
+
+    (tmp_path / "concepts/cat/image.png").write_bytes(b"no picture")
+    failed = CliRunner().invoke(cli, command)
+    assert failed.exit_code == 1 and "cat" in failed.stderr
+    assert "Failed" in (tmp_path / "out/report.html").read_text()
+
+    study = tmp_path / "rates.toml"
+    study.write_text(
+        "starts = ['word']\nseeds = [0]\ncount = 1\nsampling_steps = 1\nimages_at = [0, 2]\n"
+        "[train]\nsteps = 2\n[grid]\nlearning_rate = [0.01, 0.1]\n"
+    )
+    command = ["bench", "ablation", str(study), *shared, "-o", str(tmp_path / "ablation"), "--concept", "mug", "--json"]
+    result = CliRunner().invoke(cli, command)
+    assert result.exit_code == 0, result.stderr
+    assert json.loads(result.stdout)["studies"][0]["runs"] == 2
+    study.write_text("unknown = 1")
+    wrong = CliRunner().invoke(cli, command)
+    assert wrong.exit_code == 1 and wrong.stderr.count("\n") == 1 and "unknown" in wrong.stderr
+
+
+def test_studies_leave_the_model_as_it_was(_pipelines, concepts, measuring, tmp_path):
+    from conftest import same, snapshot
+
+    backbone = Backbone.from_pipeline(copied(_pipelines["sd1"]), "tiny")
+    before = snapshot(backbone)
+    run_study(replace(STUDY, seeds=(0,)), Workbench(backbone, concepts, DESCRIBERS, measuring), tmp_path / "out")
+    assert same(before, snapshot(backbone))
