@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable, Sequence
-from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -12,9 +10,7 @@ import torch
 from torch import Generator, Tensor
 
 from sentinv.ddim import ddim_grid, ddim_step
-from sentinv.loss import to_epsilon
-from sentinv.placeholder import PlaceholderRows
-from sentinv.prompts import check_placeholders
+from sentinv.denoiser import Denoiser, encode_prompts
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -111,16 +107,8 @@ def generate_latents(
 ) -> Tensor:
     """Sample latents `[len(generators), C, h, w]` float32, one per generator. Otherwise as `generate`."""
     config = config or GenerateConfig()
-    for concept in concepts:
-        if concept.fingerprint and concept.fingerprint != backbone.fingerprint:
-            made = f" ({concept.base_model})" if concept.base_model else ""
-            warnings.warn(f"{concept.token} was learned on another model{made} than {backbone.name}", stacklevel=3)
-    rows = PlaceholderRows.of_concepts(list(concepts)) if concepts else None
     prompts = [prompt] if config.guidance_scale == 1 else [config.negative_prompt, prompt]
-    for text in prompts:
-        check_placeholders(text, rows.vocabulary if rows is not None else {})
-    with rows.installed(backbone) if rows is not None else nullcontext():
-        conditions = backbone.encode_prompts(backbone.tokenize(prompts, rows))
+    conditions = encode_prompts(backbone, prompts, concepts)
     shape = _latent_shape(backbone, config)
     noise = torch.stack([torch.randn(shape, generator=generator, dtype=torch.float32) for generator in generators])
     batches = noise.to(backbone.device).split(config.batch_size)
@@ -150,17 +138,9 @@ def sample(
         config: steps and guidance scale.
         on_step: called with the number of steps done.
     """
-    copies = len(conditions.hidden)
-    repeated = conditions[torch.arange(copies).repeat_interleave(len(latents)).to(latents.device)]
+    denoise = Denoiser(backbone, conditions, config.guidance_scale)
     for number, step in enumerate(ddim_grid(backbone, config.steps), start=1):
-        timesteps = torch.full((copies * len(latents),), step.timestep, device=latents.device)
-        prediction = backbone.predict(latents.repeat(copies, 1, 1, 1), timesteps, repeated)
-        if copies == 2:
-            away, towards = prediction.chunk(2)
-            prediction = away + config.guidance_scale * (towards - away)
-        alpha = torch.tensor(step.alpha_from)
-        eps = to_epsilon(prediction, latents, alpha, backbone.prediction_type)
-        latents = ddim_step(latents, eps, step.alpha_from, step.alpha_to)
+        latents = ddim_step(latents, denoise(latents, step), step.alpha_from, step.alpha_to)
         if on_step is not None:
             on_step(number)
     return latents

@@ -1,0 +1,130 @@
+"""The options of `sentinv edit`, and which of them go together."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from sentinv.cli.options import Decorated
+
+_PATH = click.Path(path_type=Path)
+
+
+class Sweep(click.ParamType):
+    """``skip=FIRST:LAST:STEP``, both ends included."""
+
+    name = "skip=first:last:step"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> list[float]:
+        """Read it."""
+        if isinstance(value, list):
+            return value
+        name, _, numbers = str(value).partition("=")
+        try:
+            first, last, step = (float(part) for part in numbers.split(":"))
+            valid = name == "skip" and 0 <= first <= last < 1 and step > 0
+        except ValueError:
+            valid = False
+        if not valid:
+            self.fail(f"expected skip=first:last:step within [0, 1), such as skip=0:.6:.1, got {value!r}", param, ctx)
+        return [round(first + index * step, 6) for index in range(min(100, int((last - first) / step + 1e-6) + 1))]
+
+
+def edit_options(command: Decorated) -> Decorated:
+    """Add what an edit can be told."""
+    for option in reversed(
+        [
+            click.option("-c", "--concept", "files", multiple=True, type=_PATH, help="A learned word; repeatable."),
+            click.option("--prompt", help="What to show instead."),
+            click.option("--ddim-invert", is_flag=True, help="Find the image's own noise and start from it."),
+            click.option("--source-prompt", help='What it shows now.  [default: "a photo of <c>", else a caption]'),
+            click.option(
+                "--method",
+                type=click.Choice(["pec", "ddim", "fixed-point", "ddpm"]),
+                default="pec",
+                show_default=True,
+                help="Of the inversion.",
+            ),
+            click.option("--steps", type=click.IntRange(1), default=50, show_default=True, help="DDIM steps."),
+            click.option(
+                "--guidance", type=click.FloatRange(0), default=7.5, show_default=True, help="How strongly words lead."
+            ),
+            click.option(
+                "--source",
+                type=click.Choice(["npi", "none", "delta"]),
+                default="npi",
+                show_default=True,
+                help="What holds the image in place.",
+            ),
+            click.option(
+                "--source-guidance", type=click.FloatRange(0), help="At which offsets are taken.  [default: --guidance]"
+            ),
+            click.option(
+                "--skip",
+                type=click.FloatRange(0, 1, max_open=True),
+                default=0.0,
+                show_default=True,
+                help="Share of noisy steps left out: more keeps more.",
+            ),
+            click.option("--sweep", type=Sweep(), help="Several skips on one sheet, such as skip=0:.6:.1."),
+            click.option("--archive", "archive_file", type=_PATH, help="Take an inversion that was saved."),
+            click.option("--save-archive", type=_PATH, help="Save the inversion for further edits."),
+            click.option("--mask", "mask_file", type=_PATH, help="Edit only where this image is white."),
+            click.option(
+                "--dilate", type=click.IntRange(0), default=0, show_default=True, help="Pixels the mask grows by."
+            ),
+            click.option(
+                "--feather", type=click.IntRange(0), default=2, show_default=True, help="Pixels it fades out over."
+            ),
+            click.option(
+                "--start",
+                type=click.FloatRange(0, 1, max_open=True),
+                default=0.25,
+                show_default=True,
+                help="With --mask: share of noisy steps left out.",
+            ),
+            click.option(
+                "--keep",
+                type=click.Choice(["pixels", "latents"]),
+                default="pixels",
+                show_default=True,
+                help="What comes back exactly outside the mask.",
+            ),
+            click.option("--reconstruct", is_flag=True, help="Try the way back only, and say which stage loses what."),
+            click.option(
+                "--fail-above", type=click.FloatRange(0), help="With --reconstruct: exit 1 above this latent error."
+            ),
+            click.option(
+                "--seed", type=click.IntRange(0), default=0, show_default=True, help="Of the noise of --mask and ddpm."
+            ),
+            click.option("-o", "--output", type=_PATH, help="The PNG to write.  [default: <image>-edit.png here]"),
+            click.option("--allow-pickle", is_flag=True, help="Read .pt and .bin concepts too."),
+        ]
+    ):
+        command = option(command)
+    return command
+
+
+def check_usage(given: dict[str, Any]) -> None:
+    """Refuse options that contradict each other.
+
+    Raises:
+        click.UsageError: If they do.
+    """
+    inverts = given["ddim_invert"] or given["archive_file"]
+    if not inverts and not given["mask_file"]:
+        raise click.UsageError("say how to edit: --ddim-invert, --archive FILE or --mask FILE")
+    if given["reconstruct"] and (given["mask_file"] or not inverts):
+        raise click.UsageError("--reconstruct needs --ddim-invert or --archive, and no --mask")
+    if not given["reconstruct"] and not given["prompt"]:
+        raise click.UsageError("--prompt is needed: what to show instead")
+    if given["fail_above"] is not None and not given["reconstruct"]:
+        raise click.UsageError("--fail-above needs --reconstruct")
+    if given["sweep"] and (given["mask_file"] or given["reconstruct"]):
+        raise click.UsageError("--sweep goes with neither --mask nor --reconstruct")
+    if given["save_archive"] and not given["ddim_invert"]:
+        raise click.UsageError("--save-archive needs --ddim-invert")
+    if given["ddim_invert"] and given["archive_file"]:
+        raise click.UsageError("--ddim-invert makes an inversion and --archive takes one: give one of them")
