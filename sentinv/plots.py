@@ -14,8 +14,11 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#7A5195", "#4D4D4D")
-"""Okabe & Ito's palette, told apart by colour-blind readers too; less its yellow, which is too pale for lines."""
+COLOURS = ("#4D4D4D", "#0072B2", "#56B4E9", "#009E73", "#D55E00", "#E69F00", "#CC79A7", "#7A5195")
+"""Okabe & Ito's palette, which colour-blind readers tell apart, less its yellow, too pale for lines.
+
+Gray comes first: for what others are compared with.
+"""
 
 MARKERS = "osD^vP*X"
 DASHES = ("-", "--", "-.", ":")
@@ -31,7 +34,6 @@ _STYLE: dict[str, Any] = {
     "axes.axisbelow": True,
     "axes.labelcolor": "#222222",
     "axes.edgecolor": "#888888",
-    "legend.frameon": False,
     "lines.linewidth": 1.6,
     "svg.hashsalt": "sentinv",
     "svg.fonttype": "path",
@@ -80,23 +82,23 @@ def curves(
         axes.plot(steps, [value.mean for _, value in points], dash, color=colour, label=label)
         if len(own) > 1:
             low, high = [value.low for _, value in points], [value.high for _, value in points]
-            axes.fill_between(steps, low, high, color=colour, alpha=0.14, linewidth=0)
+            axes.fill_between(steps, low, high, color=colour, alpha=0.11, linewidth=0)
     for label, level in (levels or {}).items():
         axes.axhline(level, color="#888888", linewidth=0.8, linestyle=(0, (4, 3)))
         axes.annotate(
             label,
-            (1, level),
+            (0, level),
             xycoords=("axes fraction", "data"),
-            ha="right",
+            ha="left",
             va="bottom",
             fontsize=7.5,
             color="#555555",
-            xytext=(-2, 1),
+            xytext=(4, 1),
             textcoords="offset points",
         )
     _step_axis(axes, furthest)
     axes.set(xlabel=xlabel, ylabel=ylabel)
-    axes.legend(loc="upper left", bbox_to_anchor=(1.01, 1.0), borderaxespad=0)
+    axes.legend(loc="upper left", bbox_to_anchor=(1.01, 1.0), borderaxespad=0, frameon=False)
     return figure
 
 
@@ -135,6 +137,7 @@ def plane(
             label=label,
             marker=MARKERS[index % len(MARKERS)],
             markersize=6,
+            markerfacecolor=colour if index < len(COLOURS) else "white",
             linestyle="none",
         )
     for label, (horizontal, vertical) in (references or {}).items():
@@ -149,7 +152,7 @@ def plane(
         )
     axes.margins(0.12)
     axes.set(xlabel=f"{labels[0]} →", ylabel=f"{labels[1]} →")
-    axes.legend(loc="upper left", bbox_to_anchor=(1.01, 1.0), borderaxespad=0)
+    axes.legend(loc="upper left", bbox_to_anchor=(1.01, 1.0), borderaxespad=0, frameon=False)
     return figure
 
 

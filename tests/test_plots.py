@@ -1,0 +1,125 @@
+import math
+import re
+from dataclasses import replace
+
+import pytest
+from PIL import Image
+
+from sentinv import plots
+from sentinv.studies import Study
+from sentinv.study_report import write_report
+from sentinv.study_summary import arms, crossing_table, loss_table, references, score_tables
+from sentinv.tables import Table
+from sentinv.workbench import Outcome
+
+STEPS = (0, 1, 2, 5, 10, 25, 50, 100, 250, 500, 1000)
+CONCEPTS = ("cat", "mug", "owl")
+
+
+def record(concept, start, seed, *, steps=1000, speed=1.0, point=None):
+    """Loss halves from 0.4 + offset towards 0.2 at the given speed; offset differs between concepts."""
+    offset = 0.01 * CONCEPTS.index(concept) + 0.001 * seed
+    at = [step for step in STEPS if step <= steps]
+    losses = [[step, 0.2 + offset + 0.2 * math.exp(-speed * step / 300)] for step in at]
+    scores = [
+        [step, {"clip_i": 0.9 - loss, "clip_t": 0.2 + loss / 4}] for step, loss in losses if step in (0, 50, steps)
+    ]
+    if start.endswith("-only"):
+        losses, scores = [], [[0, {"clip_i": 1.0 if start == "image-only" else 0.4, "clip_t": 0.1}]]
+    train = {"steps": steps, "learning_rate": 0.01, "evaluation_timesteps": 16, "evaluation_noises": 2}
+    train |= {"schedule": "cosine", "batch_size": 4, "pull": 0.0, "flip": True, "kind": "object"}
+    settings = {"concept": concept, "start": start, "seed": seed, "point": point or {}, "train": train}
+    timing = {"training": [[step, 0.1 * step] for step in at]} if losses else {}
+    result = {"vectors": 3, "losses": losses, "scores": scores}
+    return {"key": f"{concept}{start}{seed}{steps}{point}", "settings": settings, "result": result, "timing": timing}
+
+
+@pytest.fixture
+def records():
+    starts = {"vanilla": 1.0, "caption": 10.0}
+    made = [record(c, s, seed, speed=v) for c in CONCEPTS for s, v in starts.items() for seed in (0, 1)]
+    return made + [record(c, s, 0) for c in CONCEPTS for s in ("image-only", "prompt-only")]
+
+
+def test_arms_hold_what_differs_only_in_concept_and_seed(records):
+    found = arms(records)
+    assert [(arm.label, len(arm.records)) for arm in found] == [("vanilla", 6), ("caption", 6)]
+    budgets = arms([*records, record("cat", "caption", 0, steps=100)])
+    assert [arm.label for arm in budgets] == ["vanilla", "caption, 1000 steps", "caption, 100 steps"]
+    varied = arms([record("cat", "caption", 0, point={"pull": pull}) for pull in (0.0, 0.5)])
+    assert [arm.label for arm in varied] == ["pull 0", "pull 0.5"]
+    assert found[0].curves()["mug"][0] == (0, pytest.approx(0.4 + 0.01 + 0.0005))
+    assert found[0].seconds_per_step() == pytest.approx(0.1)
+
+
+def test_crossing_table_is_the_closed_form(records):
+    """exp(-10 s / 300) ≤ exp(-500 / 300) from s = 50 on, ≤ exp(-1000 / 300) from 100 on."""
+    table = crossing_table(arms(records))
+    assert list(table.header) == [
+        "start",
+        "vanilla's loss at 500",
+        "vanilla's loss at 1000",
+        "concepts that end below vanilla at 1000",
+    ]
+    assert list(table.rows[1]) == ["caption", "50 [50, 50], 5.0 s", "100 [100, 100], 10.0 s", "3 of 3"]
+    assert table.rows[0][1].startswith("500 [500, 500]")
+    assert crossing_table([arm for arm in arms(records) if arm.start != "vanilla"]) is None
+    slow = arms([*records, *(record(c, "slow", 0, speed=0.1) for c in CONCEPTS)])
+    assert list(crossing_table(slow).rows[2][1:]) == ["never (1000)", "never (1000)", "0 of 3"]
+
+
+def test_loss_and_score_tables(records):
+    table = loss_table(arms(records))
+    assert table.rows[0][2].startswith("0.411 [0.40")  # the mean of 0.4005, 0.4105, 0.4205 is 0.4105
+    assert table.rows[0][-1] == "0.100"
+    titles = [table.title.split(":")[0] for table in score_tables(arms(records), records)]
+    assert titles == ["reconstruction", "editability"]
+    points = references(records, "clip_t", "clip_i")
+    assert points == {"image only": pytest.approx((0.1, 1.0)), "prompt only": pytest.approx((0.1, 0.4))}
+
+
+def test_report_is_whole_and_repeatable(records, tmp_path):
+    study = Study(title="A <b>study</b>", question="Which?")
+    outcome = Outcome(records, [("owl, caption", "no picture & no file")])
+    tables = write_report(study, outcome, tmp_path, notes={"model": "tiny"}, convergence=True)
+    first = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+    assert {"loss.png", "loss.svg", "clip-i.png", "clip-t.svg", "plane.png", "report.html", "tables.md"} <= set(first)
+    page = first["report.html"].decode()
+    assert "A &lt;b&gt;study" in page and "no picture &amp; no file" in page and "http" not in page
+    assert len(re.findall("data:image/png", page)) == 4
+    assert all(table.title in first["tables.md"].decode() for table in tables)
+    write_report(study, outcome, tmp_path, notes={"model": "tiny"}, convergence=True)
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == first
+
+
+def test_report_of_nothing_but_failures(tmp_path):
+    outcome = Outcome([], [("cat", "not there")])
+    assert write_report(Study(title="x"), outcome, tmp_path, notes={}, convergence=True) == []
+    assert "not there" in (tmp_path / "report.html").read_text()
+
+
+def test_curves_draw_the_means(records):
+    curves = {arm.label: list(arm.curves().values()) for arm in arms(records)}
+    figure = plots.curves(curves, ylabel="loss", levels={"vanilla at 500": 0.25})
+    axes = figure.axes[0]
+    drawn = {line.get_label(): line for line in axes.lines}
+    expected = [sum(dict(curve)[step] for curve in curves["caption"]) / 3 for step in STEPS]
+    assert list(drawn["caption"].get_ydata()) == pytest.approx(expected)
+    assert list(drawn["caption"].get_xdata()) == list(STEPS)
+    assert len(axes.collections) == 2 and axes.get_xlim() == (0, 1000)
+
+
+def test_figures_are_the_same_bytes_and_sharp(records, tmp_path):
+    curves = {arm.label: list(arm.curves().values()) for arm in arms(records)}
+    png, svg = plots.save_figure(plots.curves(curves, ylabel="loss"), tmp_path, "a")
+    again = plots.save_figure(plots.curves(curves, ylabel="loss"), tmp_path, "b")
+    assert (png.read_bytes(), svg.read_bytes()) == (again[0].read_bytes(), again[1].read_bytes())
+    assert Image.open(png).width > 1000
+
+
+def test_table_as_markdown():
+    table = Table("Some", ["start", "loss"], [["* | *", "0.5"]], "A note.")
+    assert table.markdown() == (
+        "### Some\n\n| start    | loss |\n|----------|-----:|\n| \\* \\| \\* |  0.5 |\n\nA note.\n"
+    )
+    assert "<td>* | *</td>" in table.html() and "&lt;" in replace(table, title="<").html()
