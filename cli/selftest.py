@@ -1,0 +1,40 @@
+"""`sentinv selftest`: is this installation, this model, this scheduler right?"""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from typing import Any
+
+import click
+
+from sentinv.cli.options import load_backbone, model_options, output_options, print_json, tell_toybox
+
+
+@click.command()
+@click.option("--steps", type=click.IntRange(2), default=10, show_default=True, help="Of the sampling grid.")
+@model_options
+@output_options
+def selftest(**given: Any) -> None:
+    """Check this installation, a model and its scheduler.
+
+    Takes seconds on the built-in model. A line for each check; exit code 1 if one fails.
+
+    \b
+      sentinv selftest
+      sentinv selftest --model sd15
+    """  # noqa: D301 - click reads \b as "leave these lines as they are"
+    from sentinv.errors import ModelError
+    from sentinv.selftest import selftest as checks
+
+    tell_toybox(given["model"], quiet=given["quiet"])
+    backbone = load_backbone(given["model"], given["device"], given["dtype"])
+    done = []
+    for check in checks(backbone, given["steps"]):
+        done.append(check)
+        if not given["as_json"]:
+            click.echo(str(check))
+    failed = [check.name for check in done if check.passed is False]
+    if given["as_json"]:
+        print_json({"model": given["model"], "passed": not failed, "checks": [asdict(check) for check in done]})
+    if failed:
+        raise ModelError(f"{len(failed)} of {len(done)} checks failed: {'; '.join(failed)}")
