@@ -1,0 +1,101 @@
+"""`sentinv bench speed`: what a training step costs, here and elsewhere."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import click
+
+from sentinv.cli.options import DTYPES, model_option, notice, output_options, print_json, tell_toybox
+from sentinv.cli.studying import CONCEPTS
+
+_PATH = click.Path(path_type=Path)
+
+
+@click.command()
+@click.option("--peer", "peers", multiple=True, metavar="SCRIPT", help="Another trainer's script; again for more.")
+@click.option(
+    "--image", "images", multiple=True, type=_PATH, help="To train on; again.  [default: the first concept's]"
+)
+@click.option("--full-size", is_flag=True, help="Stable Diffusion 1.5's shape with random weights, 512 pixels.")
+@click.option("--batch-size", type=click.IntRange(min=1), default=4, show_default=True, help="Of each step.")
+@click.option("--steps", type=click.IntRange(min=1), default=10, show_default=True, help="Timed steps per run.")
+@click.option("--warmup", type=click.IntRange(min=1), default=2, show_default=True, help="Steps before them.")
+@click.option("--repeats", type=click.IntRange(min=1), default=3, show_default=True, help="Runs of each trainer.")
+@click.option("--threads", type=click.IntRange(min=1), default=1, show_default=True, help="Of torch, on the CPU.")
+@click.option("--device", type=click.Choice(["cpu", "cuda"]), default="cpu", show_default=True, help="Where.")
+@click.option("--dtype", type=click.Choice(DTYPES), default="float32", show_default=True, help="Of the frozen model.")
+@click.option("-o", "--output", type=_PATH, help="Folder of the results.  [default: outputs/speed]")
+@model_option
+@output_options
+def speed(peers: tuple[str, ...], **given: Any) -> None:
+    """Measure seconds, memory and FLOPs per training step, beside other trainers' scripts.
+
+    A bare path is given the options of diffusers' examples/textual_inversion/textual_inversion.py. For another script write
+    its options behind the path, with {model}, {folder}, {resolution}, {batch_size}, {steps} and {output} where they belong.
+    Scripts run as they are, with your rights.
+
+    \b
+      sentinv bench speed --peer diffusers/examples/textual_inversion/textual_inversion.py
+      sentinv bench speed --full-size --batch-size 1 --steps 2 --repeats 1
+    """  # noqa: D301 - click reads \b as "leave these lines as they are"
+    from dataclasses import asdict
+
+    from sentinv.errors import SentinvError
+    from sentinv.files import atomic_write, make_folder
+    from sentinv.speed import SpeedConfig, measure, speed_table
+    from sentinv.studies import read_concepts
+
+    folder = make_folder(given["output"] or Path("outputs") / "speed")
+    model, resolution = _model(given, folder)
+    images = given["images"] or (read_concepts(CONCEPTS)[0].image,)
+    numbers = {name: given[name] for name in ("batch_size", "steps", "warmup", "repeats", "dtype", "device", "threads")}
+    config = SpeedConfig(model=model, images=tuple(images), resolution=resolution, **numbers)
+    trainers = measure(config, peers, lambda line: notice(line, quiet=given["quiet"]))
+    if trainers[0].failure:
+        raise SentinvError(f"our own trainer failed: {trainers[0].failure}")
+    table = speed_table(trainers, config)
+    settings = {**asdict(config), "model": str(model), "images": [str(path) for path in images]}
+    result = {"config": settings, "trainers": [asdict(trainer) for trainer in trainers]}
+    atomic_write(folder / "speed.json", (json.dumps(result, indent=1) + "\n").encode(), overwrite=True)
+    atomic_write(folder / "speed.md", table.markdown().encode(), overwrite=True)
+    if given["as_json"]:
+        print_json(result)
+    else:
+        click.echo(table.markdown())
+    if any(trainer.failure for trainer in trainers):
+        raise click.exceptions.Exit(1)
+
+
+def _model(given: dict[str, Any], folder: Path) -> tuple[Path, int]:
+    """A folder with the model, and its side in pixels; the full-size one is written once and kept.
+
+    Raises:
+        SentinvError: If the model is none that peers can read.
+    """
+    from sentinv.errors import SentinvError
+    from sentinv.models import TOYBOX, toybox_folder
+
+    if given["full_size"]:
+        import torch
+
+        from sentinv import sd15
+
+        path = folder / f"sd15-shaped-{given['dtype']}"
+        if not path.is_dir():
+            notice(f"writing random weights to {path}", quiet=given["quiet"])
+            sd15.save_pipeline(path, getattr(torch, given["dtype"]))
+        return path, sd15.VAE["sample_size"]
+    tell_toybox(given["model"], quiet=given["quiet"])
+    path = toybox_folder() / "pipeline" if given["model"] == TOYBOX else Path(given["model"])
+    if not (path / "model_index.json").is_file():
+        raise SentinvError(f"expected a diffusers folder, which peers can read too, got {given['model']}: name one")
+    return path, _side(path)
+
+
+def _side(path: Path) -> int:
+    """Pixels that a model in a folder was made for."""
+    unet, vae = (json.loads((path / part / "config.json").read_text(encoding="utf-8")) for part in ("unet", "vae"))
+    return unet["sample_size"] * 2 ** (len(vae["block_out_channels"]) - 1)
