@@ -40,6 +40,10 @@ class Outputs:
             )
         if self.concept.is_dir():
             raise SentinvError(f"cannot write {shown(self.concept)}: a folder has that name; choose another --output")
+        if not self.concept.parent.is_dir():
+            raise SentinvError(
+                f"cannot write {shown(self.concept)}: the folder {shown(self.concept.parent)} does not exist; create it first"
+            )
         if resume and not self.checkpoints.is_dir():
             raise SentinvError(f"nothing to resume: {shown(self.checkpoints)} does not exist; start without --resume")
         if not force and self.concept.exists():

@@ -11,6 +11,8 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn.functional import scaled_dot_product_attention
+from torch.overrides import TorchFunctionMode
 
 from sentinv.config import TrainConfig
 from sentinv.models import load_part, source_of, text_encoder_suffixes
@@ -79,7 +81,8 @@ def _kept_by_autograd(unet: Any, encoders: list[Any], batch: int) -> int:
 
     dtype, config = unet.dtype, unet.config
     size = config.sample_size if isinstance(config.sample_size, int) else max(config.sample_size)
-    with torch.device("meta"), torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
+    hooks = torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor)
+    with torch.device("meta"), hooks, _FusedAttention():
         hidden = [_encoded(encoder, batch) for encoder in encoders]
         extra: dict[str, Any] = {}
         if config.addition_embed_type == "text_time":
@@ -100,3 +103,23 @@ def _encoded(encoder: Any, batch: int) -> Tensor:
         return encoder(ids, output_hidden_states=True).hidden_states[-1]
     finally:
         handle.remove()
+
+
+class _FusedAttention(TorchFunctionMode):
+    """Attention as the fused kernels do it, which do not keep the scores; on "meta" torch would keep them."""
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if func is scaled_dot_product_attention:
+            given = dict(zip(("query", "key", "value"), args, strict=False)) | (kwargs or {})
+            return _Fused.apply(given["query"], given["key"], given["value"])
+        return func(*args, **(kwargs or {}))
+
+
+class _Fused(torch.autograd.Function):
+    """Keeps what a fused kernel keeps: its inputs, its output and a number for each query."""
+
+    @staticmethod
+    def forward(ctx: Any, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+        output = torch.empty_like(query)
+        ctx.save_for_backward(query, key, value, output, torch.empty(query.shape[:-1], dtype=torch.float32))
+        return output

@@ -181,6 +181,14 @@ def xl(tokenizer):
 
 
 @pytest.fixture(scope="session")
+def model_folder(tmp_path_factory, tokenizer):
+    """A folder with a tiny pipeline, as --model takes it."""
+    folder = tmp_path_factory.mktemp("model")
+    build_pipeline(tokenizer, 16, "epsilon").save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
 def picture():
     """A 24 × 20 picture with something in it."""
     generator = torch.Generator().manual_seed(3)

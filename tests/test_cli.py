@@ -1,0 +1,375 @@
+import json
+import os
+import shlex
+import signal
+import subprocess
+import sys
+import time
+from importlib.util import find_spec
+from pathlib import Path
+
+import pytest
+import torch
+from click.testing import CliRunner
+from judging import build_judge
+from PIL import Image
+from seeing import build_captioner, build_classifier
+
+import sentinv
+from sentinv.cli.main import COMMANDS, cli
+from sentinv.concept import Concept
+from sentinv.locks import lock
+
+ROOT = Path(__file__).parent.parent
+QUICK = ["--steps", "2", "--samples", "1"]
+
+
+@pytest.fixture(autouse=True)
+def _workplace(tmp_path, monkeypatch, model_folder, picture):
+    """An empty folder with a picture, the tiny model as default, nobody's settings."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("SENTINV_MODEL", str(model_folder))
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "nobody"))
+    picture.save("mug.png")
+
+
+@pytest.fixture(scope="module")
+def captioner(tmp_path_factory):
+    return str(build_captioner(tmp_path_factory.mktemp("captioner")))
+
+
+@pytest.fixture(scope="module")
+def classifier(tmp_path_factory):
+    return str(build_classifier(tmp_path_factory.mktemp("classifier")))
+
+
+def run(*args, code=0):
+    result = CliRunner().invoke(cli, [str(arg) for arg in args])
+    assert result.exit_code == code, result.output
+    return result
+
+
+def save_concept(path="c.safetensors", token="<c>", count=2, **options):
+    rows = {"text_encoder": torch.arange(count * 16.0).reshape(count, 16) / 100 + 0.01}
+    return Concept(token=token, rows=rows, **options).save(path)
+
+
+# the group
+
+
+def test_help_is_quick_and_names_the_commands_that_are_there():
+    begun = time.perf_counter()
+    text = subprocess.check_output([sys.executable, "-m", "sentinv", "--help"], cwd=ROOT, text=True)
+    assert time.perf_counter() - begun < 5  # 0.2 s on an idle machine
+    for name in COMMANDS:
+        assert (f"\n  {name} " in text) == bool(find_spec(f"sentinv.cli.{name}"))
+
+
+@pytest.mark.parametrize("name", [name for name in COMMANDS if find_spec(f"sentinv.cli.{name}")])
+def test_every_command_has_help_that_fits(name):
+    text = run(name, "--help").stdout
+    assert max(map(len, text.splitlines())) <= 100
+
+
+def test_an_unforeseen_error_is_one_line_and_debug_shows_where(monkeypatch):
+    monkeypatch.setattr(Concept, "load", lambda *args, **options: 1 / 0)
+    result = run("inspect", "c.safetensors", code=1)
+    assert result.stderr == (
+        "sentinv: error: ZeroDivisionError: division by zero; this is a bug: --debug shows where it happened\n"
+    )
+    for place in (["--debug", "inspect", "x"], ["inspect", "x", "--debug"]):
+        assert "Traceback" in run(*place, code=1).stderr
+
+
+@pytest.mark.parametrize("error", [MemoryError(), torch.OutOfMemoryError("CUDA out of memory. Tried …")])
+def test_out_of_memory_says_what_to_do(monkeypatch, error):
+    def fail(*args, **options):
+        raise error
+
+    monkeypatch.setattr(Concept, "load", fail)
+    assert "--batch-size" in run("inspect", "c.safetensors", code=1).stderr
+
+
+# invert
+
+
+def test_invert_writes_concept_report_and_metrics(captioner):
+    result = run("invert", "mug.png", "--captioner", captioner, *QUICK, "--json")
+    told = json.loads(result.stdout)
+    concept = Concept.load("mug.safetensors")
+    assert told["text"] == "a red striped cat on the moon" and told["initializer"] == "caption"
+    assert concept.token == told["token"] == "<mug>" and concept.count == told["vectors"] == len(told["tokens"])
+    assert concept.metadata["modelspec.thumbnail"].startswith("data:image/jpeg")
+    assert sorted(path.name for path in Path("mug-run").iterdir()) == ["metrics.jsonl", "report.html"]
+    metrics = [json.loads(line) for line in Path("mug-run/metrics.jsonl").read_text().splitlines()]
+    assert [line["step"] for line in metrics] == [0, 1, 2] and metrics[2]["evaluation"] is not None
+    assert not list(Path.cwd().glob("*.lock"))
+
+
+def test_invert_gives_the_bytes_of_the_three_calls_of_python(model_folder):
+    run("invert", "mug.png", "--phrase", "a red cat", *QUICK, "--token", "<c>")
+    backbone = sentinv.load(model_folder)
+    sentinv.invert(backbone, "mug.png", "a red cat", sentinv.TrainConfig(steps=2), token="<c>").save("own.safetensors")
+    ours, own = (Concept.load(name) for name in ("mug.safetensors", "own.safetensors"))
+    assert torch.equal(ours.rows["text_encoder"], own.rows["text_encoder"])
+    assert ours.fingerprint == sentinv.load(model_folder).fingerprint
+
+
+def test_invert_tells_what_it_did():
+    result = run("invert", "mug.png", "--word", "red", *QUICK)
+    assert result.stdout.splitlines()[0] == "<mug>  1 vector from 'red'"
+    assert result.stdout.splitlines()[-2:] == ["mug.safetensors", "mug-run/report.html"]
+    assert "sentinv: <mug> starts from word: 'red', 1 vector" in result.stderr
+    assert '--concept mug.safetensors --model "' not in result.stderr and "--model" in result.stderr
+    assert run("invert", "mug.png", "--word", "red", *QUICK, "--force", "--quiet").stderr == ""
+
+
+def test_the_training_options_reach_the_training():
+    Path("own.txt").write_text("my {}\nyour {}\n")
+    options = (
+        "--lr 0.5 --batch-size 2 --schedule constant --pull 0.1 --max-norm 2 --no-flip --stop auto --seed 7".split()
+    )
+    run("invert", "mug.png", "--word", "red", *QUICK, *options, "--templates", "own.txt", "--kind", "style")
+    header = Concept.load("mug.safetensors").metadata
+    assert header["sentinv.seed"] == "7" and header["sentinv.learning_rate"] == "0.5"
+    page = Path("mug-run/report.html").read_text()
+    for setting in ("constant", "my {}, your {}", "style", "auto"):
+        assert f"<code>{setting}</code>" in page
+
+
+@pytest.mark.parametrize(
+    "options", [["--init", "vanilla"], ["--init", "random", "--seed", "3"], ["--max-vectors", "2"]]
+)
+def test_starts(options, captioner):
+    result = run("invert", "mug.png", "--captioner", captioner, *options, *QUICK, "--json")
+    assert json.loads(result.stdout)["vectors"] == (2 if "--max-vectors" in options else 1)
+    assert ("was cut" in result.stderr) == ("--max-vectors" in options)
+
+
+def test_continuing_a_concept():
+    save_concept()
+    told = json.loads(run("invert", "mug.png", "--from", "c.safetensors", *QUICK, "--json").stdout)
+    assert told["initializer"] == "concept" and told["vectors"] == 2
+
+
+def test_several_images_with_masks(picture):
+    for name in ("one.png", "two.png"):
+        picture.save(name)
+        Image.new("L", picture.size, 255).save(f"mask-{name}")
+    masks = ["--mask", "mask-one.png", "--mask", "mask-two.png"]
+    told = json.loads(run("invert", "one.png", "two.png", "--word", "red", *masks, *QUICK, "--json").stdout)
+    assert told["token"] == "<one>"
+    assert Path("one-run/report.html").read_text().count('alt="input') == 2
+
+
+def test_plan_writes_nothing(captioner):
+    before = sorted(Path.cwd().iterdir())
+    result = run("invert", "mug.png", "--captioner", captioner, "--plan")
+    for word in ("a red striped cat on the moon", "<mug>", "27: 'a photo of a <mug>'", "MB", "mug-run/"):
+        assert word in result.stdout
+    plan = json.loads(run("invert", "mug.png", "--captioner", captioner, "--plan", "--json").stdout)
+    assert plan["vectors"] == len(plan["tokens"]) and plan["memory"]["total"] > plan["memory"]["weights"] > 0
+    assert sorted(Path.cwd().iterdir()) == before
+
+
+def test_an_interrupted_run_resumes_to_the_same_bytes(model_folder):
+    """A real process, stopped by a signal after a step; then the same command with --resume."""
+    command = ["invert", "mug.png", "--word", "red", "--steps", "40", "--samples", "0", "--batch-size", "1"]
+    run(*command, "-o", "whole.safetensors", "--token", "<mug>")
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+    process = subprocess.Popen(
+        [sys.executable, "-m", "sentinv", *command], env=environment, stderr=subprocess.PIPE, text=True
+    )
+    metrics = Path("mug-run/metrics.jsonl")
+    while process.poll() is None and not (metrics.exists() and metrics.read_text().count("\n") >= 2):
+        time.sleep(0.005)
+    process.send_signal(signal.SIGTERM)
+    _, stderr = process.communicate(timeout=60)
+    assert process.returncode == 143, stderr
+    assert stderr.splitlines()[-1].startswith("sentinv: stopped after step ")
+    assert not Path("mug.safetensors").exists() and len(list(Path("mug-run/checkpoints").iterdir())) >= 1
+    assert "--resume goes on" in run(*command, code=1).stderr
+    assert "learning_rate" in run(*command, "--lr", "0.5", "--resume", code=1).stderr
+    run(*command, "--resume")
+    assert Path("mug.safetensors").read_bytes() == Path("whole.safetensors").read_bytes()
+    assert not Path("mug-run/checkpoints").exists()
+    assert metrics.read_text().count("\n") == 41
+
+
+# errors
+
+# what is typed, exit code, what the line says (… is invert mug.png --word red)
+ERRORS = [
+    ("invert", 2, "Missing argument 'IMAGE…'"),
+    ("invert none.png --word red", 1, "none.png does not exist; expected a JPEG, PNG or WebP picture: check the name"),
+    ("invert mug.png --init word", 2, "--init word needs --word"),
+    ("invert mug.png --init class --word red", 2, "--init class and --word exclude each other: give one start"),
+    ("… --phrase 'a cat'", 2, "--word and --phrase exclude each other: give one start"),
+    (
+        "invert mug.png --word 'two words'",
+        1,
+        "expected one word to start from, got 'two words': give a word, or several as a phrase",
+    ),
+    ("invert mug.png --phrase ''", 1, "expected a phrase to start from, got none: give at least a word"),
+    ("… --lr -1", 2, "learning_rate must be finite and above 0, got -1.0"),
+    ("… --steps -1", 2, "steps must be finite and at least 0, got -1"),
+    ("… --token Mug", 1, "use '<mug>'"),
+    ("… --token '<Mug>'", 1, "use '<mug>'"),
+    ("… --mask a.png --mask b.png", 2, "got 2 --mask for 1 images: give one for each, in their order"),
+    ("… --mask small.png", 1, "the mask small.png has 16 x 16, mug.png 24 x 20 pixels: give one of the same size"),
+    ("… -o mug.pt", 1, "cannot write mug.pt: expected a name that ends in .safetensors; choose one"),
+    ("… -o no/mug.safetensors", 1, "the folder no does not exist; create it first"),
+    ("… -o there.safetensors", 1, "there.safetensors exists: give --force to replace it, or choose another --output"),
+    ("… --resume", 1, "nothing to resume: mug-run/checkpoints does not exist; start without --resume"),
+    ("… --templates there.safetensors", 1, "cannot read templates from there.safetensors"),
+    ("… --model nowhere", 1, "got nowhere, which does not exist"),
+    ("… --device nonsense", 2, "'nonsense' is not a device of this machine"),
+    ("invert mug.png --from none.safetensors", 1, "none.safetensors"),
+    ("generate 'a photo of <c>'", 1, "the prompt names <c>, but the concepts given are: none; add its concept file"),
+    ("generate 'a photo of <c>' -c there.safetensors -c there.safetensors", 1, "<c>"),
+    ("generate x -o full", 1, "full exists: give --force to write into it, or choose another --output"),
+    ("inspect mug.png", 1, "mug.png"),
+    ("describe none.png", 1, "none.png does not exist; expected a JPEG, PNG or WebP picture: check the name"),
+    ("nonsense", 2, "No such command 'nonsense'"),
+]
+
+
+@pytest.mark.parametrize(("typed", "code", "text"), ERRORS, ids=[typed for typed, _, _ in ERRORS])
+def test_errors_are_one_line(typed, code, text):
+    save_concept("there.safetensors")
+    Path("full").mkdir()
+    Image.new("L", (16, 16), 255).save("small.png")
+    before = sorted(Path.cwd().iterdir())
+    result = run(*shlex.split(typed.replace("…", "invert mug.png --word red")), code=code)
+    last = result.stderr.splitlines()[-1]
+    assert text in last and result.stdout == "" and "Traceback" not in result.stderr
+    assert last.startswith("sentinv: error: " if code == 1 else "Error: ")
+    assert code == 2 or len([line for line in result.stderr.splitlines() if "error" in line]) == 1
+    assert sorted(Path.cwd().iterdir()) == before
+
+
+def test_a_held_output_names_its_holder():
+    with lock("mug.safetensors"):
+        script = [sys.executable, "-m", "sentinv", "invert", "mug.png", "--word", "red"]
+        done = subprocess.run(script, env={**os.environ, "PYTHONPATH": str(ROOT)}, capture_output=True, text=True)
+    assert done.returncode == 1 and f"process {os.getpid()}" in done.stderr and not Path("mug-run").exists()
+
+
+def test_a_placeholder_in_the_vocabulary_is_refused(monkeypatch):
+    monkeypatch.setattr("sentinv.backbone.TextEncoder.vocabulary", {"<mug>": 1})
+    assert "choose another name" in run("invert", "mug.png", "--word", "red", code=1).stderr
+
+
+def test_ctrl_c_before_training_is_130(monkeypatch):
+    def stop(*args, **options):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("sentinv.models.load", stop)
+    result = run("invert", "mug.png", "--word", "red", code=130)
+    assert result.stderr.splitlines()[-1] == "sentinv: stopped" and not Path("mug-run").exists()
+
+
+def test_only_our_own_warnings_are_shown(monkeypatch):
+    import warnings
+
+    def load(*args, **options):
+        warnings.warn_explicit("of theirs", UserWarning, "theirs.py", 1, module="theirs")
+        warnings.warn_explicit("of ours,\n in two lines", UserWarning, "ours.py", 1, module="sentinv.ours")
+        raise sentinv.SentinvError("end")
+
+    monkeypatch.setattr(Concept, "load", load)
+    result = run("inspect", "x", code=1)
+    assert result.stderr == "sentinv: warning: of ours, in two lines\nsentinv: error: end\n"
+
+
+# generate, describe, inspect
+
+
+def test_generate_writes_images_with_their_settings_and_a_grid():
+    save_concept()
+    args = [
+        "generate",
+        "a photo of <c> on the moon",
+        "-c",
+        "c.safetensors",
+        "--steps",
+        "2",
+        "--count",
+        "3",
+        "--seed",
+        "5",
+    ]
+    paths = run(*args, "--negative", "blue").stdout.split()
+    folder = "a-photo-of-c-on-the-moon"
+    assert paths == [f"{folder}/seed-{seed}.png" for seed in (5, 6, 7)] + [f"{folder}/grid.png"]
+    text = Image.open(paths[1]).text
+    first, negative, rest = text["parameters"].splitlines()
+    assert first == "a photo of <c> on the moon" and negative == "Negative prompt: blue" and "Seed: 6" in rest
+    assert json.loads(text["sentinv"])["steps"] == 2
+    assert run(*args, code=1).stderr.count("\n") == 1
+    again = run(*args, "--negative", "blue", "--force", "--json").stdout
+    assert [image["seed"] for image in json.loads(again)["images"]] == [5, 6, 7]
+
+
+def test_rank_orders_by_clip(tmp_path, tokenizer):
+    judge = build_judge(tokenizer)
+    judge.model.save_pretrained(tmp_path / "clip")
+    judge.processor.save_pretrained(tmp_path / "clip")
+    save_concept(metadata={"sentinv.initial_text": "a red cat"})
+    args = ["generate", "<c> on the moon", "-c", "c.safetensors", "--steps", "1", "--count", "3", "-o", "out", "--rank"]
+    images = json.loads(run(*args, "--clip", tmp_path / "clip", "--json").stdout)["images"]
+    scores = [image["clip"] for image in images]
+    assert scores == sorted(scores, reverse=True)
+    pictures = [Image.open(image["path"]) for image in images]
+    expected = judge.images(pictures) @ judge.texts(["a red cat on the moon"])[0]
+    assert scores == pytest.approx(expected.tolist(), abs=1e-5)
+    assert Path(images[0]["path"]).name == f"rank-1-seed-{images[0]['seed']}.png"
+
+
+def test_generate_says_that_a_word_is_not_used():
+    save_concept()
+    result = run("generate", "a cat", "-c", "c.safetensors", "--steps", "1", "-n", "1", "-o", "out")
+    assert "<c> does not occur in the prompt" in result.stderr and result.stdout == "out/seed-0.png\n"
+
+
+def test_describe_shows_every_start(captioner, classifier):
+    seeing = ["--captioner", captioner, "--classifier", classifier]
+    lines = run("describe", "mug.png", *seeing, "--phrase", "red cat").stdout.splitlines()
+    assert [line.split()[0] for line in lines if not line.startswith(" ")] == [
+        *("init", "caption", "class", "phrase", "random", "vanilla")
+    ]
+    starts = json.loads(run("describe", "mug.png", *seeing, "--json").stdout)["starts"]
+    assert starts[0]["text"] == "a red striped cat on the moon" and all(
+        s["vectors"] == len(s["tokens"]) for s in starts
+    )
+
+
+def test_describe_shows_the_rest_where_a_model_is_missing(classifier, tmp_path):
+    (tmp_path / "empty").mkdir()
+    result = run("describe", "mug.png", "--captioner", tmp_path / "empty", "--classifier", classifier, code=1)
+    assert "tabby" in result.stdout and "vanilla" in result.stdout
+    assert result.stderr.startswith("sentinv: error: caption: cannot load captioner")
+
+
+def test_inspect_shows_every_vector():
+    run("invert", "mug.png", "--phrase", "red cat", *QUICK)
+    text = run("inspect", "mug.safetensors").stdout
+    assert "'red cat' (phrase)" in text and "<mug>_1" in text
+    rows = json.loads(run("inspect", "mug.safetensors", "--json").stdout)["rows"]
+    assert [row["word"] for row in rows] == ["red", "cat"] and all(-1 <= row["cosine"] <= 1.001 for row in rows)
+
+
+def test_inspect_reads_strangers_files():
+    from safetensors.torch import save_file
+
+    save_file({"emb_params": torch.ones(2, 768)}, "strange.safetensors")
+    text = run("inspect", "strange.safetensors").stdout
+    assert "<strange>" in text and "27.713" in text
+
+
+def test_toybox_is_told_once_and_loudly(monkeypatch):
+    monkeypatch.setattr(
+        "sentinv.models.load", lambda *args, **options: (_ for _ in ()).throw(sentinv.SentinvError("end"))
+    )
+    result = run("invert", "mug.png", "--word", "red", "--model", "toybox", code=1)
+    assert result.stderr.count("DEMONSTRATION") == 1 and "--model sd15" in result.stderr

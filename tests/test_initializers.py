@@ -1,0 +1,134 @@
+import math
+
+import pytest
+import torch
+from PIL import Image
+from seeing import SENTENCE, build_captioner, build_classifier
+
+import sentinv
+from sentinv.concept import Concept
+from sentinv.config import TrainConfig
+from sentinv.errors import ConceptError, ModelError, PromptError
+from sentinv.initialization import Initialization, whole_words
+from sentinv.initializers import INITIALIZERS, Options, make
+from sentinv.initializers.caption import Caption, tidy
+from sentinv.initializers.class_ import ClassLabel, first_synonym
+
+IMAGE = Image.new("RGB", (32, 24), "teal")
+
+
+@pytest.fixture(scope="module")
+def captioner(tmp_path_factory):
+    return str(build_captioner(tmp_path_factory.mktemp("captioner")))
+
+
+@pytest.fixture(scope="module")
+def classifier(tmp_path_factory):
+    return str(build_classifier(tmp_path_factory.mktemp("classifier")))
+
+
+def test_caption_describes_the_thing(captioner):
+    said = Caption(captioner)(IMAGE)
+    assert (said.text, said.source) == (SENTENCE.removeprefix("a photo of "), "caption")
+    assert -1 < said.score <= 0
+    assert Caption(captioner, drop_scene=True)(IMAGE).text == "a red striped cat"
+    assert Caption(captioner, drop_stopwords=True, drop_scene=True)(IMAGE).text == "red striped cat"
+
+
+@pytest.mark.parametrize(
+    ("sentence", "text"),
+    [
+        ("a photo of a red cat", "a red cat"),
+        ("A Picture of the cup.", "the cup"),
+        ("there is a photo of a cat", "a cat"),
+        ("an image of two dogs", "two dogs"),
+        ("a pencil sketch of a cat", "a pencil sketch of a cat"),
+        ("a painting of a photo of a cat", "a painting of a photo of a cat"),
+        ("a cat cat with with a hat", "a cat with a hat"),
+        ("a cat on a bed on a bed on a bed", "a cat on a bed"),
+        ("[DEC] a cat", "a cat"),
+        ("a black and black and white cow", "a black and white cow"),
+    ],
+)
+def test_tidy(sentence, text):
+    assert tidy(sentence) == text
+
+
+@pytest.mark.parametrize(
+    ("sentence", "text"),
+    [
+        ("a cat sitting on a bed", "a cat"),
+        ("a red cup in the forest at night", "a red cup"),
+        ("a woman in red", "a woman in red"),
+        ("a cat with a hat", "a cat with a hat"),
+    ],
+)
+def test_tidy_drops_the_scene(sentence, text):
+    assert tidy(sentence, drop_scene=True) == text
+
+
+def test_stopwords_are_kept_where_there_is_nothing_else():
+    assert tidy("with the", drop_stopwords=True) == "with the"
+
+
+def test_class_takes_the_first_synonym(classifier):
+    said = ClassLabel(classifier)(IMAGE)
+    assert (said.text, said.source) == ("tabby", "class")
+    assert said.score == pytest.approx(math.exp(3) / (math.exp(3) + 2), abs=1e-5)
+    assert first_synonym("Tabby_Cat, tabby") == "tabby cat"
+
+
+def test_words_of_the_user():
+    assert make("word", word=" cat ")(IMAGE) == Initialization("cat", "word")
+    assert make("phrase", phrase="a  red cat")(IMAGE) == Initialization("a red cat", "phrase")
+    assert make("vanilla")(IMAGE) == Initialization("*", "vanilla")
+
+
+@pytest.mark.parametrize(("name", "options"), [("word", {"word": "two words"}), ("phrase", {"phrase": " "})])
+def test_words_that_cannot_be_used(name, options):
+    with pytest.raises(PromptError, match="expected"):
+        make(name, **options)
+
+
+def test_random_is_a_word_of_the_vocabulary_and_seeded(model_folder, tokenizer):
+    words = [make("random", str(model_folder), seed=seed)(IMAGE).text for seed in (1, 1, 2, 3, 4)]
+    assert words[0] == words[1] and len(set(words)) > 2
+    assert set(words) <= set(whole_words(tokenizer))
+    assert all(len(tokenizer(word, add_special_tokens=False).input_ids) == 1 for word in whole_words(tokenizer))
+
+
+def test_concept_continues_a_file(tmp_path):
+    rows = {"text_encoder": torch.ones(2, 16)}
+    path = Concept(token="<c>", rows=rows, metadata={"sentinv.initial_text": "red cat"}).save(
+        tmp_path / "c.safetensors"
+    )
+    said = make("concept", concept=path)(IMAGE)
+    assert said.text == "red cat" and torch.equal(said.concept.rows["text_encoder"], rows["text_encoder"])
+    with pytest.raises(ConceptError):
+        make("concept", concept=tmp_path / "none.safetensors")(IMAGE)
+
+
+@pytest.mark.parametrize("model", [Caption, ClassLabel])
+def test_a_missing_model_is_told_in_one_line_when_it_is_needed(model, tmp_path):
+    initializer = model(str(tmp_path))
+    with pytest.raises(ModelError) as caught:
+        initializer(IMAGE)
+    assert "\n" not in str(caught.value) and str(tmp_path) in str(caught.value)
+
+
+def test_names():
+    assert list(INITIALIZERS) == ["caption", "class", "word", "phrase", "vanilla", "random", "concept"]
+    with pytest.raises(ValueError, match="caption, class"):
+        make("nonsense")
+    with pytest.raises(ValueError, match="needs the file"):
+        INITIALIZERS["concept"](Options())
+
+
+def test_any_callable_is_an_initializer(sd1_backbone, picture):
+    concept = sentinv.invert(
+        sd1_backbone,
+        picture,
+        lambda image: Initialization("red" if image.width > image.height else "blue"),
+        TrainConfig(steps=1, evaluation_timesteps=1, evaluation_noises=1),
+    )
+    assert concept.metadata["sentinv.initial_text"] == "red" and concept.count == 1
