@@ -40,6 +40,14 @@ def _copy_pipeline(target: Path) -> None:
     (folder / "merges.txt").write_text("\n".join(merges) + "\n", encoding="utf-8")
 
 
+def _forget_paths(folder: Path) -> None:
+    """Drop the names of the folders that the parts were copied from."""
+    for path in folder.rglob("*.json"):
+        config = json.loads(path.read_text(encoding="utf-8"))
+        if isinstance(config, dict) and config.pop("_name_or_path", None) is not None:
+            path.write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
+
+
 @click.command()
 def main() -> None:
     """Copy every part that has been trained into sentinv/toybox."""
@@ -54,6 +62,7 @@ def main() -> None:
     for kind, source, name in parts:
         if source.is_dir():
             _copy_model(kind, source, TARGET / name)
+    _forget_paths(TARGET)
     total = 0
     for folder in sorted(p for p in TARGET.iterdir() if p.is_dir() and p.name != "__pycache__"):
         size = sum(p.stat().st_size for p in folder.rglob("*") if p.is_file())
