@@ -21,6 +21,7 @@ from sentinv.checkpoint import Checkpoint, check_settings, latest_checkpoint, sa
 from sentinv.concept import Concept
 from sentinv.config import TrainConfig
 from sentinv.errors import Interrupted, TrainingError
+from sentinv.frozen import lean_convolutions
 from sentinv.history import History, StepRecord
 from sentinv.initialization import Initialization, Start, starting_rows
 from sentinv.interrupt import stop_request
@@ -77,7 +78,8 @@ def train_concept(
     start = initialization if isinstance(initialization, Start) else starting_rows(initialization, backbone)
     rows = PlaceholderRows({token: start.rows})
     _ = backbone.fingerprint  # taken once and kept: with rows installed it would be another
-    with rows.installed(backbone), _gradient_checkpointing(backbone, config), stop_request() as request:
+    lean, checkpointed = lean_convolutions(backbone.unet), _gradient_checkpointing(backbone, config)
+    with rows.installed(backbone), lean, checkpointed, stop_request() as request:
         data = TrainingSet(backbone, images, rows, config)
         run = Run(data, rows, start, config, on_step)
         settings = _settings(data, start, config, token)

@@ -17,6 +17,7 @@ from sentinv.concept import Concept
 from sentinv.decoding import Picture
 from sentinv.errors import SentinvError
 from sentinv.evaluation import RECONSTRUCTION_PROMPT, without_placeholder
+from sentinv.frozen import lean_convolutions
 from sentinv.generation import GenerateConfig, generate
 from sentinv.images import prepare, read_image
 from sentinv.initialization import Start
@@ -104,7 +105,7 @@ def _stage(
     """Train one stage; returns its last rows."""
     curve, seconds = watch.curve, watch.curve.seconds[-1][1] if watch.curve.seconds else 0.0
     rows = PlaceholderRows({TOKEN: start.rows})
-    with rows.installed(backbone):
+    with rows.installed(backbone), lean_convolutions(backbone.unet):
         run = Run(TrainingSet(backbone, pictures, rows, config), rows, start, config)
 
         def look() -> None:
