@@ -38,13 +38,18 @@ figure { margin: 0; } figcaption { color: var(--soft); font-size: 12px; margin-t
 table { border-collapse: collapse; width: 100%; font-variant-numeric: tabular-nums; }
 th { text-align: left; font-weight: 500; color: var(--soft); font-size: 13px; }
 th, td { padding: 6px 14px 6px 0; border-bottom: 1px solid var(--line); vertical-align: top; }
-th.number, td.number { text-align: right; } td code { overflow-wrap: anywhere; }
+th.number, td.number { text-align: right; } td code { overflow-wrap: anywhere; } td:first-child code { white-space: nowrap; }
 .bar { width: 120px; height: 8px; margin-top: 8px; background: var(--panel); border-radius: 4px; overflow: hidden; }
 .bar i { display: block; height: 100%; background: var(--accent); }
+.legend { display: flex; flex-wrap: wrap; gap: 0 24px; font-size: 13px; }
+.legend i { display: inline-block; width: 18px; height: 3px; margin-right: 7px; vertical-align: middle; }
 .columns { display: grid; grid-template-columns: 3fr 2fr; gap: 0 40px; }
 svg { display: block; width: 100%; height: auto; } svg text { fill: var(--soft); font-size: 12px; }
 footer { margin-top: 48px; color: var(--soft); font-size: 13px; }
-@media (max-width: 640px) { .top, .columns { grid-template-columns: 1fr; } main { padding: 28px 16px; }
+@media (max-width: 640px) { .top, .legend { display: flex; flex-wrap: wrap; gap: 0 24px; font-size: 13px; }
+.legend i { display: inline-block; width: 18px; height: 3px; margin-right: 7px; vertical-align: middle; }
+.columns { grid-template-columns: 1fr; } main { padding: 28px 16px; }
+  .inputs { max-width: 240px; } .bar { width: 64px; }
   .strip { grid-template-columns: 1fr; } }
 @media print { :root { --ink: #000; --soft: #555; --line: #ccc; --ground: #fff; --panel: #f4f4f4; --accent: #0b6b58;
   --second: #aaa; } main { max-width: none; padding: 0; } h2 { break-after: avoid; }

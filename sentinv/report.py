@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from html import escape
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from sentinv.chart import loss_chart
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
 
 _MINUS = "\u2212"
 _SHOWN = 512  # pixels, the largest side of an image on the page
-_UNTOLD = {"evaluation_timesteps", "evaluation_noises", "checkpoint_every", "patience", "min_improvement"}
+_UNTOLD = {"evaluation_timesteps", "evaluation_noises", "checkpoint_every", "patience", "min_improvement", "betas"}
 _STOPS = {"auto": "the loss no longer fell", "not finite": "the loss was not finite"}
 
 
@@ -97,7 +98,13 @@ def _origin(report: Report) -> str:
     }
     source = report.start.initialization.source
     cut = f"; “{report.start.dropped}” was cut" if report.start.dropped else ""
-    return f"{said.get(source, source)}{cut} · learned on {report.concept.base_model}"
+    return f"{said.get(source, source)}{cut} · learned on {_model(report)}"
+
+
+def _model(report: Report) -> str:
+    """The model's name, without the folders that it lies in on somebody's disk."""
+    name = report.concept.base_model
+    return Path(name).name if Path(name).is_absolute() else name
 
 
 def _verdict(report: Report) -> str:
@@ -121,18 +128,18 @@ def _strips(report: Report) -> str:
         strips.append(f'<div class="strip"><p>{label}</p><div style="--columns:{columns}">{cells}</div></div>')
     seeds_text = f"seeds {report.config.seed} to {report.config.seed + len(report.after) - 1}, the same in both rows"
     note = f'<p class="soft">“{escape(report.prompt)}”, {seeds_text}</p>'
-    return f"<h2>What a model makes of it</h2>{note}{''.join(strips)}"
+    return f"<h2>Before and after</h2>{note}{''.join(strips)}"
 
 
 def _curve(report: Report) -> str:
     training = [(record.step, record.loss) for record in report.history.records]
     chart = loss_chart(training, report.history.evaluations, report.history.best_step)
-    note = (
-        '<p class="soft"><span style="color:var(--accent)">━</span> on a fixed grid of timesteps and noises, the same for '
-        'every run; the ring marks the rows that were kept. <span style="color:var(--second)">━</span> training batches, '
-        "running mean.</p>"
+    legend = (
+        '<p class="soft legend"><span><i style="background:var(--accent)"></i>fixed grid of timesteps and noises; the ring '
+        'marks the rows that were kept</span><span><i style="background:var(--second)"></i>training batches, running mean'
+        "</span></p>"
     )
-    return f"<h2>Loss</h2>{note}<figure>{chart}</figure>"
+    return f"<h2>Loss</h2>{legend}<figure>{chart}</figure>"
 
 
 def _rows(report: Report) -> str:
@@ -158,12 +165,12 @@ def _rows(report: Report) -> str:
 
 def _settings(report: Report) -> str:
     values = {
-        "model": report.concept.base_model,
+        "model": _model(report),
         "device": f"{report.device}, {report.dtype}",
         **{
             key.replace("_", " "): _told(value)
             for key, value in asdict(report.config).items()
-            if key not in _UNTOLD and value is not None
+            if key == "seed" or (key not in _UNTOLD and value)
         },
     }
     settings = table([], [[escape(key), f"<code>{escape(value)}</code>"] for key, value in values.items()])
