@@ -285,15 +285,10 @@ def _prediction_type(bench: Bench) -> Outcome:
 
 def _autoencoder(bench: Bench) -> Outcome:
     psnr = pixel_psnr(bench.archive.reconstruction, bench.archive.image)
-    name = "the autoencoder gives a picture back"
-    if psnr < 12:
-        return (
-            name,
-            f"{psnr:.1f} dB: no, so edits cannot be faithful (is it trained? is it the model's own?)",
-            math.nan,
-            "",
-        )
-    return name, f"{psnr:.1f} dB", math.nan, ""
+    name, error = f"the autoencoder gives a picture back ({psnr:.1f} dB)", 10 ** (-psnr / 20)
+    if error > 0.25:
+        return name, "no, so edits cannot be faithful (is it trained? is it the model's own?)", math.nan, ""
+    return name, error, 0.25, ""
 
 
 _CHECKS: tuple[Callable[[Bench], Outcome], ...] = (

@@ -1,0 +1,186 @@
+"""`sentinv bench editing`: edits of real images, beside their true targets and four controls."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from sentinv.cli.options import load_backbone, model_options, notice, output_options, print_json, tell_toybox
+from sentinv.cli.studying import CONCEPTS, machine
+
+if TYPE_CHECKING:
+    from PIL import Image
+
+    from sentinv.backbone import Backbone
+    from sentinv.concept import Concept
+    from sentinv.editing_study import AttributeJudge, EditingStudy, Record
+    from sentinv.starts import StudyConcept
+
+_PATH = click.Path(path_type=Path)
+
+
+@click.command()
+@click.option("--concepts", type=_PATH, default=CONCEPTS, show_default=True, help="JSON list of concepts.")
+@click.option("--concept", "only", multiple=True, help="Only this one; may be given again.  [default: all]")
+@click.option("-o", "--output", type=_PATH, default=Path("outputs/editing"), show_default=True, help="Folder.")
+@click.option("--train-steps", type=click.IntRange(0), default=100, show_default=True, help="To learn each concept.")
+@click.option("--steps", type=click.IntRange(2), default=50, show_default=True, help="DDIM steps.")
+@click.option("--guidance", type=click.FloatRange(0), default=7.5, show_default=True, help="Of every edit.")
+@click.option("--arm", "arms", multiple=True, help="Only this one; may be given again.  [default: all]")
+@click.option("--judge", type=_PATH, help="Attribute classifier: folder.  [default: the built-in model's]")
+@click.option("--threads", type=click.IntRange(min=1), help="Of torch, on the CPU.")
+@model_options
+@output_options
+def editing(**given: Any) -> None:
+    """Edit the concepts' pictures by every method, and compare with their true targets.
+
+    Writes records.jsonl, tables.md, curves and a contact sheet for each edit. A study that was stopped goes on after the
+    last concept that was finished.
+
+    \b
+      sentinv bench editing
+      sentinv bench editing --concept robot --arm pec-npi --arm ddim-none
+    """  # noqa: D301 - click reads \b as "leave these lines as they are"
+    import torch
+
+    from sentinv.editing_report import write_editing_report
+    from sentinv.editing_study import ARMS, EditingStudy
+    from sentinv.files import make_folder
+    from sentinv.studies import read_concepts
+
+    if given["threads"]:
+        torch.set_num_threads(given["threads"])
+    try:
+        study = EditingStudy(
+            steps=given["steps"], guidance_scale=given["guidance"], arms=tuple(given["arms"]) or tuple(ARMS)
+        )
+    except ValueError as error:
+        raise click.UsageError(str(error)) from error
+    sources = _chosen(read_concepts(given["concepts"]), given["only"])
+    folder = make_folder(given["output"])
+    tell_toybox(given["model"], quiet=given["quiet"])
+    backbone = load_backbone(given["model"], given["device"], given["dtype"])
+    judge = _judge(given)
+    records: list[Record] = []
+    for source in sources:
+        notice(source.name, quiet=given["quiet"])
+        records += _one(backbone, source, study, judge, folder, given)
+    settings = {"steps": study.steps, "guidance": study.guidance_scale, "training steps": given["train_steps"]}
+    notes = {**machine(backbone), "settings": ", ".join(f"{name} {value:g}" for name, value in settings.items())}
+    tables = write_editing_report(records, folder, notes)
+    if given["as_json"]:
+        print_json({"folder": str(folder), "records": len(records), "concepts": len(sources)})
+    else:
+        click.echo("\n".join(table.markdown() for table in tables))
+
+
+def _chosen(sources: Sequence[StudyConcept], only: Sequence[str]) -> list[StudyConcept]:
+    unknown = [name for name in only if name not in {source.name for source in sources}]
+    if unknown:
+        raise click.UsageError(f"there is no concept {unknown[0]!r}: {', '.join(source.name for source in sources)}")
+    return [source for source in sources if not only or source.name in only]
+
+
+def _judge(given: dict[str, Any]) -> AttributeJudge | None:
+    from sentinv.editing_study import AttributeJudge
+    from sentinv.errors import ModelError
+    from sentinv.models import toybox_folder
+
+    if given["judge"]:
+        return AttributeJudge.load(given["judge"])
+    try:
+        folder = toybox_folder() / "attributes"
+    except ModelError:
+        folder = Path("attributes")
+    if given["model"] == "toybox" and folder.is_dir():
+        return AttributeJudge.load(folder)
+    notice("no attribute classifier: edit success is not measured; name one with --judge", quiet=given["quiet"])
+    return None
+
+
+def _one(
+    backbone: Backbone,
+    source: StudyConcept,
+    study: EditingStudy,
+    judge: AttributeJudge | None,
+    folder: Path,
+    given: dict[str, Any],
+) -> list[Record]:
+    """Run one concept, or read its records if they are there."""
+    import json
+    from dataclasses import asdict
+
+    from sentinv.editing_study import Case, run_case
+    from sentinv.files import atomic_write, finite
+
+    settings = {
+        "study": asdict(study),
+        "model": backbone.fingerprint,
+        "train_steps": given["train_steps"],
+        "judged": judge is not None,
+    }
+    path = folder / f"{source.name}.jsonl"
+    if path.is_file():
+        first, *lines = path.read_text(encoding="utf-8").splitlines()
+        if json.loads(first) == json.loads(json.dumps(settings)):
+            return [_restored(json.loads(line)) for line in lines]
+    case = Case.read(backbone, source, _learned(backbone, source, folder, given["train_steps"]))
+    made = list(run_case(backbone, case, study, judge))
+    records = [record for record, _ in made]
+    text = "".join(json.dumps(finite(line)) + "\n" for line in (settings, *records))
+    atomic_write(path, text.encode(), overwrite=True)
+    _sheets(case.image, case.targets, source, made, folder)
+    return records
+
+
+def _restored(record: Record) -> Record:
+    """JSON has no infinity: there, the PSNR of equal images is null."""
+    return {key: float("inf") if value is None else value for key, value in record.items()}
+
+
+def _learned(backbone: Backbone, source: StudyConcept, folder: Path, steps: int) -> Concept:
+    from sentinv.concept import Concept
+    from sentinv.config import TrainConfig
+    from sentinv.inversion import invert
+
+    path = folder / f"{source.name}-{steps}-{backbone.fingerprint[:8]}.safetensors"
+    if path.is_file():
+        return Concept.load(path)
+    concept = invert(
+        backbone, source.image, source.caption or source.word, TrainConfig(steps=steps), token=f"<{source.name}>"
+    )
+    concept.save(path)
+    return concept
+
+
+def _sheets(
+    image: Image.Image,
+    targets: Sequence[Image.Image],
+    source: StudyConcept,
+    made: Sequence[tuple[Record, Image.Image | None]],
+    folder: Path,
+) -> None:
+    """One contact sheet for each edit: a row for each arm, a column for each skip."""
+    from PIL import Image as Pillow
+
+    from sentinv.images import grid, save_png
+
+    for number, prompt in enumerate(source.edits, start=1):
+        own = [(record, one) for record, one in made if record.get("prompt") == prompt and one is not None]
+        cells = [("source", image)]
+        cells += [("true target", targets[number - 1])] if targets else []
+        arms: dict[str, list[tuple[str, Image.Image]]] = {}
+        for record, one in own:
+            arms.setdefault(record["arm"], []).append((f"{record['arm']} {record['skip']:g}", one))
+        singles = [cell for group in arms.values() if len(group) == 1 for cell in group]
+        rows = [cells + singles, *(group for group in arms.values() if len(group) > 1)]
+        columns = max(len(row) for row in rows)
+        blank = Pillow.new("RGB", image.size, "white")
+        flat = [cell for row in rows for cell in (*row, *[("", blank)] * (columns - len(row)))]
+        scale = max(1, 112 // image.width)
+        larger = [one.resize((one.width * scale, one.height * scale), 0) for _, one in flat]
+        sheet = grid(larger, columns=columns, captions=[caption for caption, _ in flat])
+        save_png(folder / f"{source.name}-edit-{number}.png", sheet, {"prompt": prompt}, overwrite=True)

@@ -1,0 +1,286 @@
+"""How well edits of real images work: every method and four controls, on concepts whose edits have true targets.
+
+A record is one edited image with its measures. Each concept is learned once; each image is inverted once per method.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from PIL import Image
+
+from sentinv.archive import Archive
+from sentinv.budget import pixel_psnr
+from sentinv.ddim import ddim_grid
+from sentinv.denoiser import Denoiser, encode_prompts
+from sentinv.editing import EditConfig, Source, ddim_invert, edit, first_step, sweep, walk
+from sentinv.images import crop_resize, read_image, to_pil
+from sentinv.noising import InversionConfig, Method, add_noise_path, relative_rms
+
+if TYPE_CHECKING:
+    from sentinv.backbone import Backbone
+    from sentinv.concept import Concept
+    from sentinv.starts import StudyConcept
+
+CONTROLS = ("copy", "autoencoder", "regenerate", "sdedit")
+ARMS: Mapping[str, tuple[Method, Source]] = {
+    "ddim-none": ("ddim", "none"),
+    "pec-none": ("pec", "none"),
+    "pec-npi": ("pec", "npi"),
+    "pec-delta": ("pec", "delta"),
+    "ddpm-npi": ("ddpm", "npi"),
+    "ddpm-none": ("ddpm", "none"),
+}
+"""Name → method of inversion, and what holds the image in place."""
+ROUND_TRIPS: tuple[Method, ...] = ("ddim", "pec", "fixed-point", "ddpm")
+Record = dict[str, Any]
+
+
+@dataclass(frozen=True, kw_only=True)
+class EditingStudy:
+    """What is compared.
+
+    Attributes:
+        steps: DDIM steps.
+        guidance_scale: of every edit.
+        skips: shares of the steps that are left out; SDEdit starts at the same levels.
+        arms: of `ARMS`.
+        seed: of the noise of SDEdit, of regenerating and of "ddpm".
+    """
+
+    steps: int = 50
+    guidance_scale: float = 7.5
+    skips: tuple[float, ...] = (0.0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6)
+    arms: tuple[str, ...] = tuple(ARMS)
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        unknown = [arm for arm in self.arms if arm not in ARMS]
+        if unknown or not self.skips:
+            raise ValueError(
+                f"expected skips, and arms of {', '.join(ARMS)}, got {unknown[0] if unknown else 'no skips'}"
+            )
+
+
+class AttributeJudge:
+    """A classifier whose labels are "attribute: value"; it shares no weight with what makes the images.
+
+    Args:
+        model: a transformers `ViTForImageClassification`.
+        processor: its image processor.
+    """
+
+    def __init__(self, model: Any, processor: Any) -> None:
+        self.model, self.processor = model.eval(), processor
+        self.groups: dict[str, dict[str, int]] = {}
+        for index, label in model.config.id2label.items():
+            attribute, _, value = label.partition(": ")
+            self.groups.setdefault(attribute, {})[value] = int(index)
+
+    @classmethod
+    def load(cls, folder: str | Path) -> AttributeJudge:
+        """Load it from a folder.
+
+        Raises:
+            ModelError: If it is missing or damaged.
+        """
+        from transformers import AutoImageProcessor, ViTForImageClassification
+
+        from sentinv.models import load_part
+
+        name = str(folder)
+        model = load_part(name, "judge", lambda: ViTForImageClassification.from_pretrained(name, dtype=torch.float32))
+        return cls(model, load_part(name, "processor", lambda: AutoImageProcessor.from_pretrained(name)))
+
+    def wanted(self, prompt: str, word: str) -> dict[str, str]:
+        """What a prompt asks for: attribute → value, for the values that it names, and the coarse word as the object."""
+        found = {
+            attribute: value
+            for attribute, values in self.groups.items()
+            for value in values
+            if attribute in ("scene", "style") and value in prompt and value != "photo"
+        }
+        return found | ({"object": word} if word in self.groups.get("object", {}) else {})
+
+    @torch.no_grad()
+    def probabilities(self, image: Image.Image, wanted: Mapping[str, str]) -> dict[str, float]:
+        """Probability of each wanted value among those of its attribute."""
+        logits = self.model(**self.processor(images=image.convert("RGB"), return_tensors="pt")).logits[0].float()
+        result = {}
+        for attribute, value in wanted.items():
+            values = self.groups[attribute]
+            shares = logits[list(values.values())].softmax(0)
+            result[attribute] = shares[list(values).index(value)].item()
+        return result
+
+
+@dataclass
+class Case:
+    """One concept: its image, its word, and what its edits should give.
+
+    Attributes:
+        source: what was declared.
+        concept: the learned word.
+        image: at the model's resolution.
+        mask: `[H, W]` bool, where the thing is; None if unknown.
+        targets: at the model's resolution, one for each edit.
+    """
+
+    source: StudyConcept
+    concept: Concept
+    image: Image.Image
+    mask: np.ndarray | None
+    targets: list[Image.Image] = field(default_factory=list)
+
+    @classmethod
+    def read(cls, backbone: Backbone, source: StudyConcept, concept: Concept) -> Case:
+        """Read the pictures of a concept.
+
+        Raises:
+            SentinvError: If one cannot be read.
+        """
+        side = (backbone.resolution, backbone.resolution)
+
+        def at_size(path: Path) -> Image.Image:
+            return crop_resize(read_image(path).image, side, Image.Resampling.LANCZOS)
+
+        mask = np.asarray(at_size(source.mask).convert("L")) > 127 if source.mask else None
+        return cls(source, concept, at_size(source.image), mask, [at_size(path) for path in source.targets])
+
+
+def run_case(
+    backbone: Backbone, case: Case, study: EditingStudy, judge: AttributeJudge | None = None
+) -> Iterator[tuple[Record, Image.Image | None]]:
+    """Run everything for one concept.
+
+    Yields:
+        Records, with the image that each is about: first the round trips, which have none, then the edits.
+    """
+    archives = {}
+    for method in ROUND_TRIPS:
+        begun = time.perf_counter()
+        config = InversionConfig(method=method, steps=study.steps, seed=study.seed)
+        archives[method] = ddim_invert(backbone, case.image, _source(case), [case.concept], config)
+        seconds = time.perf_counter() - begun
+        for scale in (1.0, 7.5):
+            yield _round_trip(backbone, case, archives[method], scale, seconds), None
+    for index, template in enumerate(case.source.edits):
+        prompt = template.replace("{}", case.concept.token)
+        for arm, make in _makers(backbone, case, study, archives, prompt).items():
+            for image, skip, evaluations, seconds in make():
+                measures = measure(case, index, image, judge)
+                record = {"kind": "edit", "concept": case.source.name, "prompt": template, "arm": arm, "skip": skip}
+                timing = {"seconds": round(seconds, 4)}
+                yield record | measures | {"evaluations": evaluations, "timing": timing}, image
+
+
+def measure(case: Case, index: int, image: Image.Image, judge: AttributeJudge | None) -> Record:
+    """Measure one edited image against its source and its true target. PSNR in dB, over the named pixels only.
+
+    `target_ratio` is the root mean square distance to the true target over that of the unedited image: 1 is no better
+    than doing nothing, 0 is perfect.
+    """
+    result: Record = {"source_psnr": pixel_psnr(image, case.image)}
+    regions = {"inside": case.mask, "outside": ~case.mask} if case.mask is not None else {}
+    for name, region in regions.items():
+        result[f"source_psnr_{name}"] = pixel_psnr(image, case.image, region)
+    if case.targets:
+        target = case.targets[index]
+        result["target_psnr"] = pixel_psnr(image, target)
+        result["target_ratio"] = 10 ** ((pixel_psnr(case.image, target) - result["target_psnr"]) / 20)
+        for name, region in regions.items():
+            result[f"target_psnr_{name}"] = pixel_psnr(image, target, region)
+    if judge is not None:
+        shares = judge.probabilities(image, judge.wanted(case.source.edits[index], case.source.word))
+        result |= {f"judge_{attribute}": share for attribute, share in shares.items()}
+        asked = [share for attribute, share in shares.items() if attribute != "object"]
+        if asked:
+            result["success"] = sum(asked) / len(asked)
+    return result
+
+
+Made = tuple[Image.Image, float, int, float]
+"""Image, skip, UNet evaluations, seconds."""
+
+
+def _makers(
+    backbone: Backbone, case: Case, study: EditingStudy, archives: Mapping[Method, Archive], prompt: str
+) -> dict[str, Callable[[], Iterator[Made]]]:
+    """Arm → what makes its images."""
+    any_archive = archives["pec"]
+    makers: dict[str, Callable[[], Iterator[Made]]] = {
+        "copy": lambda: iter([(case.image, 1.0, 0, 0.0)]),
+        "autoencoder": lambda: iter([(any_archive.reconstruction, 1.0, 0, 0.0)]),
+        "regenerate": lambda: _sdedit(backbone, case, study, prompt, None),
+        "sdedit": lambda: _sdedit(backbone, case, study, prompt, any_archive),
+    }
+    for arm in study.arms:
+        method, source = ARMS[arm]
+        makers[arm] = lambda m=method, s=source: _edits(backbone, case, study, archives[m], prompt, s)  # type: ignore[misc]
+    return makers
+
+
+def _edits(
+    backbone: Backbone, case: Case, study: EditingStudy, archive: Archive, prompt: str, source: Source
+) -> Iterator[Made]:
+    config = EditConfig(guidance_scale=study.guidance_scale, source=source)
+    for skip in study.skips:
+        begun = time.perf_counter()
+        (one,) = sweep(backbone, archive, prompt, [case.concept], config, [skip])
+        yield one.image, skip, one.evaluations + archive.evaluations, time.perf_counter() - begun
+
+
+def _sdedit(
+    backbone: Backbone, case: Case, study: EditingStudy, prompt: str, archive: Archive | None
+) -> Iterator[Made]:
+    """Noise the image to a level and sample from there (Meng et al. 2022, arXiv:2108.01073); without one, from noise."""
+    grid = ddim_grid(backbone, study.steps)
+    condition = encode_prompts(backbone, ["", prompt], [case.concept])
+    side = backbone.resolution // backbone.vae_scale
+    shape = (1, backbone.unet.config.in_channels, side, side)
+    clean = archive.path.states[-1] if archive is not None else torch.zeros(shape)
+    states = add_noise_path(clean, grid, study.seed, independent=False).states
+    if archive is None:
+        states = torch.randn(shape, generator=torch.Generator().manual_seed(study.seed))[None]
+    for skip in study.skips if archive is not None else (0.0,):
+        begun, denoise = time.perf_counter(), Denoiser(backbone, condition, study.guidance_scale)
+        first = first_step(skip, study.steps)
+        latents = walk(denoise, states[first].to(backbone.device), grid, first)
+        yield to_pil(backbone.decode(latents))[0], skip, denoise.evaluations, time.perf_counter() - begun
+
+
+def _round_trip(backbone: Backbone, case: Case, archive: Archive, scale: float, seconds: float) -> Record:
+    """The way back with the source prompt: as inverted at guidance 1, with offsets at any other."""
+    held: Source = "none" if scale == 1 and archive.config.eta == 0 else "delta"
+    config = EditConfig(guidance_scale=scale, source=held)
+    back = edit(backbone, archive, _source(case), [case.concept], config)
+    ceiling = pixel_psnr(archive.reconstruction, archive.image)
+    return {
+        "kind": "round trip",
+        "concept": case.source.name,
+        "method": archive.config.method
+        if held == "none" or archive.config.eta
+        else f"{archive.config.method} + offsets",
+        "guidance": scale,
+        "latent_error": relative_rms(back.latents.cpu(), archive.path.states[-1]).item(),
+        "vae_psnr": ceiling,
+        "gap_to_ceiling": ceiling - pixel_psnr(back.image, archive.image),
+        "evaluations": archive.evaluations,
+        "timing": {"seconds": round(seconds, 4)},
+    }
+
+
+def _source(case: Case) -> str:
+    return f"a photo of {case.concept.token}"
+
+
+def spread(records: Sequence[Record], key: str) -> tuple[float, float]:
+    """Median and 95th percentile of a measure."""
+    values = [record[key] for record in records]
+    return float(np.median(values)), float(np.quantile(values, 0.95))

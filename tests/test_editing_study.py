@@ -1,0 +1,162 @@
+"""The editing study: what it measures, what it compares, and that a second run says the same."""
+
+import json
+import math
+
+import numpy as np
+import pytest
+import torch
+from click.testing import CliRunner
+from PIL import Image
+from transformers import ViTConfig, ViTForImageClassification, ViTImageProcessor
+
+from sentinv.cli.main import cli
+from sentinv.concept import Concept
+from sentinv.editing_report import comparisons, paired, round_trips
+from sentinv.editing_study import AttributeJudge, Case, EditingStudy, measure, run_case
+from sentinv.starts import StudyConcept
+
+PROMPTS = ("a photo of {} on the moon", "a pencil sketch of {}")
+
+
+def judge():
+    labels = ["object: mug", "object: dog", "scene: on the moon", "scene: in the snow", "style: photo"]
+    labels.append("style: pencil sketch")
+    config = ViTConfig(
+        image_size=16,
+        patch_size=8,
+        hidden_size=8,
+        intermediate_size=8,
+        num_hidden_layers=1,
+        num_attention_heads=2,
+        id2label=dict(enumerate(labels)),
+        label2id={label: index for index, label in enumerate(labels)},
+    )
+    torch.manual_seed(0)
+    return AttributeJudge(ViTForImageClassification(config), ViTImageProcessor(size={"height": 16, "width": 16}))
+
+
+@pytest.fixture(scope="module")
+def source(tmp_path_factory, picture):
+    folder = tmp_path_factory.mktemp("concept")
+    image = picture.resize((16, 16))
+    image.save(folder / "image.png")
+    mask = Image.new("L", image.size)
+    mask.paste(255, (4, 4, 12, 12))
+    mask.save(folder / "mask.png")
+    for index in (1, 2):
+        image.rotate(90 * index).save(folder / f"edit-{index}.png")
+    targets = tuple(folder / f"edit-{index}.png" for index in (1, 2))
+    return StudyConcept("mug", folder / "image.png", "a red mug", "mug", folder / "mask.png", (), PROMPTS, targets)
+
+
+@pytest.fixture
+def case(sd1_backbone, source):
+    rows = torch.randn(1, 16, generator=torch.Generator().manual_seed(0)) * 0.1
+    return Case.read(sd1_backbone, source, Concept(token="<mug>", rows={"text_encoder": rows}))
+
+
+def test_measures_of_copying_and_of_the_target_itself(case):
+    copied, perfect = measure(case, 0, case.image, judge()), measure(case, 0, case.targets[0], judge())
+    assert copied["source_psnr"] == copied["source_psnr_inside"] == math.inf
+    assert copied["target_ratio"] == pytest.approx(1)
+    assert perfect["target_psnr"] == math.inf
+    assert perfect["target_ratio"] == 0
+    assert set(copied) >= {"judge_scene", "judge_object", "success"}
+    assert "judge_style" not in copied
+
+
+def test_preservation_is_averaged_over_its_own_pixels_only(case):
+    changed = np.asarray(case.image).copy()
+    changed[4:12, 4:12] ^= 128
+    result = measure(case, 0, Image.fromarray(changed), None)
+    assert result["source_psnr_outside"] == math.inf
+    assert result["source_psnr_inside"] == pytest.approx(20 * math.log10(255 / 128))
+    assert "success" not in result
+
+
+def test_the_judge_looks_for_what_the_prompt_names():
+    one = judge()
+    assert one.wanted(PROMPTS[0], "mug") == {"scene": "on the moon", "object": "mug"}
+    assert one.wanted(PROMPTS[1], "cup") == {"style": "pencil sketch"}
+    shares = one.probabilities(Image.new("RGB", (20, 20)), {"scene": "on the moon"})
+    other = one.probabilities(Image.new("RGB", (20, 20)), {"scene": "in the snow"})
+    assert shares["scene"] + other["scene"] == pytest.approx(1)
+
+
+def test_two_runs_give_the_same_records_and_controls_are_what_they_say(sd1_backbone, case):
+    study = EditingStudy(steps=4, skips=(0.0, 0.5), arms=("pec-npi", "ddim-none"))
+    first, second = (
+        [{k: v for k, v in record.items() if k != "timing"} for record, _ in run_case(sd1_backbone, case, study)]
+        for _ in range(2)
+    )
+    assert json.dumps(first) == json.dumps(second)
+    edits = [record for record in first if record["kind"] == "edit"]
+    assert len(edits) == 2 * (3 + 3 * 2)
+    cost = {(record["arm"], record["skip"]): record["evaluations"] for record in edits}
+    assert cost["copy", 1.0] == cost["autoencoder", 1.0] == 0
+    assert cost["regenerate", 0.0] == cost["sdedit", 0.0] == 8
+    assert (cost["ddim-none", 0.5], cost["pec-npi", 0.5]) == (4 + 4, 11 + 4)
+    trips = [record for record in first if record["kind"] == "round trip"]
+    assert all(record["latent_error"] <= 1e-5 for record in trips if record["guidance"] == 7.5)
+    assert len(round_trips(first + second).rows) == 8
+
+
+def synthetic(ours, theirs):
+    """Records of straight lines: success falls from 1 to 0 as PSNR rises; `ours` and `theirs` shift it."""
+    records = []
+    for concept in "abcdef":
+        for arm, shift, psnrs in (("pec-npi", ours, (10, 20, 30)), ("sdedit", theirs, (15, 25, 35))):
+            for psnr in psnrs:
+                value = (40 - psnr) / 40 + shift + (0.001 * ord(concept) if arm == "sdedit" else 0)
+                own = {"concept": concept, "prompt": "p", "arm": arm, "skip": psnr / 100}
+                records.append({"kind": "edit", **own, "source_psnr": psnr, "success": value})
+    return records
+
+
+def test_compares_at_equal_preservation():
+    differences = paired(synthetic(0.5, 0.0), "pec-npi", "sdedit", "success")
+    assert len(differences) == 6
+    assert differences[0] == ("a", pytest.approx(0.5 - 0.097))
+    for ours, verdict in ((0.5, "better"), (-0.5, "worse")):
+        (table,) = comparisons(synthetic(ours, 0.0))
+        assert table.rows[0][2] == verdict
+    apart = [r | {"source_psnr": r["source_psnr"] + 100 * (r["arm"] == "sdedit")} for r in synthetic(0, 0)]
+    assert paired(apart, "pec-npi", "sdedit", "success") == []
+
+
+def test_the_command_writes_records_tables_curves_and_sheets(_pipelines, source, tmp_path):
+    _pipelines["sd1"].save_pretrained(tmp_path / "model")
+    one = judge()
+    one.model.save_pretrained(tmp_path / "judge")
+    one.processor.save_pretrained(tmp_path / "judge")
+    entry = {"name": "mug", "image": str(source.image), "mask": str(source.mask), "word": "mug", "caption": "a red mug"}
+    edits = [{"prompt": p, "target": str(t)} for p, t in zip(source.edits, source.targets, strict=True)]
+    (tmp_path / "concepts.json").write_text(json.dumps([entry | {"edits": edits}]))
+    folder = tmp_path / "out"
+    arguments = ["bench", "editing", "--concepts", tmp_path / "concepts.json", "-o", folder, "--steps", "3"]
+    arguments += [
+        "--model",
+        tmp_path / "model",
+        "--judge",
+        tmp_path / "judge",
+        "--train-steps",
+        "1",
+        "--arm",
+        "pec-npi",
+    ]
+    result = CliRunner().invoke(cli, [str(argument) for argument in arguments])
+    assert result.exit_code == 0, result.stderr
+    names = {path.name for path in folder.iterdir()}
+    assert {"mug.jsonl", "tables.md", "curve.png", "curve.svg", "mug-edit-1.png", "mug-edit-2.png"} <= names
+    table = (folder / "tables.md").read_text()
+    written = (folder / "mug.jsonl").stat().st_mtime_ns
+    again = CliRunner().invoke(cli, [str(argument) for argument in arguments])
+    assert again.exit_code == 0
+    assert (folder / "tables.md").read_text() == table
+    assert (folder / "mug.jsonl").stat().st_mtime_ns == written
+
+
+def test_refuses_unknown_arms():
+    with pytest.raises(ValueError, match="magic"):
+        EditingStudy(arms=("magic",))
