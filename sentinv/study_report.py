@@ -18,12 +18,14 @@ from sentinv.study_summary import (
     Arm,
     arms,
     crossing_table,
+    gain_table,
     last,
     longest_vanilla,
     loss_table,
     references,
     score_tables,
     short,
+    trade_table,
 )
 from sentinv.tables import Table
 from sentinv.version import __version__
@@ -57,6 +59,7 @@ def write_report(
     if any(record["result"]["losses"] for record in outcome.records):
         tables.append(loss_table(found))
     tables += score_tables(found, outcome.records)
+    tables += [table for table in (gain_table(found), trade_table(found)) if table is not None]
     facts = {**_facts(study, outcome), **notes}
     markdown = "\n".join([f"## {study.title}\n", *(table.markdown() for table in tables), _facts_markdown(facts)])
     atomic_write(folder / "tables.md", markdown.encode(), overwrite=True)

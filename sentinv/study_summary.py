@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import median
 from typing import Any
@@ -186,6 +186,49 @@ def score_tables(found: Sequence[Arm], records: Sequence[Record]) -> list[Table]
         header = ["start", *(f"step {step}" for step in steps)]
         tables.append(Table(title, header, rows, "Mean over concepts (seeds averaged first) [95 % interval]."))
     return tables
+
+
+def gain_table(found: Sequence[Arm]) -> Table | None:
+    """What training adds to each arm's start: CLIP-I to the training image at a step less that at step 0."""
+    bases = {
+        arm.label: {name: dict(curve)[0] for name, curve in arm.score_curves("clip_i").items() if 0 in dict(curve)}
+        for arm in found
+    }
+    title = "Gain over the start: CLIP-I to the training image, less that of the start words"
+    return _differences(title, found, "clip_i", bases)
+
+
+def trade_table(found: Sequence[Arm]) -> Table | None:
+    """Editability of each arm less vanilla's where vanilla reconstructs best; None without vanilla's images."""
+    vanilla = longest_vanilla(found)
+    near = (
+        mean_curve(list(vanilla.score_curves("clip_i").values())) if vanilla and vanilla.score_curves("clip_i") else []
+    )
+    if vanilla is None or not near:
+        return None
+    best = max(near, key=lambda point: point[1])[0]
+    base = {name: dict(curve)[best] for name, curve in vanilla.score_curves("clip_t").items() if best in dict(curve)}
+    title = f"Editability: CLIP-T less that of vanilla at step {best}, where vanilla reconstructs best"
+    return _differences(title, found, "clip_t", {arm.label: base for arm in found})
+
+
+def _differences(
+    title: str, found: Sequence[Arm], score: str, bases: Mapping[str, Mapping[str, float]]
+) -> Table | None:
+    """Score less a base, paired by concept."""
+    curves = {arm.label: {name: dict(curve) for name, curve in arm.score_curves(score).items()} for arm in found}
+    steps = sorted({step for own in curves.values() for curve in own.values() for step in curve})
+    rows = []
+    for label, own in curves.items():
+        base = bases[label]
+        values = [
+            [curve[step] - base[name] for name, curve in own.items() if step in curve and name in base]
+            for step in steps
+        ]
+        if any(values):
+            rows.append([label, *(str(bootstrap(cell)) if cell else "-" for cell in values)])
+    header = ["start", *(f"step {step}" for step in steps)]
+    return Table(title, header, rows, "Mean of differences paired by concept [95 % interval].") if rows else None
 
 
 def _crossing(cross: Crossing, rate: float | None, budget: int) -> str:

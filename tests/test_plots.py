@@ -8,7 +8,15 @@ from PIL import Image
 from sentinv import plots
 from sentinv.studies import Study
 from sentinv.study_report import write_report
-from sentinv.study_summary import arms, crossing_table, loss_table, references, score_tables
+from sentinv.study_summary import (
+    arms,
+    crossing_table,
+    gain_table,
+    loss_table,
+    references,
+    score_tables,
+    trade_table,
+)
 from sentinv.tables import Table
 from sentinv.workbench import Outcome
 
@@ -76,6 +84,20 @@ def test_loss_and_score_tables(records):
     assert titles == ["reconstruction", "editability"]
     points = references(records, "clip_t", "clip_i")
     assert points == {"image only": pytest.approx((0.1, 1.0)), "prompt only": pytest.approx((0.1, 0.4))}
+
+
+def test_gain_and_trade_by_hand(records):
+    """CLIP-I is 0.9 - loss and CLIP-T 0.2 + loss / 4, so gains are falls of the loss, and the trade a quarter of them."""
+    found = arms(records)
+    fall = 0.2 * (1 - math.exp(-10 * 50 / 300))
+    gain = gain_table(found)
+    assert list(gain.header) == ["start", "step 0", "step 50", "step 1000"]
+    assert gain.rows[1][1] == "0.000 [0.000, 0.000]" and gain.rows[1][2].startswith(f"{fall:.3f} [")
+    trade = trade_table(found)
+    assert "at step 1000, where" in trade.title
+    expected = 0.2 * (math.exp(-10 * 50 / 300) - math.exp(-1000 / 300)) / 4
+    assert trade.rows[1][2].startswith(f"{expected:.3f} [") and trade.rows[0][3].startswith("0.000 [")
+    assert trade_table([found[1]]) is None
 
 
 def test_report_is_whole_and_repeatable(records, tmp_path):
