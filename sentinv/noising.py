@@ -195,7 +195,7 @@ def add_noise_path(latents: Tensor, grid: Sequence[Step], seed: int, *, independ
         seed: of the noise.
         independent: new noise for every level, else one for all.
     """
-    generator, states = Generator().manual_seed(seed), []
+    generator, states = Generator().manual_seed(seed), list[Tensor]()
     noise = torch.empty(0)
     for step in grid:
         if independent or not states:
