@@ -6,11 +6,16 @@ A command is imported when it is used: `sentinv --help` needs only the table bel
 from __future__ import annotations
 
 import os
+import signal
 import sys
+import threading
 import traceback
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from importlib import import_module
 from importlib.util import find_spec
+from types import FrameType
 from typing import Any, TextIO
 
 import click
@@ -66,7 +71,7 @@ class LazyGroup(click.Group):
     def invoke(self, ctx: click.Context) -> Any:
         """Run a command; what goes wrong is one line and an exit code: 1, 2 (usage), 128 + signal."""
         _quieten()
-        with warnings.catch_warnings():
+        with warnings.catch_warnings(), _orderly_end():
             _show_own_warnings()
             try:
                 return super().invoke(ctx)
@@ -107,6 +112,23 @@ def _quieten() -> None:
     for name in ("TRANSFORMERS_VERBOSITY", "DIFFUSERS_VERBOSITY", "HF_HUB_VERBOSITY"):
         os.environ.setdefault(name, "error")
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+
+
+@contextmanager
+def _orderly_end() -> Iterator[None]:
+    """Let SIGTERM end a command as an exception does: locks are released, temporary files removed."""
+
+    def end(number: int, frame: FrameType | None) -> None:
+        raise Interrupted("stopped", number)
+
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    previous = signal.signal(signal.SIGTERM, end)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, previous)
 
 
 def _show_own_warnings() -> None:

@@ -15,6 +15,7 @@ from torch.nn.functional import scaled_dot_product_attention
 from torch.overrides import TorchFunctionMode
 
 from sentinv.config import TrainConfig
+from sentinv.frozen import lean_convolutions
 from sentinv.models import load_part, source_of, text_encoder_suffixes
 
 
@@ -56,13 +57,11 @@ def _networks(name: str, source: str) -> tuple[Any, Any, list[Any]]:
     def built(family: Any, part: str) -> Any:
         return load_part(name, part, lambda: family.from_config(family.load_config(source, subfolder=part)))
 
-    encoders = []
-    for suffix in text_encoder_suffixes(name, source):
-        part = f"text_encoder{suffix}"
-        family = CLIPTextModelWithProjection if suffix else CLIPTextModel
-        encoders.append(
-            load_part(name, part, lambda f=family, p=part: f(CLIPTextConfig.from_pretrained(source, subfolder=p)))
-        )
+    def encoder(suffix: str) -> Any:
+        family, part = CLIPTextModelWithProjection if suffix else CLIPTextModel, f"text_encoder{suffix}"
+        return load_part(name, part, lambda: family(CLIPTextConfig.from_pretrained(source, subfolder=part)))
+
+    encoders = [encoder(suffix) for suffix in text_encoder_suffixes(name, source)]
     return built(UNet2DConditionModel, "unet"), built(AutoencoderKL, "vae"), encoders
 
 
@@ -82,7 +81,7 @@ def _kept_by_autograd(unet: Any, encoders: list[Any], batch: int) -> int:
     dtype, config = unet.dtype, unet.config
     size = config.sample_size if isinstance(config.sample_size, int) else max(config.sample_size)
     hooks = torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor)
-    with torch.device("meta"), hooks, _FusedAttention():
+    with torch.device("meta"), hooks, _FusedAttention(), lean_convolutions(unet):
         hidden = [_encoded(encoder, batch) for encoder in encoders]
         extra: dict[str, Any] = {}
         if config.addition_embed_type == "text_time":

@@ -269,6 +269,15 @@ def test_ctrl_c_before_training_is_130(monkeypatch):
     assert result.stderr.splitlines()[-1] == "sentinv: stopped" and not Path("mug-run").exists()
 
 
+def test_sigterm_outside_training_is_143_and_leaves_nothing(monkeypatch):
+    handler = signal.getsignal(signal.SIGTERM)
+    monkeypatch.setattr("sentinv.models.load", lambda *args, **options: os.kill(os.getpid(), signal.SIGTERM))
+    result = run("invert", "mug.png", "--word", "red", code=143)
+    assert result.stderr.splitlines()[-1] == "sentinv: stopped"
+    assert sorted(path.name for path in Path.cwd().iterdir()) == ["mug.png"]
+    assert signal.getsignal(signal.SIGTERM) is handler
+
+
 def test_only_our_own_warnings_are_shown(monkeypatch):
     import warnings
 

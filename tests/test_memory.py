@@ -3,6 +3,7 @@ import torch
 from torch.autograd.graph import saved_tensors_hooks
 
 from sentinv.config import TrainConfig
+from sentinv.frozen import lean_convolutions
 from sentinv.initialization import Initialization, starting_rows
 from sentinv.memory import training_memory
 from sentinv.models import load
@@ -26,7 +27,7 @@ def test_memory_is_what_a_real_step_keeps(model_folder):
         return tensor
 
     rows = PlaceholderRows({"<c>": starting_rows(Initialization("cat"), backbone).rows})
-    with rows.installed(backbone), saved_tensors_hooks(pack, lambda tensor: tensor):
+    with rows.installed(backbone), lean_convolutions(backbone.unet), saved_tensors_hooks(pack, lambda tensor: tensor):
         condition = backbone.encode_prompts(backbone.tokenize(["a photo of <c>"] * 3, rows))
         backbone.predict(torch.randn(3, 4, 8, 8), torch.tensor([1, 2, 3]), condition)
     assert estimate["activations"] == pytest.approx(sum(kept.values()), rel=0.1)
