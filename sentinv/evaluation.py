@@ -131,7 +131,8 @@ class Evaluator:
         scores = [_score(subject, "reconstruction", prompt, values, self.clip.name)]
         if not self.perceptual:
             return scores
-        dino, lpips = self._dino, self._lpips
+        dino: Any = self._dino
+        lpips: Any = self._lpips
         measures: tuple[tuple[str, Any, Callable[[], Tensor]], ...] = (
             ("dino", dino, lambda: pairwise_cosine(dino.images(generated), dino.images(self.real))),
             ("lpips", lpips, lambda: self._compare(lpips.distance, generated)),

@@ -19,17 +19,17 @@ from torch.nn.grad import conv2d_input
 @contextmanager
 def lean_convolutions(model: nn.Module) -> Iterator[None]:
     """Let the frozen convolutions of a model keep less inside a ``with`` block; undone on leaving it, also by an error."""
-    changed = [module for module in model.modules() if _suits(module)]
+    changed = [module for module in model.modules() if isinstance(module, nn.Conv2d) and _suits(module)]
     for module in changed:
-        module.forward = _Lean(module)  # type: ignore[method-assign]
+        vars(module)["forward"] = _Lean(module)
     try:
         yield
     finally:
         for module in changed:
-            del module.forward
+            del vars(module)["forward"]
 
 
-def _suits(module: nn.Module) -> bool:
+def _suits(module: nn.Conv2d) -> bool:
     return (
         type(module) is nn.Conv2d
         and "forward" not in vars(module)
@@ -47,7 +47,7 @@ class _Lean:
 
     def __call__(self, x: Tensor) -> Tensor:
         module = self.module
-        settings = (module.stride, module.padding, module.dilation, module.groups)
+        settings: tuple[Any, ...] = (module.stride, module.padding, module.dilation, module.groups)
         if torch.is_grad_enabled() and x.requires_grad:
             return _FrozenConvolution.apply(x, module.weight, module.bias, settings)
         return nn.functional.conv2d(x, module.weight, module.bias, *settings)

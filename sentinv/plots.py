@@ -23,7 +23,7 @@ Gray comes first: for what others are compared with.
 MARKERS = "osD^vP*X"
 DASHES = ("-", "--", "-.", ":")
 
-_STYLE: dict[str, Any] = {
+_STYLE: Any = {
     "font.family": "DejaVu Sans",
     "font.size": 9,
     "axes.spines.top": False,
@@ -50,9 +50,9 @@ def save_figure(figure: Figure, folder: StrPath, stem: str) -> list[Path]:
 
     paths = []
     with rc_context(_STYLE):
-        for kind, options in (("png", {"metadata": {"Software": None}}), ("svg", {"metadata": {"Date": None}})):
+        for kind, dated in (("png", "Software"), ("svg", "Date")):
             buffer = io.BytesIO()
-            figure.savefig(buffer, format=kind, dpi=200, bbox_inches="tight", **options)
+            figure.savefig(buffer, format=kind, dpi=200, bbox_inches="tight", metadata={dated: None})
             paths.append(atomic_write(Path(folder) / f"{stem}.{kind}", buffer.getvalue(), overwrite=True))
     return paths
 

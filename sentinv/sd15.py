@@ -69,7 +69,7 @@ def save_pipeline(folder: StrPath, dtype: torch.dtype, seed: int = 0) -> Path:
         torch.manual_seed(seed)
         unet, vae, text_encoder = (model.to(dtype) for model in models())
     with atomic_folder(folder) as target:
-        pipeline = StableDiffusionPipeline(
+        pipeline: Any = StableDiffusionPipeline(
             unet=unet,
             vae=vae,
             text_encoder=text_encoder,

@@ -117,7 +117,7 @@ class Study:
         try:
             for name, kind in OWN_AXES.items():
                 value = point.get(name, self.train.get(name))
-                if value is not None and (type(value) is not kind or (kind is int and value < 1)):
+                if value is not None and (type(value) is not kind or (type(value) is int and value < 1)):
                     raise ValueError(
                         f"{name} must be {'true or false' if kind is bool else 'at least 1'}, got {value!r}"
                     )
