@@ -10,6 +10,9 @@ FOLDERS = ("sentinv", "initializers", "cli", "benchmarks", "toybox", "examples",
 READS_PICKLES = "sentinv/unpickling.py"
 """The one program that may call torch.load, with weights_only=True."""
 
+RUNS_EXAMPLES = "tests/test_readme.py"
+"""The one that may call exec, on our own README."""
+
 FORBIDDEN_CALLS = {"eval", "exec", "pickle.load", "pickle.loads", "pickle.Unpickler", "os.popen", "joblib.load"}
 FORBIDDEN_OPTIONS = {"shell", "trust_remote_code", "allow_pickle"}
 
@@ -26,7 +29,7 @@ def faults(path: str, source: str) -> list[str]:
         name = ast.unparse(call.func)
         options = {keyword.arg: keyword.value for keyword in call.keywords}
         true = {key for key, value in options.items() if not (isinstance(value, ast.Constant) and not value.value)}
-        if name in FORBIDDEN_CALLS:
+        if name in FORBIDDEN_CALLS and (name, path) != ("exec", RUNS_EXAMPLES):
             found.append(f"{path}:{call.lineno}: {name}")
         if name == "torch.load" and (path != READS_PICKLES or "weights_only" not in true):
             found.append(f"{path}:{call.lineno}: torch.load")
@@ -70,4 +73,5 @@ def test_the_one_reader_of_pickles() -> None:
     assert faults(READS_PICKLES, "torch.load(f, weights_only=True)") == []
     assert faults(READS_PICKLES, "torch.load(f, weights_only=False)")
     assert faults(READS_PICKLES, "torch.load(f)")
+    assert faults(RUNS_EXAMPLES, "eval(x)")
     assert faults("x.py", "subprocess.run(c, shell=False)") == []
