@@ -14,7 +14,7 @@ from sentinv.models import EYES, load_part
 _LEAD = re.compile(
     r"^(?:there is |this is )?(?:(?:an?|the) )?(?:(?:close[ -]up )?(?:picture|photo|photograph|image) of )"
 )
-_REPEATED = re.compile(r"\b(\w+(?: \w+){0,3})(?: \1\b)+")
+_REPEATED = re.compile(r"\b(\w+(?: \w+){0,3})(?: (?:and )?\1\b)+")
 _SCENE = re.compile(
     r" (?:sitting |standing |lying |laying |parked )?(?:on|in|at|inside|under|near|by|against) (?:an?|the) .*"
 )

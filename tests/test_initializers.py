@@ -47,6 +47,8 @@ def test_caption_describes_the_thing(captioner):
         ("a cat cat with with a hat", "a cat with a hat"),
         ("a cat on a bed on a bed on a bed", "a cat on a bed"),
         ("[DEC] a cat", "a cat"),
+        ("an orange cat and an orange cat on the beach", "an orange cat on the beach"),
+        ("a red cat and a blue cat", "a red cat and a blue cat"),
         ("a black and black and white cow", "a black and white cow"),
     ],
 )
