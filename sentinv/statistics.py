@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -30,8 +30,13 @@ class Interval:
     high: float
     n: int
 
+    def text(self, digits: int = 3) -> str:
+        """Mean and, where there is more than one value, interval."""
+        mean, low, high = (f"{value:.{digits}f}" for value in (self.mean, self.low, self.high))
+        return f"{mean} [{low}, {high}]" if self.n > 1 else mean
+
     def __str__(self) -> str:
-        return f"{self.mean:.3f} [{self.low:.3f}, {self.high:.3f}]" if self.n > 1 else f"{self.mean:.3f}"
+        return self.text()
 
 
 def bootstrap(values: Sequence[float], *, seed: int = 0, resamples: int = RESAMPLES) -> Interval:
@@ -69,6 +74,34 @@ def band(curves: Sequence[Curve], *, seed: int = 0) -> list[tuple[int, Interval]
     shared = set.intersection(*({step for step, _ in curve} for curve in curves))
     tables = [dict(curve) for curve in curves]
     return [(step, bootstrap([table[step] for table in tables], seed=seed)) for step in sorted(shared)]
+
+
+def levelled(arms: Mapping[str, Mapping[str, Curve]]) -> dict[str, list[list[tuple[int, float]]]]:
+    """Take each concept's own level out of its curves, as within-subject intervals do (Cousineau 2005).
+
+    Concepts differ far more in loss than starts do, and all starts meet the same concepts. A concept's level is its mean over
+    arms and over the steps that all curves have; the mean level is put back, so mean curves stay as they are.
+
+    Args:
+        arms: label → (concept → curve). Where arms do not have the same concepts nothing is changed.
+    """
+    concepts = {frozenset(own) for own in arms.values()}
+    plain = {label: [list(curve) for curve in own.values()] for label, own in arms.items()}
+    if len(concepts) != 1:
+        return plain
+    tables = {label: {name: dict(curve) for name, curve in own.items()} for label, own in arms.items()}
+    steps = set.intersection(*(set(table) for own in tables.values() for table in own.values()))
+    if not steps:
+        return plain
+    levels = {
+        name: float(np.mean([own[name][step] for own in tables.values() for step in sorted(steps)]))
+        for name in next(iter(concepts))
+    }
+    middle = float(np.mean(list(levels.values())))
+    return {
+        label: [[(step, value - levels[name] + middle) for step, value in curve] for name, curve in own.items()]
+        for label, own in arms.items()
+    }
 
 
 def mean_curve(curves: Sequence[Curve]) -> list[tuple[int, float]]:

@@ -10,7 +10,7 @@ from typing import Any
 
 from sentinv import plots
 from sentinv.files import atomic_write, make_folder
-from sentinv.statistics import mean_curve
+from sentinv.statistics import levelled, mean_curve
 from sentinv.studies import Study
 from sentinv.study_summary import (
     LEVELS,
@@ -75,14 +75,22 @@ def _figures(found: Sequence[Arm], records: Sequence[Record], folder: Path, conv
     def keep(figure: Any, stem: str, caption: str) -> None:
         pictures[caption] = plots.save_figure(figure, folder, stem)[0]
 
-    losses = {arm.label: list(arm.curves().values()) for arm in found}
-    losses = {label: own for label, own in losses.items() if own and len(own[0]) > 2}
+    own = {arm.label: arm.curves() for arm in found}
+    losses = levelled(
+        {label: curves for label, curves in own.items() if any(len(curve) > 2 for curve in curves.values())}
+    )
     if losses and convergence:
         figure = plots.curves(losses, ylabel="loss on the fixed grid", levels=_levels(found))
-        keep(figure, "loss", "Loss on the fixed grid against steps: mean over concepts, 95 % band.")
+        keep(
+            figure,
+            "loss",
+            "Loss on the fixed grid: mean over concepts, 95 % band; each concept's own level is taken out of the band.",
+        )
     for score, stem in (("clip_i", "clip-i"), ("clip_t", "clip-t")):
-        curves = {arm.label: list(arm.score_curves(score).values()) for arm in found}
-        curves = {label: own for label, own in curves.items() if own and len(own[0]) > 1}
+        scored = {arm.label: arm.score_curves(score) for arm in found}
+        curves = levelled(
+            {label: own for label, own in scored.items() if any(len(curve) > 1 for curve in own.values())}
+        )
         if curves and convergence:
             keep(plots.curves(curves, ylabel=SCORES[score].split(": ")[1]), stem, SCORES[score])
     points, ways = {}, {}

@@ -149,7 +149,7 @@ def loss_table(found: Sequence[Arm]) -> Table:
             [
                 arm.label,
                 _range(vectors),
-                *(str(bootstrap(own)) if len(own) == len(tables) else "-" for own in values),
+                *(bootstrap(own).text(4) if len(own) == len(tables) else "-" for own in values),
                 f"{rate:.3f}" if rate is not None else "-",
             ]
         )

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from sentinv.statistics import band, bootstrap, crossing, group_means, mean_curve, steps_to_reach
+from sentinv.statistics import band, bootstrap, crossing, group_means, levelled, mean_curve, steps_to_reach
 
 
 def test_bootstrap_of_equal_values_is_a_point():
@@ -50,6 +50,20 @@ def test_curves_are_averaged_where_all_have_a_value():
     points = band(curves)
     assert [step for step, _ in points] == [0, 10]
     assert points[0][1].low == 1.0 and points[0][1].high == 3.0
+
+
+def test_levelling_takes_out_what_concepts_differ_in_and_keeps_the_means():
+    """Two concepts that differ by a constant only: no band is left, and the means are as they were."""
+    arms = {
+        "a": {"cat": [(0, 1.0), (5, 0.5)], "mug": [(0, 3.0), (5, 2.5)]},
+        "b": {"cat": [(0, 0.8), (5, 0.2), (9, 0.1)], "mug": [(0, 2.8), (5, 2.2), (9, 2.1)]},
+    }
+    flat = levelled(arms)
+    for label, own in arms.items():
+        assert mean_curve(flat[label]) == [(s, pytest.approx(v)) for s, v in mean_curve(list(own.values()))]
+        assert all(point.high - point.low == pytest.approx(0, abs=1e-12) for _, point in band(flat[label]))
+    del arms["b"]["mug"]
+    assert levelled(arms)["b"] == [arms["b"]["cat"]]
 
 
 @pytest.mark.parametrize(("level", "step"), [(2.0, 0), (0.5, 5), (0.49, 10), (0.1, None)])
