@@ -47,6 +47,25 @@ class Batch:
     ids: dict[str, Tensor]
     mask: Tensor | None
 
+    def __len__(self) -> int:
+        return len(self.latents)
+
+    def parts(self, count: int) -> list[Batch]:
+        """Split into so many parts of about the same size; into single items where there are fewer of them."""
+        size = -(-len(self) // count)
+        cuts = [slice(first, first + size) for first in range(0, len(self), size)]
+        return [
+            Batch(
+                latents=self.latents[cut],
+                noise=self.noise[cut],
+                timesteps=self.timesteps[cut],
+                alphas_cumprod=self.alphas_cumprod[cut],
+                ids={name: ids[cut] for name, ids in self.ids.items()},
+                mask=None if self.mask is None else self.mask[cut],
+            )
+            for cut in cuts
+        ]
+
 
 class TrainingSet:
     """The images of one concept, ready to draw batches from.

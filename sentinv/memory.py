@@ -7,7 +7,7 @@ autograd keeps for the backward pass is counted as it is kept.
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
@@ -17,6 +17,9 @@ from torch.overrides import TorchFunctionMode
 from sentinv.config import TrainConfig
 from sentinv.frozen import lean_convolutions
 from sentinv.models import load_part, source_of, text_encoder_suffixes
+
+if TYPE_CHECKING:
+    from sentinv.backbone import Backbone
 
 
 def training_memory(name: str, config: TrainConfig, dtype: str | None = None) -> dict[str, int] | None:
@@ -48,6 +51,31 @@ def training_memory(name: str, config: TrainConfig, dtype: str | None = None) ->
         unet.enable_gradient_checkpointing()
     activations = _kept_by_autograd(unet, encoders, config.batch_size)
     return {"weights": weights, "activations": activations, "total": weights + activations}
+
+
+def step_memory(backbone: Backbone, batch: int = 1) -> int:
+    """Bytes that a training step of a loaded model keeps beside the weights, with gradient checkpointing."""
+    dtype = backbone.dtype
+    with torch.device("meta"):
+        unet = type(backbone.unet).from_config(backbone.unet.config).to(dtype)
+        encoders = [type(encoder.model)(encoder.model.config).to(dtype) for encoder in backbone.text_encoders]
+    for part in (unet, *encoders):
+        part.requires_grad_(False).eval()
+    unet.enable_gradient_checkpointing()
+    return _kept_by_autograd(unet, encoders, batch)
+
+
+def free_memory(device: torch.device) -> int | None:
+    """Bytes that are free on a device; None where nobody says."""
+    if device.type == "cuda":
+        return torch.cuda.mem_get_info(device)[0]
+    if device.type == "mps":
+        return torch.mps.recommended_max_memory() - torch.mps.driver_allocated_memory()
+    try:
+        lines = Path("/proc/meminfo").read_text(encoding="ascii").splitlines()
+    except OSError:
+        return None
+    return next((int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable:")), None)
 
 
 def _networks(name: str, source: str) -> tuple[Any, Any, list[Any]]:

@@ -25,7 +25,11 @@ if TYPE_CHECKING:
 _MINUS = "\u2212"
 _SHOWN = 512  # pixels, the largest side of an image on the page
 _UNTOLD = {"evaluation_timesteps", "evaluation_noises", "checkpoint_every", "patience", "min_improvement", "betas"}
-_STOPS = {"auto": "the loss no longer fell", "not finite": "the loss was not finite"}
+_STOPS = {
+    "auto": "the loss no longer fell",
+    "not finite": "the loss was not finite",
+    "runaway": "a vector grew beyond all use",
+}
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -17,7 +17,8 @@ from sentinv.generation import GenerateConfig, generate_latents, seeded
 from sentinv.initialization import Initialization, starting_rows
 from sentinv.inversion import invert
 from sentinv.placeholder import PlaceholderRows
-from sentinv.training import Run, learning_rate_at, train_concept
+from sentinv.run import Run, learning_rate_at
+from sentinv.training import train_concept
 
 QUICK = TrainConfig(steps=12, evaluate_every=4, evaluation_timesteps=4, checkpoint_every=5)
 WORDS = Initialization("a striped mug")
