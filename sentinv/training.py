@@ -8,7 +8,7 @@ import warnings
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from torch import Tensor
 
@@ -84,16 +84,12 @@ def train_concept(
             check_settings(checkpoint.settings, settings)
             run.restore(checkpoint)
         for _ in run.steps():
-            asked = request.signal_number
-            if checkpoints is not None and (asked is not None or run.step % config.checkpoint_every == 0):
+            if checkpoints is not None and run.step % config.checkpoint_every == 0:
                 save_checkpoint(checkpoints, run.checkpoint(settings))
-            if asked is not None:
-                kept = (
-                    "resume to go on"
-                    if checkpoints is not None
-                    else "nothing was saved, for want of a checkpoint folder"
-                )
-                raise Interrupted(f"stopped after step {run.step} of {config.steps}: {kept}", asked)
+            if request.signal_number is not None:
+                break
+        if request.signal_number is not None:  # also one that came during the last step
+            _stop(run, settings, checkpoints, request.signal_number)
     history = run.history
     if config.steps and not history.learned:
         warnings.warn(
@@ -103,6 +99,14 @@ def train_concept(
         )
     metadata = provenance(backbone, start, config, history, run.best)
     return Concept(token=token, rows=run.best, base_model=backbone.name, metadata=metadata), history
+
+
+def _stop(run: Run, settings: dict[str, Any], checkpoints: str | Path | None, signal_number: int) -> NoReturn:
+    kept = "nothing was saved, for want of a checkpoint folder"
+    if checkpoints is not None:
+        save_checkpoint(checkpoints, run.checkpoint(settings))
+        kept = "resume to go on"
+    raise Interrupted(f"stopped after step {run.step} of {run.config.steps}: {kept}", signal_number)
 
 
 def _settings(data: TrainingSet, start: Start, config: TrainConfig, token: str) -> dict[str, Any]:

@@ -1,0 +1,214 @@
+"""R7, R9, R10: killed and resumed to the same bytes; stopped by signals in time; what saving costs.
+
+    python benchmarks/reliability/resume.py [--kills 300] [--signals 200]
+
+Children are forked from a parent that has imported everything and has trained once.
+"""
+
+import argparse
+import json
+import os
+import random
+import signal
+import statistics
+import sys
+import tempfile
+import time
+import warnings
+from contextlib import suppress
+from dataclasses import asdict, replace
+from pathlib import Path
+
+import torch
+from kit import report
+from tiny import backbone, command, ended, forked, picture, pipeline_folder
+
+from sentinv import training
+from sentinv.backbone import Backbone
+from sentinv.checkpoint import read_checkpoint
+from sentinv.concept import Concept
+from sentinv.config import TrainConfig
+from sentinv.files import sweep
+from sentinv.initialization import Initialization
+from sentinv.run import Run
+from sentinv.training import train_concept
+
+CONFIG = TrainConfig(steps=20, batch_size=2, evaluate_every=5, evaluation_timesteps=2, checkpoint_every=1)
+INVERT = ["invert", "mug.png", "--word", "red", "--steps", "40", "--samples", "0", "--batch-size", "1", "--model"]
+
+
+def result(model: Backbone, folder: Path) -> bytes:
+    """Train, or go on where a checkpoint is: the concept's file and every loss of the way."""
+    resume = folder.is_dir() and any(folder.glob("step-*"))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        concept, history = train_concept(
+            model, [picture()], Initialization("red cat"), CONFIG, checkpoints=folder, resume=resume
+        )
+    losses = [[asdict(record) for record in history.records], history.evaluations]
+    return concept.to_bytes() + json.dumps(losses).encode()
+
+
+def forgetful_restore(run: Run, checkpoint: object, restore: object = Run.restore) -> None:
+    """The negative control: all is restored but the random state."""
+    restore(run, checkpoint)
+    run.generator.manual_seed(run.config.seed)
+
+
+def one_run(model: Backbone, seconds: float, chance: random.Random, *, control: bool = False) -> tuple[int, int, bytes]:
+    """Kill and resume until a run is done: kills, those of them that were in a run that had been resumed, its result."""
+    with tempfile.TemporaryDirectory() as name:
+        done, folder = Path(name) / "done", Path(name) / "checkpoints"
+
+        def child() -> None:
+            if control:
+                Run.restore = forgetful_restore  # type: ignore[method-assign]
+            done.write_bytes(result(model, folder))
+
+        kills = resumed = 0
+        while True:
+            process = forked(child)
+            time.sleep(seconds * chance.random() * (0.5 if kills < 4 else 1.5))
+            os.kill(process, signal.SIGKILL)
+            code = ended(process)
+            if code == 0:
+                return kills, resumed, done.read_bytes()
+            if code != -signal.SIGKILL:
+                raise SystemExit(f"a child ended with {code}")
+            kills += 1
+            done.unlink(missing_ok=True)
+            steps = [int(path.name[5:11]) for path in folder.glob("step-*")] if folder.is_dir() else []
+            resumed += 0 < max(steps, default=0) < CONFIG.steps
+
+
+def killed(count: int, controls: int) -> dict[str, int]:
+    """R7: so many kills, and as many runs of the control."""
+    model, chance = backbone(), random.Random(7)
+    with tempfile.TemporaryDirectory() as name:
+        whole = result(model, Path(name) / "warm")
+        begun = time.perf_counter()
+        if result(model, Path(name) / "again") != whole:
+            raise SystemExit("two uninterrupted runs differ")
+        seconds = time.perf_counter() - begun
+    found = {"kills": 0, "resumed": 0, "runs": 0, "equal": 0, "controls": 0, "equal controls": 0}
+    while found["kills"] < count:
+        kills, resumed, got = one_run(model, seconds, chance)
+        found["kills"] += kills
+        found["resumed"] += resumed
+        found["runs"] += 1
+        found["equal"] += got == whole
+    while found["controls"] < controls:
+        _, resumed, got = one_run(model, seconds, chance, control=True)
+        if resumed:
+            found["controls"] += 1
+            found["equal controls"] += got == whole
+    return found
+
+
+def stopped(folder: Path, model: Path, wait: float, numbers: list[int]) -> tuple[int, float, list[str]]:
+    """Send signals to a run after a while: exit code, seconds until it ended, and what is wrong with what it left."""
+    picture().save(folder / "mug.png")
+    process = forked(lambda: command(folder, *INVERT, str(model))[0])
+    time.sleep(wait)
+    for number in numbers:
+        sent = time.perf_counter()
+        with suppress(ProcessLookupError):
+            os.kill(process, number)
+        time.sleep(0.004 if len(numbers) > 1 else 0)
+    code = ended(process)
+    seconds = time.perf_counter() - sent
+    sweep(folder / "mug-run/checkpoints")
+    concept, metrics = folder / "mug.safetensors", folder / "mug-run/metrics.jsonl"
+    wrong = [f"stray {path.name}" for path in folder.rglob(".*")] + [
+        f"lock {path.name}" for path in folder.rglob("*.lock")
+    ]
+    steps = [read_checkpoint(path).step for path in folder.glob("mug-run/checkpoints/step-*")]
+    told = metrics.read_text().count("\n") if metrics.exists() else 0
+    if concept.exists():
+        Concept.load(concept)
+    elif len(numbers) == 1 and told - max(steps, default=0) > 1:
+        wrong.append(f"{told} steps done, {steps} saved")
+    codes = {0, *(128 + number for number in numbers), *(-number for number in numbers if len(numbers) > 1)}
+    return code, seconds, wrong + ([] if code in codes else [f"exit code {code}"])
+
+
+def signalled(count: int) -> tuple[dict[str, int], dict[str, float], list[str]]:
+    """R9: single and double signals at random times: exit codes, slowest end, and what was wrong."""
+    chance, wrong, codes = random.Random(9), [], {}
+    slowest = {"one signal": 0.0, "two signals": 0.0}
+    with tempfile.TemporaryDirectory() as name:
+        model = pipeline_folder(Path(name) / "model")
+        for number in range(-1, count):
+            folder = Path(name) / f"run{number}"
+            folder.mkdir()
+            if number < 0:  # imports everything, and says how long a run takes
+                picture().save(folder / "mug.png")
+                command(folder, *INVERT, str(model))
+                begun = time.perf_counter()
+                command(folder, *INVERT, str(model), "--force")
+                whole = time.perf_counter() - begun
+                continue
+            kind = (signal.SIGINT, signal.SIGTERM)[number % 2]
+            twice = number % 4 > 1
+            numbers = [kind, chance.choice((signal.SIGINT, signal.SIGTERM))] if twice else [kind]
+            code, seconds, faults = stopped(folder, model, chance.random() * whole, numbers)
+            codes[str(code)] = codes.get(str(code), 0) + 1
+            label = "two signals" if twice else "one signal"
+            slowest[label] = max(slowest[label], seconds)
+            wrong += [f"{label} {number}: {fault}" for fault in faults]
+            wrong += [f"{label} {number}: took {seconds:.1f} s"] if seconds > (3 if twice else 10) else []
+    return codes, slowest, wrong
+
+
+def saving(model: Backbone, repeats: int = 5) -> tuple[float, float]:
+    """R10: milliseconds of one save, and the share of a 100-step run that its saves take; medians."""
+    config, times, shares = replace(TrainConfig(), evaluation_timesteps=2), [], []
+    honest = training.save_checkpoint
+    with tempfile.TemporaryDirectory() as name, warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        for number in range(repeats):
+            spent = []
+
+            def timed(*arguments: object, spent: list[float] = spent) -> object:
+                begun = time.perf_counter()
+                answer = honest(*arguments)
+                spent.append(time.perf_counter() - begun)
+                return answer
+
+            training.save_checkpoint = timed
+            try:
+                folder = Path(name) / str(number)
+                _, history = train_concept(model, [picture()], Initialization("red cat"), config, checkpoints=folder)
+            finally:
+                training.save_checkpoint = honest
+            times += spent
+            shares.append(sum(spent) / (history.seconds + sum(spent)))
+    return 1000 * statistics.median(times), statistics.median(shares)
+
+
+def main() -> None:
+    """All three."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--kills", type=int, default=300)
+    parser.add_argument("--signals", type=int, default=200)
+    arguments = parser.parse_args()
+    torch.set_num_threads(1)
+    kills = killed(arguments.kills, 20)
+    codes, slowest, wrong = signalled(arguments.signals)
+    milliseconds, share = saving(backbone())
+    report(
+        "resume",
+        f"{kills['kills']} kills ({kills['resumed']} with a checkpoint to go on from) in {kills['runs']} runs: "
+        f"{kills['equal']} bit-identical; control: {kills['equal controls']} of {kills['controls']}; "
+        f"{arguments.signals} runs signalled: {len(wrong)} wrong, slowest end {max(slowest.values()):.1f} s; "
+        f"a save takes {milliseconds:.0f} ms, {share:.1%} of 100 steps of the tiny model",
+        kills=kills,
+        codes=codes,
+        slowest=slowest,
+        wrong=wrong[:20],
+    )
+    sys.exit(bool(wrong or kills["equal"] < kills["runs"] or kills["equal controls"]))
+
+
+if __name__ == "__main__":
+    main()
