@@ -161,9 +161,12 @@ def read_pictures(paths: Sequence[Path], masks: Sequence[Path], *, quiet: bool) 
 def run(job: Job) -> None:
     """Learn the word, and write and print what came of it."""
     from sentinv.cli.results import Clock, print_result, sample_images, write_result
+    from sentinv.errors import TrainingError
+    from sentinv.files import shown
     from sentinv.initialization import starting_rows
     from sentinv.placeholder import check_free
     from sentinv.report import Report
+    from sentinv.run import WRONG
 
     given, clock = job.given, Clock()
     initialization = initializer(job.init, given)(job.pictures[0].image)
@@ -196,6 +199,11 @@ def run(job: Job) -> None:
     )
     write_result(job, report)
     print_result(job, report)
+    if history.stop in WRONG:
+        raise TrainingError(
+            f"{WRONG[history.stop]} in step {history.evaluations[-1][0] + 1} of {job.config.steps}: the last good rows are in "
+            f"{shown(job.outputs.concept)}; try a smaller --lr"
+        )
 
 
 def _train(job: Job, backbone: Backbone, start: Start) -> tuple[Concept, History]:

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from sentinv.errors import SentinvError
-from sentinv.files import make_folder, shown, sweep
+from sentinv.files import make_folder, shown, sweep, told
 from sentinv.locks import lock
 
 
@@ -34,6 +34,10 @@ class Outputs:
         Raises:
             SentinvError: If something would be overwritten, or there is nothing to resume.
         """
+        with told(self.concept):
+            self._check(force=force, resume=resume)
+
+    def _check(self, *, force: bool, resume: bool) -> None:
         if self.concept.suffix != ".safetensors":
             raise SentinvError(
                 f"cannot write {shown(self.concept)}: expected a name that ends in .safetensors; choose one"

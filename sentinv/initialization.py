@@ -176,7 +176,11 @@ def _continued(initialization: Initialization, concept: Concept, backbone: Backb
     wanted = {encoder.name: encoder.dim for encoder in backbone.text_encoders}
     got = {name: rows.shape[1] for name, rows in concept.rows.items()}
     if wanted != got:
-        raise ConceptError(f"{concept.token} does not fit {backbone.name}: expected rows of width {wanted}, got {got}")
+        widths = ["/".join(map(str, found.values())) for found in (wanted, got)]
+        raise ConceptError(
+            f"{concept.token} does not fit {backbone.name}: expected rows of width {widths[0]}, got {widths[1]}; "
+            "use the model that the concept was made with"
+        )
     if max_vectors is not None and concept.count > max_vectors:
         raise ConceptError(f"{concept.token} has {concept.count} vectors, allowed are {max_vectors}: allow as many")
     return Start(

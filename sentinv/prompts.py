@@ -156,7 +156,7 @@ def tokenize(prompts: Sequence[str], encoder: TextEncoder, vocabulary: Vocabular
         if any(index < 0 for index in ids[room:]):
             raise PromptError(
                 f"the prompt {_short(prompt)!r} has {len(ids)} tokens, the text encoder takes {room}, and a placeholder "
-                "would be cut off: shorten the prompt or put the placeholder first"
+                "would be cut off: shorten the prompt, put the placeholder first, or give it fewer vectors"
             )
         if len(ids) > room:
             lost = encoder.tokenizer.decode(ids[room:]).strip()

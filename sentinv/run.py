@@ -33,9 +33,14 @@ AdamW moves an entry by about the learning rate: a hundred steps at 0.01 take a 
 medians in Stable Diffusion 1.5. Whatever is beyond a thousand has run away.
 """
 
+WRONG = {
+    "not finite": "the loss or the rows were not finite",
+    "runaway": f"a row grew to more than {RUNAWAY:g} times the vocabulary's median length",
+}
+"""What `history.stop` says of a run that went wrong, in words."""
+
 _STEPS_PER_SYNC = 10  # on accelerators; on the CPU there is nothing to wait for
 _HALF_PRECISION_SCALE = 256.0  # keeps the gradients of an fp16 model above the smallest number it has
-_WRONG = {"not finite": "the loss or the rows were not finite", "runaway": f"a row grew beyond {RUNAWAY:g} medians"}
 
 
 class Run:
@@ -200,13 +205,14 @@ class Run:
         self.step, state = self._good
         self._put_back(state)
         if wrong == "not finite" and self.rescue is not None and self.rescue.more_precision():
-            text = f"{_WRONG[wrong]} at step {first}: going on from step {self.step} in float32"
+            text = f"{WRONG[wrong]} at step {first}: going on from step {self.step} in float32"
         else:
             if self.step not in [step for step, _ in self.history.evaluations[-1:]]:
                 self._note(self._grid_loss())
             self.history.stop = wrong
-            text = f"{_WRONG[wrong]} at step {first}: stopped, the last good rows are kept; try a smaller learning rate"
-            text += "" if wrong == "runaway" else ", or float32"
+            text = f"{WRONG[wrong]} at step {first}: stopped, the last good rows are kept; try a smaller learning rate"
+            if wrong == "not finite" and self.data.backbone.dtype != torch.float32:
+                text += ", or float32"
         warnings.warn(text, stacklevel=2)
 
     def _copy(self) -> dict[str, Tensor]:
