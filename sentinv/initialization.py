@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from sentinv.errors import ConceptError, PromptError
+from sentinv.prompts import check_text, short
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -99,14 +100,14 @@ def plan(text: str, tokenizer: Any, max_vectors: int | None = None) -> Plan:
         max_vectors: the most vectors there may be, ≥ 1. The tokenizer's own length is a limit in any case.
 
     Raises:
-        PromptError: If there are no words, or the first alone needs more vectors than allowed.
+        PromptError: If there are no words, they are not text, or the first alone needs more vectors than allowed.
         ValueError: If `max_vectors` is below 1.
     """
     if max_vectors is not None and max_vectors < 1:
         raise ValueError(f"max_vectors must be at least 1, got {max_vectors}")
     room = tokenizer.model_max_length - 2
     limit = room if max_vectors is None else min(max_vectors, room)
-    words = text.split()
+    words = check_text(text).split()
     ids: list[int] = []
     used = 0
     for word in words:
@@ -120,7 +121,7 @@ def plan(text: str, tokenizer: Any, max_vectors: int | None = None) -> Plan:
     if not ids:
         need = len(tokenizer(words[0], add_special_tokens=False).input_ids)
         raise PromptError(
-            f"{words[0]!r} alone needs {need} vectors, allowed are {limit}: allow more or choose another word"
+            f"{short(words[0])!r} alone needs {need} vectors, allowed are {limit}: allow more or choose another word"
         )
     tokens = tuple(token.removesuffix("</w>") for token in tokenizer.convert_ids_to_tokens(ids))
     return Plan(" ".join(words[:used]), " ".join(words[used:]), tokens, tuple(ids))

@@ -122,6 +122,7 @@ def expand(prompt: str, vocabulary: Vocabulary) -> str:
 
 def token_ids(prompt: str, encoder: TextEncoder, vocabulary: Vocabulary) -> list[int]:
     """Token ids of a prompt without begin, end and padding; the placeholders' ids are negative."""
+    check_text(prompt)
     ids: list[int] = []
     for part in _split(prompt, vocabulary):
         single = re.fullmatch(r"(<[^<>]+>)_(\d+)", part)
@@ -132,6 +133,19 @@ def token_ids(prompt: str, encoder: TextEncoder, vocabulary: Vocabulary) -> list
         elif part.strip():
             ids += encoder.text_ids(part)
     return ids
+
+
+def check_text(text: str) -> str:
+    """Return the text if it is text: what a shell hands over may hold bytes that are none.
+
+    Raises:
+        PromptError: If a part of it cannot be written as UTF-8.
+    """
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        raise PromptError(f"expected text, got bytes that are not UTF-8: {short(text)!a}; type it anew") from error
+    return text
 
 
 def tokenize(prompts: Sequence[str], encoder: TextEncoder, vocabulary: Vocabulary | None = None) -> Tensor:
@@ -155,13 +169,13 @@ def tokenize(prompts: Sequence[str], encoder: TextEncoder, vocabulary: Vocabular
         room = encoder.max_length - 2
         if any(index < 0 for index in ids[room:]):
             raise PromptError(
-                f"the prompt {_short(prompt)!r} has {len(ids)} tokens, the text encoder takes {room}, and a placeholder "
+                f"the prompt {short(prompt)!r} has {len(ids)} tokens, the text encoder takes {room}, and a placeholder "
                 "would be cut off: shorten the prompt, put the placeholder first, or give it fewer vectors"
             )
         if len(ids) > room:
             lost = encoder.tokenizer.decode(ids[room:]).strip()
             warnings.warn(
-                f"the prompt is longer than the text encoder's {room} tokens: {_short(lost)!r} was cut", stacklevel=2
+                f"the prompt is longer than the text encoder's {room} tokens: {short(lost)!r} was cut", stacklevel=2
             )
         ids = [encoder.bos_id, *ids[:room], encoder.eos_id]
         batch[row, : len(ids)] = torch.tensor(ids)
@@ -194,5 +208,6 @@ def _single(name: str, ids: Sequence[int], index: int) -> int:
     return ids[index]
 
 
-def _short(text: str, length: int = 60) -> str:
+def short(text: str, length: int = 60) -> str:
+    """Cut a text that is too long for a message."""
     return text if len(text) <= length else text[: length - 1] + "…"

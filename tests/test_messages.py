@@ -203,6 +203,12 @@ CASES = [
     (18, None, "invert mug.png --phrase ' '", "expected a phrase to start from, got none: give at least a word"),
     (
         18,
+        None,
+        "invert mug.png --phrase 'a \udcff cat'",
+        r"expected text, got bytes that are not UTF-8: 'a \udcff cat'; type it anew",
+    ),
+    (
+        18,
         written("t.txt", b"a photo\n"),
         INVERT + " --templates t.txt",
         "t.txt, line 1: expected one '{}' where the placeholder goes, got 'a photo'",
