@@ -1,0 +1,89 @@
+"""The short part of benchmarks/reliability: the same programs, a few of each."""
+
+import os
+import random
+import re
+import shutil
+import subprocess
+import sys
+import tomllib
+from itertools import chain
+from pathlib import Path
+
+import pytest
+from packaging.requirements import Requirement
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "benchmarks" / "reliability"))
+import faults
+import resume
+import words
+
+ROOT = Path(__file__).parents[1]
+SAFE = {"torch": "2.10", "transformers": "5.3", "diffusers": "0.42.1", "Pillow": "12.3"}
+"""The first versions without the holes that let a file run code or fill memory."""
+
+
+def test_killed_runs_resume_to_the_same_bytes_and_the_control_does_not():
+    found = resume.killed(count=6, controls=1)
+    assert found["kills"] >= 6 and found["equal"] == found["runs"]
+    assert (found["controls"], found["equal controls"]) == (1, 0)
+
+
+def test_signals_end_a_run_in_time_with_all_but_a_step_saved():
+    codes, slowest, wrong = resume.signalled(4)
+    assert wrong == [] and sum(codes.values()) == 4 and max(slowest.values()) < 10
+
+
+def test_a_failing_write_of_a_whole_run_leaves_what_was_there(tmp_path):
+    chance = random.Random()  # another few of the calls each time
+    tried, wrong = faults.failing_writes(tmp_path, lambda count: chance.sample(range(count), 2))
+    assert tried == 6 and wrong == []
+
+
+@pytest.mark.parametrize("name", list(words.PROPERTIES))
+def test_words(name):
+    words.hold(name, 20)
+
+
+def test_every_range_of_dependencies_begins_behind_the_holes():
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    everything = [*project["dependencies"], *chain(*project["optional-dependencies"].values())]
+    ranges = {requirement.name: requirement.specifier for requirement in map(Requirement, everything)}
+    for name, safe in SAFE.items():
+        oldest = re.fullmatch(r">=([\d.]+)", str(ranges[name]))
+        assert oldest and tuple(map(int, oldest[1].split("."))) >= tuple(map(int, safe.split("."))), name
+
+
+COMMIT = "0123456789abcdef0123456789abcdef01234567"
+OFFLINE = """
+import socket, sys, time
+
+def refuse(*arguments, **options):
+    raise OSError("no network")
+
+socket.getaddrinfo = socket.socket.connect = refuse
+import huggingface_hub, transformers
+from diffusers import AutoencoderKL, DDIMScheduler, UNet2DConditionModel
+from sentinv.errors import ModelError
+from sentinv.models import load
+begun = time.perf_counter()
+try:
+    load("sd21", device="cpu")
+except ModelError as error:
+    print(error, time.perf_counter() - begun, sep="\\n")
+print(load("sd15", device="cpu").resolution)
+"""
+
+
+def test_without_a_network_a_cached_model_loads_and_another_is_refused_quickly(tmp_path, model_folder):
+    """In a process of its own that finds no network. What imports take is not counted: seconds, of the libraries."""
+    cached = tmp_path / "hub" / "models--stable-diffusion-v1-5--stable-diffusion-v1-5"
+    shutil.copytree(model_folder, cached / "snapshots" / COMMIT)
+    (cached / "refs").mkdir()
+    (cached / "refs" / "main").write_text(COMMIT)
+    environment = {**os.environ, "HF_HOME": str(tmp_path), "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+    done = subprocess.run([sys.executable, "-c", OFFLINE], env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    said, seconds, resolution = done.stdout.splitlines()
+    assert said == "cannot download model_index.json of sd21: the hub is out of reach; go online, or give a folder"
+    assert float(seconds) < 2 and resolution == "16"
