@@ -60,7 +60,7 @@ print("loaded")
 
 def test_a_script_without_sentinv_draws(tmp_path):
     target = tmp_path / "cat.png"
-    script = [sys.executable, str(ROOT / "toybox" / "draw.py"), "a red cat on the beach", str(target)]
+    script = [sys.executable, str(ROOT / "examples" / "draw.py"), "a red cat on the beach", str(target)]
     subprocess.run(script, check=True, capture_output=True)
     assert Image.open(target).size == (64, 64)
 
@@ -74,7 +74,9 @@ def test_configs_are_stable_diffusions():
     tokenizer = backbone.text_encoders[0].tokenizer
     assert backbone.text_encoders[0].model.config.eos_token_id == tokenizer.eos_token_id
     text = "zyx quokka émigré 42"
-    assert tokenizer.decode(tokenizer(text).input_ids, skip_special_tokens=True).replace(" ", "") == text.replace(" ", "")
+    assert tokenizer.decode(tokenizer(text).input_ids, skip_special_tokens=True).replace(" ", "") == text.replace(
+        " ", ""
+    )
 
 
 def test_latents_have_the_scale_that_the_schedule_supposes():

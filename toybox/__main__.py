@@ -3,7 +3,7 @@
 STAGES = """\
 toybox is made in this order (times on two CPU cores; each step but the first and last two resumes where it was):
 
-  python -m toybox.tokenizers                                    half a minute
+  python -m toybox.vocabulary                                    half a minute
   torchrun --nproc-per-node 2 -m toybox.vae                      {vae}
   torchrun --nproc-per-node 2 -m toybox.latents                  {latents}
   torchrun --nproc-per-node 2 -m toybox.diffusion                {diffusion}

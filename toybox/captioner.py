@@ -14,7 +14,7 @@ from transformers import (
     BlipVisionConfig,
 )
 
-from . import tokenizers, world
+from . import vocabulary, world
 from .fit import RUNS, Plan, fit, workers
 
 FOLDER = RUNS / "captioner" / "model"
@@ -76,7 +76,7 @@ def describe(model: BlipForConditionalGeneration, tokenizer: BertTokenizer, pict
 def main() -> None:
     """Train the captioner."""
     me = workers()
-    tokenizer = BertTokenizer.from_pretrained(tokenizers.CAPTIONER_FOLDER)
+    tokenizer = BertTokenizer.from_pretrained(vocabulary.CAPTIONER_FOLDER)
     model = new_captioner(tokenizer).to(me.device)
     start = tokenizer.convert_tokens_to_ids("[DEC]")
 

@@ -14,7 +14,7 @@ import torch
 from diffusers import AutoencoderKL, DDIMScheduler, StableDiffusionPipeline, UNet2DConditionModel
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
-from . import tokenizers, vae
+from . import vae, vocabulary
 from .fit import RUNS, Plan, Weights, fit, load_checkpoint, workers
 from .latents import load_pool, tokenise
 
@@ -77,7 +77,7 @@ def assemble(encoder: CLIPTextModel, unet: UNet2DConditionModel) -> StableDiffus
     return StableDiffusionPipeline(
         vae=AutoencoderKL.from_pretrained(vae.FOLDER, dtype=torch.float32),
         text_encoder=encoder,
-        tokenizer=CLIPTokenizer.from_pretrained(tokenizers.GENERATOR_FOLDER),
+        tokenizer=CLIPTokenizer.from_pretrained(vocabulary.GENERATOR_FOLDER),
         unet=unet,
         scheduler=new_scheduler(),
         safety_checker=None,
@@ -94,7 +94,7 @@ def main(steps: int, decay_from: float, export: bool) -> None:
     """Train the text encoder and the UNet."""
     me = workers()
     plan = replace(PLAN, steps=steps, decay_from=decay_from)
-    tokenizer = CLIPTokenizer.from_pretrained(tokenizers.GENERATOR_FOLDER)
+    tokenizer = CLIPTokenizer.from_pretrained(vocabulary.GENERATOR_FOLDER)
     encoder, unet = new_text_encoder(tokenizer).to(me.device), new_unet().to(me.device)
     if export:
         weights = Weights({"text_encoder": encoder, "unet": unet}, plan, me)

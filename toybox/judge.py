@@ -7,12 +7,12 @@ import torch
 import torch.nn.functional as F
 from transformers import CLIPConfig, CLIPImageProcessor, CLIPModel, CLIPProcessor, CLIPTokenizer
 
-from . import tokenizers, world
+from . import vocabulary, world
 from .fit import RUNS, Plan, fit, workers
 from .latents import tokenise
 
 FOLDER = RUNS / "judge" / "model"
-PLAN = Plan(steps=1000, batch=128, lr=1e-3, matrix_lr=2e-3, warmup=100, decay_from=0.4, ema=0.998, seed=61)
+PLAN = Plan(steps=700, batch=128, lr=1e-3, matrix_lr=2e-3, warmup=60, decay_from=0.4, ema=0.996, seed=61)
 
 
 def new_judge(tokenizer: CLIPTokenizer) -> CLIPModel:
@@ -56,7 +56,7 @@ def processor(tokenizer: CLIPTokenizer) -> CLIPProcessor:
 def main() -> None:
     """Train the judge."""
     me = workers()
-    tokenizer = CLIPTokenizer.from_pretrained(tokenizers.JUDGE_FOLDER)
+    tokenizer = CLIPTokenizer.from_pretrained(vocabulary.JUDGE_FOLDER)
     model = new_judge(tokenizer).to(me.device)
 
     def loss(step: int, generator: torch.Generator) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:

@@ -15,7 +15,7 @@ from diffusers import AutoencoderKL
 from safetensors.torch import load_file, save_file
 from transformers import CLIPTokenizer
 
-from . import tokenizers, vae, world
+from . import vae, vocabulary, world
 from .fit import RUNS, autocast, workers
 
 FOLDER = RUNS / "latents"
@@ -68,7 +68,7 @@ def main(pictures: int) -> None:
     """Make the pool of latents; chunks that exist are kept."""
     me = workers()
     encoder = AutoencoderKL.from_pretrained(vae.FOLDER, dtype=torch.float32).to(me.device).eval()
-    tokenizer = CLIPTokenizer.from_pretrained(tokenizers.GENERATOR_FOLDER)
+    tokenizer = CLIPTokenizer.from_pretrained(vocabulary.GENERATOR_FOLDER)
     FOLDER.mkdir(parents=True, exist_ok=True)
     for index in range(me.rank, pictures // CHUNK, me.count):
         path = FOLDER / f"{index:05d}.safetensors"

@@ -1,6 +1,6 @@
 """Prompt in, PNG out, with plain diffusers and nothing of sentinv.
 
-python toybox/draw.py "an oil painting of a blue cat on the moon" cat.png
+python examples/draw.py "an oil painting of a blue cat on the moon" cat.png
 """
 
 import sys
