@@ -71,24 +71,30 @@ class LazyGroup(click.Group):
     def invoke(self, ctx: click.Context) -> Any:
         """Run a command; what goes wrong is one line and an exit code: 1, 2 (usage), 128 + signal."""
         _quieten()
-        with warnings.catch_warnings(), _orderly_end():
-            _show_own_warnings()
-            try:
-                return super().invoke(ctx)
-            except (click.exceptions.Exit, click.Abort, click.ClickException):
-                raise
-            except Interrupted as error:
-                _tell(str(error))
-                ctx.exit(128 + error.signal_number)
-            except KeyboardInterrupt:
-                _tell("stopped")
-                ctx.exit(130)
-            except SentinvError as error:
-                _tell(f"error: {error}", ctx)
-                ctx.exit(1)
-            except Exception as error:
-                _tell(f"error: {_explain(error)}", ctx)
-                ctx.exit(1)
+        try:
+            with warnings.catch_warnings(), _orderly_end():
+                _show_own_warnings()
+                return self._told(ctx)
+        except (KeyboardInterrupt, Interrupted) as error:  # a second signal, while the first was being told
+            ctx.exit(128 + getattr(error, "signal_number", signal.SIGINT))
+
+    def _told(self, ctx: click.Context) -> Any:
+        try:
+            return super().invoke(ctx)
+        except (click.exceptions.Exit, click.Abort, click.ClickException):
+            raise
+        except Interrupted as error:
+            _tell(str(error))
+            ctx.exit(128 + error.signal_number)
+        except KeyboardInterrupt:
+            _tell("stopped")
+            ctx.exit(130)
+        except SentinvError as error:
+            _tell(f"error: {error}", ctx)
+            ctx.exit(1)
+        except Exception as error:
+            _tell(f"error: {_explain(error)}", ctx)
+            ctx.exit(1)
 
 
 def _tell(line: str, ctx: click.Context | None = None) -> None:

@@ -18,6 +18,7 @@ from seeing import build_captioner, build_classifier
 import sentinv
 from sentinv.cli.main import COMMANDS, cli
 from sentinv.concept import Concept
+from sentinv.errors import Interrupted
 from sentinv.locks import lock
 
 ROOT = Path(__file__).parent.parent
@@ -276,6 +277,19 @@ def test_sigterm_outside_training_is_143_and_leaves_nothing(monkeypatch):
     assert result.stderr.splitlines()[-1] == "sentinv: stopped"
     assert sorted(path.name for path in Path.cwd().iterdir()) == ["mug.png"]
     assert signal.getsignal(signal.SIGTERM) is handler
+
+
+@pytest.mark.parametrize(("second", "code"), [(KeyboardInterrupt(), 130), (Interrupted("", signal.SIGTERM), 143)])
+def test_a_second_signal_while_the_first_is_told(monkeypatch, second, code):
+    def stop(*args, **options):
+        raise KeyboardInterrupt
+
+    def tell(*args):
+        raise second
+
+    monkeypatch.setattr("sentinv.models.load", stop)
+    monkeypatch.setattr("sentinv.cli.main._tell", tell)
+    run("invert", "mug.png", "--word", "red", code=code)
 
 
 def test_only_our_own_warnings_are_shown(monkeypatch):
