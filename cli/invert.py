@@ -201,7 +201,7 @@ def run(job: Job) -> None:
     print_result(job, report)
     if history.stop in WRONG:
         raise TrainingError(
-            f"{WRONG[history.stop]} in step {history.evaluations[-1][0] + 1} of {job.config.steps}: the last good rows are in "
+            f"{WRONG[history.stop]} in step {len(history.records) + 1} of {job.config.steps}: the last good rows are in "
             f"{shown(job.outputs.concept)}; try a smaller --lr"
         )
 

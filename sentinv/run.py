@@ -99,9 +99,10 @@ class Run:
             warnings.warn(f"the loss of the start is {loss}: going on in float32", stacklevel=2)
             loss = self._grid_loss()
         if not math.isfinite(loss):
+            precision = str(self.data.backbone.dtype).removeprefix("torch.")
             raise TrainingError(
-                f"the loss of the start is {loss}: the model's dtype ({self.data.backbone.dtype}) may be too small for it; "
-                "try float32"
+                f"the loss of the start is {loss}, computed in {precision}: the model is damaged or does not suit the image; "
+                "sentinv selftest tells more"
             )
         self._note(loss)
 
@@ -207,8 +208,9 @@ class Run:
         if wrong == "not finite" and self.rescue is not None and self.rescue.more_precision():
             text = f"{WRONG[wrong]} at step {first}: going on from step {self.step} in float32"
         else:
-            if self.step not in [step for step, _ in self.history.evaluations[-1:]]:
-                self._note(self._grid_loss())
+            loss = self._grid_loss()
+            if math.isfinite(loss) and self.step not in [step for step, _ in self.history.evaluations[-1:]]:
+                self._note(loss)
             self.history.stop = wrong
             text = f"{WRONG[wrong]} at step {first}: stopped, the last good rows are kept; try a smaller learning rate"
             if wrong == "not finite" and self.data.backbone.dtype != torch.float32:
