@@ -89,15 +89,15 @@ def measure_captioner(specs: world.Specs, pictures: torch.Tensor) -> dict[str, d
     return {k: rate(torch.tensor(v)) for k, v in (("object", objects), ("colour", colours), ("scene", scenes))}
 
 
-@torch.no_grad()
+def through_vae(pipeline: StableDiffusionPipeline, pictures: torch.Tensor) -> torch.Tensor:
+    """The pictures encoded and decoded again."""
+    return torch.cat([classifier.round_trip(pipeline.vae, part) for part in pictures.split(128)])
+
+
 def measure_vae(pipeline: StableDiffusionPipeline, pictures: torch.Tensor) -> float:
     """Mean PSNR in dB of pictures encoded and decoded again."""
-    values = []
-    for part in pictures.split(128):
-        latents = pipeline.vae.encode(part * 2 - 1).latent_dist.mean
-        back = pipeline.vae.decode(latents).sample.clamp(-1, 1) / 2 + 0.5
-        values += [psnr(e) for e in (back - part).pow(2).mean((1, 2, 3)).tolist()]
-    return round(sum(values) / len(values), 2)
+    errors = (through_vae(pipeline, pictures) - pictures).pow(2).mean((1, 2, 3))
+    return round(sum(psnr(e) for e in errors.tolist()) / len(errors), 2)
 
 
 def nearest_renders(samples: torch.Tensor, chunks: int = 16) -> torch.Tensor:
@@ -131,6 +131,9 @@ def main(prompts: int, guidance: float, results: Path) -> None:
         "command": f"python -m toybox.measure --prompts {prompts} --guidance {guidance}",
         "generated": judge_pictures(specs, pictures),
         "judge on held-out renders": judge_pictures(renders_of, renders),
+        "judge on the same through the autoencoder": judge_pictures(
+            renders_of[:2048], through_vae(pipeline, renders[:2048])
+        ),
         "captioner on held-out renders": measure_captioner(renders_of[:2048], renders[:2048]),
         "vae PSNR in dB": measure_vae(pipeline, renders[:1024]),
         "unguided, one prompt, 16 seeds: smallest RMS distance of two": round(
