@@ -43,8 +43,13 @@ def _acquire(file: Path, path: Path) -> int:
                 if _held(descriptor):
                     raise SentinvError(_busy(path, descriptor))
                 if _same_file(descriptor, file):  # else its holder has just removed it
-                    os.ftruncate(descriptor, 0)
-                    write_all(descriptor, json.dumps(me).encode())
+                    try:
+                        os.ftruncate(descriptor, 0)
+                        write_all(descriptor, json.dumps(me).encode())
+                    except BaseException:  # the lock is ours: leave nothing behind
+                        with suppress(OSError):
+                            file.unlink()
+                        raise
                     return descriptor
             except BaseException:
                 os.close(descriptor)
