@@ -1,4 +1,4 @@
-"""Check an installed wheel: `sentinv` is the only import name, and no tracked module is missing.
+"""Check an installed wheel: `sentinv` is the only import name, and no tracked module or weight is missing.
 
 Usage: git ls-files '*.py' | python check_wheel.py FOLDER
 """
@@ -21,4 +21,4 @@ installed = [name if name.startswith("sentinv/") else f"sentinv/{name}" for name
 missing = [name for name in installed if not (site / name).is_file()]
 if missing or not tracked:
     sys.exit(f"missing from the wheel: {missing or 'everything'}: see [tool.setuptools] in pyproject.toml")
-sys.stdout.write(f"wheel: {len(tracked)} modules under the one name sentinv\n")
+sys.stdout.write(f"wheel: {len(tracked)} modules and weights under the one name sentinv\n")
