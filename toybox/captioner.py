@@ -18,7 +18,11 @@ from . import vocabulary, world
 from .fit import RUNS, Plan, fit, workers
 
 FOLDER = RUNS / "captioner" / "model"
-PLAN = Plan(steps=1300, batch=64, lr=1e-3, matrix_lr=2e-3, warmup=100, decay_from=0.4, ema=0.998, seed=51)
+PLAN = Plan(steps=2100, batch=64, lr=1e-3, matrix_lr=2e-3, warmup=100, decay_from=0.65, ema=0.998, seed=51)
+STRANGE_FROM = 1300
+"""From this step on, objects in looks that no caption names are shown too."""
+STRANGE = 0.4
+"""Share of them."""
 
 
 def new_captioner(tokenizer: BertTokenizer) -> BlipForConditionalGeneration:
@@ -83,12 +87,14 @@ def main() -> None:
     def loss(step: int, generator: torch.Generator) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
         seed = int(torch.randint(2**29, (), generator=generator))
         specs = world.sample_specs(PLAN.batch // me.count, seed)
+        share = STRANGE if step >= STRANGE_FROM else 0.0
+        specs, first = world.strange_looks(specs, share, generator, me.device)
         batch = tokenizer(world.plain_captions(specs), padding=True, return_tensors="pt")
         ids = batch.input_ids.clone()
         ids[:, 0] = start
         labels = ids.masked_fill(batch.attention_mask == 0, -100).to(me.device)
         output = model(
-            pixel_values=world.render(specs, device=me.device) * 2 - 1,
+            pixel_values=world.render(specs, first, me.device) * 2 - 1,
             input_ids=ids.to(me.device),
             attention_mask=batch.attention_mask.to(me.device),
             labels=labels,

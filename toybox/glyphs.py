@@ -1,5 +1,6 @@
 """The objects of the world, drawn from the Noto Color Emoji font, and the ways they are coloured."""
 
+import unicodedata
 from functools import cache, lru_cache
 from pathlib import Path
 
@@ -40,6 +41,25 @@ COLOURS = {
 }
 """Name → sRGB of every colour a caption can name."""
 # fmt: on
+
+_WIDER_RANGES = (
+    (0x1F32D, 0x1F37F),
+    (0x1F380, 0x1F393),
+    (0x1F3A0, 0x1F3C0),
+    (0x1F400, 0x1F43E),
+    (0x1F451, 0x1F462),
+    (0x1F4A0, 0x1F4FF),
+    (0x1F526, 0x1F52E),
+    (0x1F680, 0x1F6A4),
+    (0x1F6F4, 0x1F6FC),
+    (0x1F950, 0x1F96F),
+    (0x1F980, 0x1F9CA),
+    (0x1F9E0, 0x1F9FF),
+    (0x1FA70, 0x1FA7C),
+    (0x1FA80, 0x1FAAC),
+    (0x1FAB0, 0x1FABA),
+)
+"""Blocks of animals, plants, food, vehicles and things."""
 
 LUMA = (0.299, 0.587, 0.114)
 
@@ -104,6 +124,29 @@ def colourise(sprite: torch.Tensor, colour: tuple[int, int, int]) -> torch.Tenso
 def premultiply(sprite: torch.Tensor) -> torch.Tensor:
     """Multiply the RGB of `[4, H, W]` by its alpha."""
     return torch.cat([sprite[:3] * sprite[3:], sprite[3:]])
+
+
+@lru_cache(maxsize=1)
+def wider_objects() -> dict[str, str]:
+    """Name (Unicode's) → glyph of some 400 more objects, none of them known to the generator or a concept."""
+    known = {*OBJECTS.values(), *UNKNOWN_OBJECTS.values()}
+    font = ImageFont.truetype(str(find_font()), 109)
+    blank = font.getmask("\U000e0000").getbbox()
+    found = {}
+    for first, last in _WIDER_RANGES:
+        for glyph in map(chr, range(first, last + 1)):
+            name = unicodedata.name(glyph, "").lower().replace("-", " ")
+            if name and glyph not in known and name not in {*OBJECTS, *UNKNOWN_OBJECTS}:
+                box = font.getmask(glyph).getbbox()
+                if box is not None and box != blank:
+                    found[name] = glyph
+    return found
+
+
+@lru_cache(maxsize=1)
+def wider_bank() -> torch.Tensor:
+    """`wider_objects` in their natural colours: `[objects, 4, SPRITE, SPRITE]` float32, premultiplied."""
+    return torch.stack([premultiply(draw_glyph(glyph)) for glyph in wider_objects().values()])
 
 
 @lru_cache(maxsize=1)

@@ -7,12 +7,17 @@ import torch
 import torch.nn.functional as F
 from transformers import CLIPConfig, CLIPImageProcessor, CLIPModel, CLIPProcessor, CLIPTokenizer
 
-from . import vocabulary, world
+from . import captions as language
+from . import glyphs, vocabulary, world
 from .fit import RUNS, Plan, fit, workers
 from .latents import tokenise
 
 FOLDER = RUNS / "judge" / "model"
-PLAN = Plan(steps=700, batch=128, lr=1e-3, matrix_lr=2e-3, warmup=60, decay_from=0.4, ema=0.996, seed=61)
+PLAN = Plan(steps=1300, batch=128, lr=1e-3, matrix_lr=2e-3, warmup=60, decay_from=0.68, ema=0.996, seed=61)
+WIDER_FROM = 700
+"""From this step on, it sees more than the world has: a judge must tell things apart that the generator can't draw."""
+STRANGE, WIDER = 0.25, 0.35
+"""Shares of known objects in looks that no caption names, and of objects that the world does not have."""
 
 
 def new_judge(tokenizer: CLIPTokenizer) -> CLIPModel:
@@ -52,6 +57,24 @@ def processor(tokenizer: CLIPTokenizer) -> CLIPProcessor:
     return CLIPProcessor(images, tokenizer)
 
 
+def with_wider_objects(
+    specs: world.Specs, first: torch.Tensor, words: list[str], generator: torch.Generator
+) -> tuple[world.Specs, torch.Tensor, list[str]]:
+    """Put objects that the world does not have in the place of the last `WIDER` share of a batch."""
+    names, bank = list(glyphs.wider_objects()), glyphs.wider_bank()
+    count = round(WIDER * len(specs))
+    which = torch.randint(len(names), (count,), generator=generator)
+    wide = torch.arange(len(specs)) >= len(specs) - count
+    stand_in = {"object": 0, "colour": 0, "pattern": 0, "second": -1}
+    specs = specs.replace(**{name: torch.where(wide, value, getattr(specs, name)) for name, value in stand_in.items()})
+    captions = [
+        language.with_article(text.replace(world.OBJECT_NAMES[0], names[index], 1))
+        for text, index in zip(world.captions(specs[wide]), which.tolist(), strict=True)
+    ]
+    first = torch.cat([first[: len(first) - count], bank[which].to(first.device)])
+    return specs, first, [*words[: len(words) - count], *captions]
+
+
 @click.command()
 def main() -> None:
     """Train the judge."""
@@ -62,8 +85,12 @@ def main() -> None:
     def loss(step: int, generator: torch.Generator) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
         seed = int(torch.randint(2**29, (), generator=generator))
         specs = world.sample_specs(PLAN.batch // me.count, seed)
-        words = tokenise(tokenizer, world.captions(specs)).to(me.device)
-        output = model(input_ids=words, pixel_values=world.render(specs, device=me.device) * 2 - 1)
+        specs, first = world.strange_looks(specs, STRANGE if step >= WIDER_FROM else 0.0, generator, me.device)
+        words = world.captions(specs)
+        if step >= WIDER_FROM:
+            specs, first, words = with_wider_objects(specs, first, words, generator)
+        ids = tokenise(tokenizer, words).to(me.device)
+        output = model(input_ids=ids, pixel_values=world.render(specs, first, me.device) * 2 - 1)
         logits = output.logits_per_image.float()
         own = torch.arange(len(logits), device=me.device)
         value = (F.cross_entropy(logits, own) + F.cross_entropy(logits.T, own)) / 2

@@ -86,7 +86,8 @@ def measure_captioner(specs: world.Specs, pictures: torch.Tensor) -> dict[str, d
     scenes = [text.endswith(world.SCENE_NAMES[i]) for i, text in zip(specs.scene.tolist(), said, strict=True)]
     coloured = ((specs.colour > 0) & (specs.style != STYLES.index("pencil sketch"))).nonzero()[:, 0].tolist()
     colours = [world.COLOUR_NAMES[int(specs.colour[i])] in said[i].split() for i in coloured]
-    return {k: rate(torch.tensor(v)) for k, v in (("object", objects), ("colour", colours), ("scene", scenes))}
+    told = {"object": objects, "colour": colours, "scene": scenes}
+    return {name: rate(torch.tensor(right)) for name, right in told.items() if right}
 
 
 def through_vae(pipeline: StableDiffusionPipeline, pictures: torch.Tensor) -> torch.Tensor:
@@ -124,6 +125,9 @@ def main(prompts: int, guidance: float, results: Path) -> None:
     pipeline = load_generator()
     renders_of = world.sample_specs(4096, world.HELD_OUT_SEEDS[20]).replace(second=-1)
     renders = world.render(renders_of)
+    strange, looks = world.strange_looks(
+        renders_of[:2048], 1.0, torch.Generator().manual_seed(world.HELD_OUT_SEEDS[22])
+    )
     specs, texts = measured_prompts(prompts, world.HELD_OUT_SEEDS[21])
     pictures = generate(pipeline, texts, guidance, seed=0)
     plain = generate(pipeline, ["a photo of a cat on the beach"] * 16, 1.0, seed=0)
@@ -135,6 +139,7 @@ def main(prompts: int, guidance: float, results: Path) -> None:
             renders_of[:2048], through_vae(pipeline, renders[:2048])
         ),
         "captioner on held-out renders": measure_captioner(renders_of[:2048], renders[:2048]),
+        "captioner where no caption names the look": measure_captioner(strange, world.render(strange, looks)),
         "vae PSNR in dB": measure_vae(pipeline, renders[:1024]),
         "unguided, one prompt, 16 seeds: smallest RMS distance of two": round(
             (torch.pdist(plain.flatten(1)).min() / plain[0].numel() ** 0.5).item(), 4

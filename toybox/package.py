@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import shutil
 from pathlib import Path
@@ -48,6 +49,13 @@ def _forget_paths(folder: Path) -> None:
             path.write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
 
 
+def write_digests(folder: Path) -> None:
+    """Write down the SHA-256 of every file of the parts: an installation is checked against it."""
+    files = sorted(path for path in folder.rglob("*/**/*") if path.is_file() and "__pycache__" not in path.parts)
+    digests = {str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
+    (folder / "digests.json").write_text(json.dumps(digests, indent=1) + "\n", encoding="utf-8")
+
+
 @click.command()
 def main() -> None:
     """Copy every part that has been trained into sentinv/toybox."""
@@ -63,6 +71,7 @@ def main() -> None:
         if source.is_dir():
             _copy_model(kind, source, TARGET / name)
     _forget_paths(TARGET)
+    write_digests(TARGET)
     total = 0
     for folder in sorted(p for p in TARGET.iterdir() if p.is_dir() and p.name != "__pycache__"):
         size = sum(p.stat().st_size for p in folder.rglob("*") if p.is_file())

@@ -194,6 +194,30 @@ def sprites(specs: Specs, device: str = "cpu") -> torch.Tensor:
     return apply_pattern(chosen, masks[specs.pattern.to(device)], specs.ink.to(device))
 
 
+def strange_looks(
+    specs: Specs, share: float, generator: torch.Generator, device: str = "cpu"
+) -> tuple[Specs, torch.Tensor]:
+    """Repaint a share of the first objects in blotches of two colours, which no caption names.
+
+    A captioner that has seen them names the thing where it can't name the look.
+
+    Returns:
+        The specs, in which these objects have no colour and no pattern, and the sprites for `render`.
+    """
+    bank = _banks(device)[0]
+    strange = torch.rand(len(specs), generator=generator) < share
+    looks = torch.randint(len(COLOUR_NAMES), (2, len(specs)), generator=generator)
+    noise = torch.rand(len(specs), 1, 5, 5, generator=generator) - 0.5
+    noise = F.interpolate(noise, size=(SPRITE, SPRITE), mode="bicubic")
+    blotches = torch.sigmoid(noise / 0.03).to(device)
+    object_ = specs.object.to(device)
+    first, second = (bank[object_, look.to(device)] for look in looks)
+    mixed = first * blotches + second * (1 - blotches)
+    chosen = torch.where(strange.to(device)[:, None, None, None], mixed, sprites(specs, device))
+    plain = {name: torch.where(strange, 0, getattr(specs, name)) for name in ("colour", "pattern")}
+    return specs.replace(**plain), chosen
+
+
 def _place(sprite: torch.Tensor, scale: torch.Tensor, angle: torch.Tensor, shift: torch.Tensor) -> torch.Tensor:
     """Resample premultiplied sprites onto the picture: `[N, 4, RESOLUTION, RESOLUTION]`."""
     cos, sin = torch.cos(angle) / scale, torch.sin(angle) / scale
