@@ -3,12 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from sentinv.cli.options import load_backbone, model_options, notice, output_options, print_json, tell_toybox
+from sentinv.cli.options import (
+    guidance_of,
+    guidance_option,
+    load_backbone,
+    model_options,
+    notice,
+    output_options,
+    print_json,
+    tell_toybox,
+)
 from sentinv.cli.studying import CONCEPTS, machine
 
 if TYPE_CHECKING:
@@ -28,7 +38,7 @@ _PATH = click.Path(path_type=Path)
 @click.option("-o", "--output", type=_PATH, default=Path("outputs/editing"), show_default=True, help="Folder.")
 @click.option("--train-steps", type=click.IntRange(0), default=100, show_default=True, help="To learn each concept.")
 @click.option("--steps", type=click.IntRange(2), default=50, show_default=True, help="DDIM steps.")
-@click.option("--guidance", type=click.FloatRange(0), default=7.5, show_default=True, help="Of every edit.")
+@guidance_option
 @click.option("--arm", "arms", multiple=True, help="Only this one; may be given again.  [default: all]")
 @click.option("--judge", type=_PATH, help="Attribute classifier: folder.  [default: the built-in model's]")
 @click.option("--threads", type=click.IntRange(min=1), help="Of torch, on the CPU.")
@@ -54,21 +64,20 @@ def editing(**given: Any) -> None:
     if given["threads"]:
         torch.set_num_threads(given["threads"])
     try:
-        study = EditingStudy(
-            steps=given["steps"], guidance_scale=given["guidance"], arms=tuple(given["arms"]) or tuple(ARMS)
-        )
+        study = EditingStudy(steps=given["steps"], arms=tuple(given["arms"]) or tuple(ARMS))
     except ValueError as error:
         raise click.UsageError(str(error)) from error
     sources = _chosen(read_concepts(given["concepts"]), given["only"])
     folder = make_folder(given["output"])
     tell_toybox(given["model"], quiet=given["quiet"])
     backbone = load_backbone(given["model"], given["device"], given["dtype"])
+    study = replace(study, guidance_scale=guidance_of(backbone, given))
     judge = _judge(given)
     records: list[Record] = []
     for source in sources:
         notice(source.name, quiet=given["quiet"])
         records += _one(backbone, source, study, judge, folder, given)
-    settings = {"steps": study.steps, "guidance": study.guidance_scale, "training steps": given["train_steps"]}
+    settings = {"steps": study.steps, "guidance": guidance_of(backbone, given), "training steps": given["train_steps"]}
     notes = {**machine(backbone), "settings": ", ".join(f"{name} {value:g}" for name, value in settings.items())}
     tables = write_editing_report(records, folder, notes)
     if given["as_json"]:
@@ -86,17 +95,10 @@ def _chosen(sources: Sequence[StudyConcept], only: Sequence[str]) -> list[StudyC
 
 def _judge(given: dict[str, Any]) -> AttributeJudge | None:
     from sentinv.editing_study import AttributeJudge
-    from sentinv.errors import ModelError
-    from sentinv.models import toybox_folder
+    from sentinv.models import TOYBOX, built_in
 
-    if given["judge"]:
-        return AttributeJudge.load(given["judge"])
-    try:
-        folder = toybox_folder() / "attributes"
-    except ModelError:
-        folder = Path("attributes")
-    if given["model"] == "toybox" and folder.is_dir():
-        return AttributeJudge.load(folder)
+    if given["judge"] or given["model"] == TOYBOX:
+        return AttributeJudge.load(given["judge"] or built_in("attributes"))
     notice("no attribute classifier: edit success is not measured; name one with --judge", quiet=given["quiet"])
     return None
 

@@ -76,7 +76,7 @@ def _model(given: dict[str, Any], folder: Path) -> tuple[Path, int]:
         SentinvError: If the model is none that peers can read.
     """
     from sentinv.errors import SentinvError
-    from sentinv.models import TOYBOX, toybox_folder
+    from sentinv.models import TOYBOX, built_in
 
     if given["full_size"]:
         import torch
@@ -89,7 +89,7 @@ def _model(given: dict[str, Any], folder: Path) -> tuple[Path, int]:
             sd15.save_pipeline(path, getattr(torch, given["dtype"]))
         return path, sd15.VAE["sample_size"]
     tell_toybox(given["model"], quiet=given["quiet"])
-    path = toybox_folder() / "pipeline" if given["model"] == TOYBOX else Path(given["model"])
+    path = built_in("pipeline") if given["model"] == TOYBOX else Path(given["model"])
     if not (path / "model_index.json").is_file():
         raise SentinvError(f"expected a diffusers folder, which peers can read too, got {given['model']}: name one")
     return path, _side(path)

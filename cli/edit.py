@@ -13,6 +13,7 @@ import click
 from sentinv.cli.edit_options import check_usage, edit_options
 from sentinv.cli.options import (
     force_option,
+    guidance_of,
     load_backbone,
     model_options,
     notice,
@@ -63,6 +64,7 @@ def edit(image: Path, **given: Any) -> None:
     picture = _read(image, given["quiet"])
     tell_toybox(given["model"], quiet=given["quiet"])
     backbone = load_backbone(given["model"], given["device"], given["dtype"])
+    given["guidance"] = guidance_of(backbone, given)
     archive = job.archive_of(backbone, picture, concepts)
     if given["reconstruct"] and archive is not None:
         job.reconstruct(backbone, archive, concepts)

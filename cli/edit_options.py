@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from sentinv.cli.options import Decorated
+from sentinv.cli.options import Decorated, guidance_option
 
 _PATH = click.Path(path_type=Path)
 
@@ -48,9 +48,7 @@ def edit_options(command: Decorated) -> Decorated:
                 help="Of the inversion.",
             ),
             click.option("--steps", type=click.IntRange(1), default=50, show_default=True, help="DDIM steps."),
-            click.option(
-                "--guidance", type=click.FloatRange(0), default=7.5, show_default=True, help="How strongly words lead."
-            ),
+            guidance_option,
             click.option(
                 "--source",
                 type=click.Choice(["npi", "none", "delta"]),

@@ -7,7 +7,16 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from sentinv.cli.options import load_backbone, model_options, notice, output_options, print_json, tell_toybox
+from sentinv.cli.options import (
+    guidance_of,
+    guidance_option,
+    load_backbone,
+    model_options,
+    notice,
+    output_options,
+    print_json,
+    tell_toybox,
+)
 from sentinv.cli.progress import progress
 
 if TYPE_CHECKING:
@@ -22,7 +31,7 @@ _PATH = click.Path(path_type=Path)
 @click.option("--images", "--image", "images", multiple=True, required=True, type=_PATH, help="Of the concept; again.")
 @click.option("--count", type=click.IntRange(min=1), default=64, show_default=True, help="Images per prompt.")
 @click.option("--steps", type=click.IntRange(min=1), default=50, show_default=True, help="DDIM steps.")
-@click.option("--guidance", type=click.FloatRange(min=0), default=7.5, show_default=True, help="Guidance scale.")
+@guidance_option
 @click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Of the first image.")
 @click.option("--prompt", "prompts", multiple=True, help="An editing prompt with {}; again.  [default: five]")
 @click.option("--caption", help="A person's words for the concept: a third reference row.")
@@ -51,7 +60,7 @@ def evaluate(concept: Path, images: tuple[Path, ...], **given: Any) -> None:
     tell_toybox(given["model"], quiet=given["quiet"])
     backbone = load_backbone(given["model"], given["device"], given["dtype"])
     sampling = GenerateConfig(
-        steps=given["steps"], guidance_scale=given["guidance"], batch_size=min(16, given["count"])
+        steps=given["steps"], guidance_scale=guidance_of(backbone, given), batch_size=min(16, given["count"])
     )
     prompts = given["prompts"] or evaluation.EDITING_PROMPTS
     config = evaluation.EvaluateConfig(count=given["count"], prompts=prompts, sampling=sampling, seed=given["seed"])

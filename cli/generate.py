@@ -14,6 +14,8 @@ import click
 
 from sentinv.cli.options import (
     force_option,
+    guidance_of,
+    guidance_option,
     load_backbone,
     model_options,
     notice,
@@ -39,7 +41,7 @@ if TYPE_CHECKING:
 @click.option("-n", "--count", type=click.IntRange(1, 1000), default=4, show_default=True, help="How many images.")
 @click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Of the first image.")
 @click.option("--steps", type=click.IntRange(1), default=50, show_default=True, help="DDIM steps.")
-@click.option("--guidance", type=click.FloatRange(0), default=7.5, show_default=True, help="1 turns it off.")
+@guidance_option
 @click.option("--batch-size", type=click.IntRange(1), default=4, show_default=True, help="Images at a time.")
 @click.option("--rank", is_flag=True, help="Order by CLIP: how well image and prompt agree.")
 @click.option("--clip", help="CLIP for --rank: folder or hub id.  [default: the model's]")
@@ -106,13 +108,13 @@ def slug(prompt: str) -> str:
 def _make(prompt: str, concepts: list[Concept], given: dict[str, Any]) -> list[Made]:
     from sentinv.generation import GenerateConfig, generate
 
+    backbone = load_backbone(given["model"], given["device"], given["dtype"])
     config = GenerateConfig(
         steps=given["steps"],
-        guidance_scale=given["guidance"],
+        guidance_scale=guidance_of(backbone, given),
         negative_prompt=given["negative"],
         batch_size=given["batch_size"],
     )
-    backbone = load_backbone(given["model"], given["device"], given["dtype"])
     count, seed = given["count"], given["seed"]
     with progress("sampling", config.steps * math.ceil(count / config.batch_size), quiet=given["quiet"]) as bar:
         images = generate(

@@ -53,6 +53,17 @@ def force_option(command: Decorated) -> Decorated:
     return click.option("--force", is_flag=True, help="Replace what is there.")(command)
 
 
+def guidance_option(command: Decorated) -> Decorated:
+    """Add --guidance. `guidance_of` says what it is where it was not given."""
+    text = "How strongly words lead; 1 turns it off.  [default: the model's own: toybox 4, others 7.5]"
+    return click.option("--guidance", type=click.FloatRange(0), help=text)(command)
+
+
+def guidance_of(backbone: Backbone, given: Mapping[str, Any]) -> float:
+    """The guidance scale that was asked for, or else the model's own."""
+    return backbone.guidance_scale if given["guidance"] is None else given["guidance"]
+
+
 def _debug(ctx: click.Context, param: click.Parameter, value: bool) -> None:
     if value:
         ctx.meta["sentinv.debug"] = True

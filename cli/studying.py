@@ -163,9 +163,8 @@ def judges(study: Study, backbone: Backbone, given: dict[str, Any]) -> tuple[Mea
         lpips, says = LpipsJudge(), LpipsJudge.name
     except Unavailable as why:
         lpips, says = None, f"unavailable: {why}"
-    sampling = GenerateConfig(
-        steps=study.sampling_steps, guidance_scale=study.guidance_scale, batch_size=max(1, min(16, study.count))
-    )
+    scale = backbone.guidance_scale if study.guidance_scale is None else study.guidance_scale
+    sampling = GenerateConfig(steps=study.sampling_steps, guidance_scale=scale, batch_size=max(1, min(16, study.count)))
     measuring = Measuring(judge=judge, lpips=lpips, count=study.count, sampling=sampling)
     return measuring, {"judge": judge.name, "LPIPS": says}
 

@@ -17,70 +17,12 @@ from torch import Tensor, nn
 
 from sentinv.errors import ModelError
 from sentinv.prompts import tokenize
+from sentinv.text_encoder import TextEncoder
 
 if TYPE_CHECKING:
     from sentinv.placeholder import PlaceholderRows
 
 PREDICTION_TYPES = ("epsilon", "v_prediction", "sample")
-
-
-@dataclass(frozen=True)
-class TextEncoder:
-    """One text encoder with its tokenizer.
-
-    Attributes:
-        name: diffusers' name of it: "text_encoder", "text_encoder_2".
-        tokenizer: a transformers tokenizer. It is never changed.
-        model: a transformers text model.
-    """
-
-    name: str
-    tokenizer: Any
-    model: Any
-
-    @property
-    def table(self) -> Any:
-        """The module that looks token ids up."""
-        return self.model.get_input_embeddings()
-
-    @property
-    def dim(self) -> int:
-        """Width of a row."""
-        return self.table.weight.shape[1]
-
-    @property
-    def max_length(self) -> int:
-        """Tokens that the model takes, begin and end included."""
-        return min(self.tokenizer.model_max_length, self.model.config.max_position_embeddings)
-
-    @cached_property
-    def vocabulary(self) -> dict[str, int]:
-        """Token → id, as the tokenizer has it."""
-        return self.tokenizer.get_vocab()
-
-    @property
-    def bos_id(self) -> int:
-        """Id of the token that begins a prompt."""
-        return self.tokenizer.bos_token_id
-
-    @property
-    def eos_id(self) -> int:
-        """Id of the token that ends a prompt."""
-        return self.tokenizer.eos_token_id
-
-    @property
-    def pad_id(self) -> int:
-        """Id of the token that fills a prompt up."""
-        return self.tokenizer.pad_token_id
-
-    def text_ids(self, text: str) -> list[int]:
-        """Token ids of plain text, without begin and end, however long."""
-        return self.tokenizer(text, add_special_tokens=False, verbose=False).input_ids
-
-    @cached_property
-    def median_norm(self) -> float:
-        """Median length of the rows of the vocabulary."""
-        return self.table.weight.detach().float().norm(dim=1).median().item()
 
 
 @dataclass(frozen=True)
@@ -120,9 +62,10 @@ class Backbone:
     Args:
         name: how the user named it.
         unet: `UNet2DConditionModel`.
-        vae: `AutoencoderKL`.
+        vae: `AutoencoderKL`, or the `VQModel` of a latent diffusion model.
         text_encoders: one or two.
         scheduler: any diffusers scheduler; only its config is read.
+        guidance_scale: the scale of classifier-free guidance that suits the model where none is asked for.
 
     Attributes:
         alphas_cumprod: `[T]` float32 on the CPU, the product of 1 - beta up to each timestep.
@@ -133,10 +76,18 @@ class Backbone:
         ModelError: If a config asks for something that is not supported.
     """
 
-    def __init__(self, name: str, unet: Any, vae: Any, text_encoders: Sequence[TextEncoder], scheduler: Any) -> None:
+    def __init__(
+        self,
+        name: str,
+        unet: Any,
+        vae: Any,
+        text_encoders: Sequence[TextEncoder],
+        scheduler: Any,
+        guidance_scale: float = 7.5,
+    ) -> None:
         from diffusers import DDIMScheduler
 
-        self.name = name
+        self.name, self.guidance_scale = name, guidance_scale
         self.unet, self.vae = unet, vae
         self.text_encoders = tuple(text_encoders)
         self.scheduler_config = dict(scheduler.config)
@@ -151,21 +102,25 @@ class Backbone:
 
     @classmethod
     def from_pipeline(cls, pipeline: Any, name: str | None = None) -> Backbone:
-        """Take the parts of a loaded Stable Diffusion (XL) pipeline. They are shared, frozen and not changed.
+        """Take the parts of a loaded Stable Diffusion (XL) or latent diffusion pipeline: shared, frozen and not changed.
 
         Raises:
-            ModelError: If the pipeline has no UNet, VAE and CLIP text encoder.
+            ModelError: If the pipeline has no UNet, autoencoder and text encoder.
         """
         parts = pipeline.components
+        unet, vae = parts.get("unet"), parts.get("vae", parts.get("vqvae"))
+        models = {"": parts.get("text_encoder", parts.get("bert")), "_2": parts.get("text_encoder_2")}
         encoders = [
-            TextEncoder(f"text_encoder{suffix}", parts[f"tokenizer{suffix}"], parts[f"text_encoder{suffix}"])
-            for suffix in ("", "_2")
-            if parts.get(f"text_encoder{suffix}") is not None
+            TextEncoder(f"text_encoder{suffix}", parts[f"tokenizer{suffix}"], model)
+            for suffix, model in models.items()
+            if model is not None
         ]
-        if not encoders or parts.get("unet") is None or parts.get("vae") is None:
-            raise ModelError(f"expected a Stable Diffusion 1, 2 or XL pipeline, got {type(pipeline).__name__}")
+        if not encoders or unet is None or vae is None:
+            raise ModelError(
+                f"expected a Stable Diffusion 1, 2 or XL or a latent diffusion pipeline, got {type(pipeline).__name__}"
+            )
         name = name or pipeline.config.get("_name_or_path") or type(pipeline).__name__
-        return cls(str(name), parts["unet"], parts["vae"], encoders, parts["scheduler"])
+        return cls(str(name), unet, vae, encoders, parts["scheduler"])
 
     def _modules(self) -> list[nn.Module]:
         return [self.unet, self.vae, *(encoder.model for encoder in self.text_encoders)]
@@ -206,6 +161,8 @@ class Backbone:
         """The family, as modelspec.* headers name it."""
         if self.is_xl:
             return "stable-diffusion-xl-v1-base"
+        if "bert" in self.text_encoders[0].model.config.model_type:
+            return "latent-diffusion"
         if self.unet.config.cross_attention_dim == 1024:  # a name that SD 2 has by definition
             return "stable-diffusion-v2-768-v" if self.prediction_type == "v_prediction" else "stable-diffusion-v2-512"
         return "stable-diffusion-v1"
@@ -237,7 +194,10 @@ class Backbone:
         if pixels.shape[-1] % self.vae_scale or pixels.shape[-2] % self.vae_scale:
             raise ValueError(f"expected sides that are multiples of {self.vae_scale}, got {tuple(pixels.shape[-2:])}")
         with self._vae_dtype() as dtype:
-            posterior = self.vae.encode(pixels.to(self.device, dtype)).latent_dist
+            encoded = self.vae.encode(pixels.to(self.device, dtype))
+        if "latents" in encoded:  # a VQModel's, which decoding quantises
+            return Moments(encoded.latents.float(), torch.zeros_like(encoded.latents, dtype=torch.float32))
+        posterior = encoded.latent_dist
         return Moments(posterior.mean.float(), posterior.std.float())
 
     def sample_latents(self, mean: Tensor, std: Tensor, noise: Tensor) -> Tensor:
@@ -284,7 +244,7 @@ class Backbone:
                 pooled = output[0]  # of the last encoder, which has a projection
             else:
                 mask = (ids[encoder.name] != encoder.pad_id) if self._wants_mask(encoder) else None
-                hidden.append(encoder.model(ids[encoder.name], attention_mask=mask)[0])
+                hidden.append(encoder.model(ids[encoder.name], attention_mask=mask, return_dict=True)[0])
         return Condition(torch.cat(hidden, dim=-1), pooled)
 
     @staticmethod

@@ -46,7 +46,7 @@ class TrainConfig:
     steps: int = 100
     learning_rate: float = 1e-2
     batch_size: int = 4
-    schedule: Schedule = "cosine"
+    schedule: Schedule = "constant"
     warmup_steps: int = 0
     final_learning_rate: float = 0.0
     betas: tuple[float, float] = (0.9, 0.999)

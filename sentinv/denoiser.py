@@ -50,14 +50,16 @@ class Denoiser:
     Args:
         backbone: the model.
         conditions: of one prompt (no guidance), or of two: what to lead away from, and what to show.
-        guidance_scale: of classifier-free guidance (Ho & Salimans 2022); without effect for one prompt.
+        guidance_scale: of classifier-free guidance (Ho & Salimans 2022), without effect for one prompt; the model's own if
+            None.
 
     Attributes:
         evaluations: UNet evaluations so far; one is one forward pass for one latent and one prompt.
     """
 
-    def __init__(self, backbone: Backbone, conditions: Condition, guidance_scale: float = 1.0) -> None:
-        self.backbone, self.conditions, self.guidance_scale = backbone, conditions, guidance_scale
+    def __init__(self, backbone: Backbone, conditions: Condition, guidance_scale: float | None = 1.0) -> None:
+        self.backbone, self.conditions = backbone, conditions
+        self.guidance_scale = backbone.guidance_scale if guidance_scale is None else guidance_scale
         self.evaluations = 0
 
     @torch.no_grad()

@@ -37,7 +37,7 @@ class EditConfig:
     """How an inverted image is edited.
 
     Attributes:
-        guidance_scale: how strongly the prompt leads, ≥ 0; 1 is no guidance.
+        guidance_scale: how strongly the prompt leads, ≥ 0; 1 is no guidance, None the model's own.
         source: what holds the image in place.
             "npi": guidance leads away from the source prompt, not from the empty one (negative-prompt inversion,
             Miyake et al. 2023, arXiv:2305.16807). Costs nothing.
@@ -52,7 +52,7 @@ class EditConfig:
         ValueError: If a value is out of its range.
     """
 
-    guidance_scale: float = 7.5
+    guidance_scale: float | None = None
     source: Source = "npi"
     skip: float = 0.0
     source_guidance: float | None = None
@@ -67,12 +67,12 @@ class EditConfig:
         if not 0 <= self.skip < 1:
             raise ValueError(f"skip must be in [0, 1), got {self.skip}")
 
-    @property
-    def offset_guidance(self) -> float:
+    def offset_guidance(self, backbone: Backbone) -> float:
         """The guidance scale at which the source prompt is to walk back exactly."""
         if self.source == "npi":  # there, guidance of the source by itself is no guidance
             return 1.0
-        return self.guidance_scale if self.source_guidance is None else self.source_guidance
+        scales = (self.source_guidance, self.guidance_scale, backbone.guidance_scale)
+        return next(scale for scale in scales if scale is not None)
 
 
 @dataclass(frozen=True)
@@ -180,7 +180,7 @@ def sweep(
     offsets, cost = None, 0
     if needs_offsets(archive, config):
         archive, cost = take_offsets(backbone, archive, concepts, config)
-        offsets = archive.offsets[config.offset_guidance]
+        offsets = archive.offsets[config.offset_guidance(backbone)]
     away = archive.source_prompt if config.source == "npi" else ""
     prompts = [prompt] if config.guidance_scale == 1 else [away, prompt]
     denoise = Denoiser(backbone, encode_prompts(backbone, prompts, concepts), config.guidance_scale)
@@ -208,7 +208,7 @@ def take_offsets(
     Returns:
         The archive, and the UNet evaluations that it cost.
     """
-    scale = config.offset_guidance
+    scale = config.offset_guidance(backbone)
     if scale in archive.offsets:
         return archive, 0
     prompts = [archive.source_prompt] if scale == 1 else ["", archive.source_prompt]

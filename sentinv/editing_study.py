@@ -48,14 +48,14 @@ class EditingStudy:
 
     Attributes:
         steps: DDIM steps.
-        guidance_scale: of every edit.
+        guidance_scale: of every edit; the model's own if None.
         skips: shares of the steps that are left out; SDEdit starts at the same levels.
         arms: of `ARMS`.
         seed: of the noise of SDEdit, of regenerating and of "ddpm".
     """
 
     steps: int = 50
-    guidance_scale: float = 7.5
+    guidance_scale: float | None = None
     skips: tuple[float, ...] = (0.0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6)
     arms: tuple[str, ...] = tuple(ARMS)
     seed: int = 0

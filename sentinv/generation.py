@@ -25,7 +25,7 @@ class GenerateConfig:
 
     Attributes:
         steps: DDIM steps, ≥ 1.
-        guidance_scale: classifier-free guidance (Ho & Salimans 2022); 1 turns it off, ≥ 0.
+        guidance_scale: classifier-free guidance (Ho & Salimans 2022), ≥ 0; 1 turns it off, None is the model's own.
         negative_prompt: what guidance leads away from.
         batch_size: images sampled at a time, ≥ 1.
         height: of the images in pixels, a multiple of the VAE's scale; the model's own if None.
@@ -36,14 +36,14 @@ class GenerateConfig:
     """
 
     steps: int = 50
-    guidance_scale: float = 7.5
+    guidance_scale: float | None = None
     negative_prompt: str = ""
     batch_size: int = 4
     height: int | None = None
     width: int | None = None
 
     def __post_init__(self) -> None:
-        if self.steps < 1 or self.batch_size < 1 or not 0 <= self.guidance_scale < float("inf"):
+        if self.steps < 1 or self.batch_size < 1 or not 0 <= (self.guidance_scale or 0) < float("inf"):
             raise ValueError(
                 f"expected steps and batch_size of at least 1 and a finite guidance_scale of at least 0, got {self}"
             )

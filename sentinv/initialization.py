@@ -18,8 +18,9 @@ from sentinv.prompts import check_text, short
 if TYPE_CHECKING:
     from PIL import Image
 
-    from sentinv.backbone import Backbone, TextEncoder
+    from sentinv.backbone import Backbone
     from sentinv.concept import Concept
+    from sentinv.text_encoder import TextEncoder
 
 
 @dataclass(frozen=True)
@@ -129,8 +130,9 @@ def plan(text: str, tokenizer: Any, max_vectors: int | None = None) -> Plan:
 
 def whole_words(tokenizer: Any) -> list[str]:
     """Words of three letters and more that a tokenizer has as one token, in alphabetical order."""
-    ends = "</w>"
-    words = {token.removesuffix(ends) for token in tokenizer.get_vocab() if token.endswith(ends)}
+    ends, vocabulary = "</w>", tokenizer.get_vocab()
+    marked = {token.removesuffix(ends) for token in vocabulary if token.endswith(ends)}
+    words = marked or vocabulary  # WordPiece marks what goes on in a word instead, with "##"
     return sorted(word for word in words if len(word) >= 3 and word.isascii() and word.isalpha())
 
 

@@ -38,7 +38,7 @@ class MaskConfig:
 
     Attributes:
         steps: DDIM steps, ≥ 1.
-        guidance_scale: how strongly the prompt leads, ≥ 0; 1 is no guidance.
+        guidance_scale: how strongly the prompt leads, ≥ 0; 1 is no guidance, None the model's own.
         start: share of the steps that are left out at the noisy end, in [0, 1): more keeps more of what was there.
         dilate: pixels by which the mask grows, ≥ 0.
         feather: pixels beyond that over which it fades out, ≥ 0.
@@ -50,7 +50,7 @@ class MaskConfig:
     """
 
     steps: int = 50
-    guidance_scale: float = 7.5
+    guidance_scale: float | None = None
     start: float = 0.25
     dilate: int = 0
     feather: int = 2
@@ -60,7 +60,7 @@ class MaskConfig:
     def __post_init__(self) -> None:
         if self.steps < 1 or self.dilate < 0 or self.feather < 0 or not 0 <= self.seed < 2**63:
             raise ValueError(f"expected steps ≥ 1, dilate ≥ 0, feather ≥ 0 and a seed in [0, 2**63), got {self}")
-        if not 0 <= self.guidance_scale < math.inf or not 0 <= self.start < 1:
+        if not 0 <= (self.guidance_scale or 0) < math.inf or not 0 <= self.start < 1:
             raise ValueError(f"expected a finite guidance_scale ≥ 0 and a start in [0, 1), got {self}")
         if self.keep not in get_args(Keep):
             raise ValueError(f"keep must be one of {', '.join(get_args(Keep))}, got {self.keep!r}")

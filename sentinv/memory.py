@@ -16,7 +16,7 @@ from torch.overrides import TorchFunctionMode
 
 from sentinv.config import TrainConfig
 from sentinv.frozen import lean_convolutions
-from sentinv.models import load_part, source_of, text_encoder_suffixes
+from sentinv.models import autoencoder_class, load_part, parts_of, source_of, text_encoder_class
 
 if TYPE_CHECKING:
     from sentinv.backbone import Backbone
@@ -79,18 +79,18 @@ def free_memory(device: torch.device) -> int | None:
 
 
 def _networks(name: str, source: str) -> tuple[Any, Any, list[Any]]:
-    from diffusers import AutoencoderKL, UNet2DConditionModel
-    from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection
+    from diffusers import UNet2DConditionModel
 
     def built(family: Any, part: str) -> Any:
         return load_part(name, part, lambda: family.from_config(family.load_config(source, subfolder=part)))
 
-    def encoder(suffix: str) -> Any:
-        family, part = CLIPTextModelWithProjection if suffix else CLIPTextModel, f"text_encoder{suffix}"
-        return load_part(name, part, lambda: family(CLIPTextConfig.from_pretrained(source, subfolder=part)))
+    def encoder(part: str) -> Any:
+        family = text_encoder_class(part)
+        return load_part(name, part, lambda: family(family.config_class.from_pretrained(source, subfolder=part)))
 
-    encoders = [encoder(suffix) for suffix in text_encoder_suffixes(name, source)]
-    return built(UNet2DConditionModel, "unet"), built(AutoencoderKL, "vae"), encoders
+    vae, *encoders = parts_of(name, source)
+    vae_class = autoencoder_class(name, source, vae)
+    return built(UNet2DConditionModel, "unet"), built(vae_class, vae), [encoder(part) for part in encoders]
 
 
 def _kept_by_autograd(unet: Any, encoders: list[Any], batch: int) -> int:

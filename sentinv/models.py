@@ -5,6 +5,7 @@ Likewise the models that say what an image shows: captioner and classifier.
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Callable
 from functools import lru_cache
@@ -14,8 +15,9 @@ from typing import Any
 
 import torch
 
-from sentinv.backbone import Backbone, TextEncoder
+from sentinv.backbone import Backbone
 from sentinv.errors import ModelError
+from sentinv.text_encoder import TextEncoder
 
 SHORT_NAMES = {
     "sd14": "CompVis/stable-diffusion-v1-4",
@@ -26,7 +28,17 @@ SHORT_NAMES = {
 }
 """What the short names of `load` stand for."""
 
+SUPPORTED = {
+    "LDMTextToImagePipeline": ("vqvae", "bert"),
+    "StableDiffusionPipeline": ("vae", "text_encoder"),
+    "StableDiffusionXLPipeline": ("vae", "text_encoder", "text_encoder_2"),
+}
+"""The pipelines that a folder may hold → what they call their autoencoder and text encoders."""
+
 TOYBOX = "toybox"
+
+GUIDANCE_SCALES = {TOYBOX: 4.0}
+"""Guidance scales that suit a model better than the usual 7.5, which makes the built-in one's colours run over."""
 
 EYES = {
     "captioner": "Salesforce/blip-image-captioning-base",
@@ -73,28 +85,24 @@ def load_tokenizers(name: str | Path = TOYBOX) -> list[Any]:
     if isinstance(source, Path):
         backbone = _load_single_file(str(name), source, torch.float16)
         return [encoder.tokenizer for encoder in backbone.text_encoders]
-    return [_tokenizer(str(name), source, suffix) for suffix in text_encoder_suffixes(str(name), source)]
+    _, *encoders = parts_of(str(name), source)
+    return [_tokenizer(str(name), source, part) for part in encoders]
 
 
 def eye(part: str, base_model: str | Path) -> str:
     """Name the model of `EYES` that goes with a base model: the built-in one with "toybox", else that of the hub.
 
     Raises:
-        ModelError: If this installation lacks the built-in one.
+        ModelError: As `built_in`.
     """
-    if str(base_model) != TOYBOX:
-        return EYES[part]
-    folder = Path(str(resources.files("sentinv"))) / "toybox" / part
-    if not (folder / "config.json").is_file():
-        raise ModelError(f"this installation lacks the built-in {part}: install sentinv again, or name another model")
-    return str(folder)
+    return str(built_in(part)) if str(base_model) == TOYBOX else EYES[part]
 
 
 def source_of(name: str | Path) -> str | Path:
     """What a name stands for: a folder or hub id that diffusers knows (a string), or a checkpoint file (a path)."""
     text, path = str(name), Path(name).expanduser()
     if text == TOYBOX:
-        return str(toybox_folder() / "pipeline")
+        return str(built_in("pipeline"))
     if path.is_dir():
         if not (path / "model_index.json").is_file():
             raise ModelError(
@@ -111,75 +119,95 @@ def source_of(name: str | Path) -> str | Path:
     )
 
 
-def toybox_folder() -> Path:
-    """The folder of the built-in model: `pipeline`, `captioner`, `classifier` and `clip` lie in it.
+def built_in(part: str) -> Path:
+    """The folder of a part of the built-in model: "pipeline", "captioner", "classifier", "attributes" or "clip".
 
     Raises:
-        ModelError: If this installation has no built-in model.
+        ModelError: If a file of it is missing, or is not what was shipped.
     """
     folder = Path(str(resources.files("sentinv"))) / "toybox"
-    if not (folder / "pipeline" / "model_index.json").is_file():
-        raise ModelError("this installation lacks the built-in model: install sentinv again, or name another model")
-    return folder
+    advice = "install sentinv again, or name another model"
+    try:
+        digests = json.loads((folder / "digests.json").read_text(encoding="utf-8"))
+        wanted = {name: digest for name, digest in digests.items() if name.startswith(f"{part}/")}
+        for name, digest in wanted.items():
+            if hashlib.sha256((folder / name).read_bytes()).hexdigest() != digest:
+                raise ModelError(f"the built-in {part} is damaged: {name} is not what was shipped; {advice}")
+    except (OSError, ValueError) as error:
+        raise ModelError(f"this installation lacks the built-in {part}, or a file of it: {advice}") from error
+    if not wanted:
+        raise ModelError(f"this installation lacks the built-in {part}: {advice}")
+    return folder / part
 
 
 def _load_folder(name: str, source: str, dtype: torch.dtype) -> Backbone:
     """Load the parts one by one: quicker than the pipeline, and nothing else is downloaded."""
-    from diffusers import AutoencoderKL, DDIMScheduler, UNet2DConditionModel
+    from diffusers import DDIMScheduler, UNet2DConditionModel
 
-    suffixes = text_encoder_suffixes(name, source)
-    unet = load_part(
-        name, "unet", lambda: UNet2DConditionModel.from_pretrained(source, subfolder="unet", torch_dtype=dtype)
-    )
-    vae = load_part(name, "vae", lambda: AutoencoderKL.from_pretrained(source, subfolder="vae", torch_dtype=dtype))
-    encoders = [_text_encoder(name, source, suffix, dtype) for suffix in suffixes]
-    scheduler = load_part(name, "scheduler", lambda: DDIMScheduler.from_pretrained(source, subfolder="scheduler"))
-    return Backbone(name, unet, vae, encoders, scheduler)
+    autoencoder, *encoders = parts_of(name, source)
+    unet = _pretrained(name, source, "unet", UNet2DConditionModel, torch_dtype=dtype)
+    vae_class = autoencoder_class(name, source, autoencoder)
+    vae = _pretrained(name, source, autoencoder, vae_class, torch_dtype=dtype)
+    text_encoders = [_text_encoder(name, source, part, dtype) for part in encoders]
+    scheduler = _pretrained(name, source, "scheduler", DDIMScheduler)
+    return Backbone(name, unet, vae, text_encoders, scheduler, GUIDANCE_SCALES.get(name, 7.5))
 
 
-def _text_encoder(name: str, source: str, suffix: str, dtype: torch.dtype) -> TextEncoder:
+def _pretrained(name: str, source: str, part: str, family: Any, **options: Any) -> Any:
+    return load_part(name, part, lambda: family.from_pretrained(source, subfolder=part, **options))
+
+
+def autoencoder_class(name: str, source: str, part: str) -> Any:
+    """The class of a model's autoencoder, by its config."""
+    from diffusers import AutoencoderKL, VQModel
+
+    config = load_part(name, part, lambda: AutoencoderKL.load_config(source, subfolder=part))
+    return VQModel if config.get("_class_name") == "VQModel" else AutoencoderKL
+
+
+def text_encoder_class(part: str) -> Any:
+    """The class of a text encoder, by what its pipeline calls it."""
+    if part == "bert":
+        from diffusers.pipelines.latent_diffusion import LDMBertModel
+
+        return LDMBertModel
     from transformers import CLIPTextModel, CLIPTextModelWithProjection
 
-    model_class = CLIPTextModelWithProjection if suffix else CLIPTextModel
-    encoder = f"text_encoder{suffix}"
-    words = _tokenizer(name, source, suffix)
-    model = load_part(name, encoder, lambda: model_class.from_pretrained(source, subfolder=encoder, dtype=dtype))
+    return CLIPTextModelWithProjection if part == "text_encoder_2" else CLIPTextModel
+
+
+def _text_encoder(name: str, source: str, part: str, dtype: torch.dtype) -> TextEncoder:
+    words = _tokenizer(name, source, part)
+    model = _pretrained(name, source, part, text_encoder_class(part), dtype=dtype)
     if words.model_max_length > model.config.max_position_embeddings:  # a tokenizer without a config has no limit
         words.model_max_length = model.config.max_position_embeddings
-    return TextEncoder(encoder, words, model)
+    return TextEncoder(part.replace("bert", "text_encoder"), words, model)
 
 
-def _tokenizer(name: str, source: str, suffix: str) -> Any:
-    from transformers import CLIPTokenizer
+def _tokenizer(name: str, source: str, encoder: str) -> Any:
+    from transformers import BertTokenizer, CLIPTokenizer
 
-    part = f"tokenizer{suffix}"
-    words = load_part(name, part, lambda: CLIPTokenizer.from_pretrained(source, subfolder=part))
+    part = "tokenizer_2" if encoder == "text_encoder_2" else "tokenizer"
+    words = _pretrained(name, source, part, BertTokenizer if encoder == "bert" else CLIPTokenizer)
     if len(words) < 256:  # what transformers builds, silently, where it finds no vocabulary
         raise ModelError(f"cannot load {part} of {name}: its vocabulary is missing; the model is incomplete")
     return words
 
 
-def text_encoder_suffixes(name: str, source: str) -> tuple[str, ...]:
-    """What is added to "text_encoder" for each text encoder of a model."""
-    return ("", "_2") if _pipeline_class(name, source) == "StableDiffusionXLPipeline" else ("",)
+def parts_of(name: str, source: str) -> tuple[str, ...]:
+    """What a model calls its autoencoder and its text encoders."""
 
-
-def _pipeline_class(name: str, source: str) -> str:
-    supported = ("StableDiffusionPipeline", "StableDiffusionXLPipeline")
-    if Path(source).is_dir():
-        index = Path(source) / "model_index.json"
-    else:
+    def index() -> Any:
         from huggingface_hub import hf_hub_download
 
-        index = Path(load_part(name, "model_index.json", lambda: hf_hub_download(source, "model_index.json")))
-    found = load_part(
-        name, "model_index.json", lambda: json.loads(index.read_text(encoding="utf-8")).get("_class_name")
-    )
-    if found not in supported:
-        raise ModelError(
-            f"expected {name} to be a {' or '.join(supported)}, got {found}: choose a Stable Diffusion 1, 2 or XL"
-        )
-    return found
+        folder, file = Path(source), "model_index.json"
+        path = folder / file if folder.is_dir() else Path(hf_hub_download(source, file))
+        return json.loads(path.read_text(encoding="utf-8"))
+
+    found = str(load_part(name, "model_index.json", index).get("_class_name"))
+    if found not in SUPPORTED:
+        raise ModelError(f"expected {name} to be a {' or '.join(SUPPORTED)}, got {found}: choose another model")
+    return SUPPORTED[found]
 
 
 def _load_single_file(name: str, path: Path, dtype: torch.dtype) -> Backbone:

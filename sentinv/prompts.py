@@ -20,7 +20,7 @@ from sentinv.errors import PromptError, SentinvError
 from sentinv.placeholder import vector_names
 
 if TYPE_CHECKING:
-    from sentinv.backbone import TextEncoder
+    from sentinv.text_encoder import TextEncoder
 
 Vocabulary = Mapping[str, Sequence[int]]
 """Placeholder token → ids of its vectors."""

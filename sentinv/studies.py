@@ -58,7 +58,7 @@ class Study:
         images_at: steps at which images are generated and measured; empty for none.
         count: images per prompt.
         sampling_steps: DDIM steps.
-        guidance_scale: of sampling.
+        guidance_scale: of sampling; the model's own if None.
 
     Raises:
         SentinvError: If something is unknown or cannot be.
@@ -75,7 +75,7 @@ class Study:
     images_at: tuple[int, ...] = IMAGES_AT
     count: int = 8
     sampling_steps: int = 25
-    guidance_scale: float = 7.5
+    guidance_scale: float | None = None
 
     def __post_init__(self) -> None:
         for name in (*self.train, *self.grid):

@@ -121,12 +121,13 @@ def _levels(found: Sequence[Arm]) -> dict[str, float]:
 def _facts(study: Study, outcome: Outcome) -> dict[str, str]:
     settings = [record["settings"] for record in outcome.records]
     concepts = list(dict.fromkeys(one["concept"] for one in settings))
+    scales = {one["sampling"][1] for one in settings if "sampling" in one}
     facts = {
         "runs": f"{len(outcome.records)} done, {outcome.missing} of other parts missing, {len(outcome.failures)} failed",
         "concepts": f"{len(concepts)}: {', '.join(concepts)}",
         "seeds": ", ".join(map(str, study.seeds)),
-        "images": f"{study.count} per prompt with seeds 0 to {study.count - 1}, {study.sampling_steps} DDIM steps, "
-        f"guidance {study.guidance_scale:g}",
+        "images": f"{study.count} per prompt with seeds 0 to {study.count - 1}, {study.sampling_steps} DDIM steps"
+        + "".join(f", guidance {scale:g}" for scale in scales),
         "interval": "95 % percentile bootstrap over concepts, 10000 resamples (2000 for steps), seed 0; one concept: none",
         "CLIP-I": "mean over pairs of cos(CLIP(generated), CLIP(image))",
         "CLIP-T": "cos(mean of CLIP(generated), CLIP(prompt without placeholder))",

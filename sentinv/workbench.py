@@ -84,7 +84,7 @@ class Workbench:
             context["judge"] = self.measuring.judge.digest
             context["lpips"] = self.measuring.lpips is not None
             context["count"] = study.count
-            context["sampling"] = [study.sampling_steps, study.guidance_scale]
+            context["sampling"] = [study.sampling_steps, self.measuring.sampling.guidance_scale]
             context["prompts"] = list(trial.concept.edits)
         return trial.settings(self.words.of(trial.spec, trial.concept, trial.seed), context)
 

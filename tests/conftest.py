@@ -8,18 +8,24 @@ import torch
 from diffusers import (
     AutoencoderKL,
     DDIMScheduler,
+    LDMTextToImagePipeline,
     StableDiffusionPipeline,
     StableDiffusionXLPipeline,
     UNet2DConditionModel,
+    VQModel,
 )
+from diffusers.pipelines.latent_diffusion import LDMBertModel
 from PIL import Image
 from tokenizers.pre_tokenizers import ByteLevel
-from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection, CLIPTokenizer
+from transformers import BertTokenizer, CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection, CLIPTokenizer
 
 from sentinv.backbone import Backbone
 
 WORDS = """a photo of the rendering cropped clean dirty dark my cool close up bright good one rendition nice small
 weird large painting in style picture cat dog rainbow striped tail mug red blue moon on""".split()
+
+FAMILIES = ("ldm", "sd1", "sd2")
+"""Kinds of models that are tested alike: latent diffusion, Stable Diffusion 1, and 2 with v-prediction."""
 
 
 def build_tokenizer(folder):
@@ -83,16 +89,27 @@ def build_vae():
     )
 
 
+def build_vqvae():
+    return VQModel(
+        block_out_channels=(8, 16),
+        down_block_types=("DownEncoderBlock2D",) * 2,
+        up_block_types=("UpDecoderBlock2D",) * 2,
+        latent_channels=4,
+        norm_num_groups=4,
+        sample_size=16,
+        num_vq_embeddings=32,
+        scaling_factor=0.31,
+    )
+
+
 def build_scheduler(prediction_type, **options):
     return DDIMScheduler(
         beta_start=0.00085,
         beta_end=0.012,
         beta_schedule="scaled_linear",
         clip_sample=False,
-        set_alpha_to_one=False,
-        steps_offset=1,
         prediction_type=prediction_type,
-        **options,
+        **{"set_alpha_to_one": False, "steps_offset": 1, **options},
     )
 
 
@@ -110,6 +127,37 @@ def build_pipeline(tokenizer, width, prediction_type):
     )
 
 
+def build_bert_tokenizer(folder):
+    """A real WordPiece tokenizer: every letter, at the beginning of a word and inside, and each of WORDS."""
+    letters = sorted(ByteLevel.alphabet())
+    special = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
+    vocabulary = [*special, *letters, *(f"##{letter}" for letter in letters), *(w for w in WORDS if len(w) > 1)]
+    tokenizer = BertTokenizer(vocab={token: index for index, token in enumerate(vocabulary)}, model_max_length=512)
+    tokenizer.save_pretrained(folder)
+    return BertTokenizer.from_pretrained(folder)
+
+
+def build_ldm(tokenizer, autoencoder=build_vae):
+    torch.manual_seed(7)
+    text = LDMBertModel.config_class(
+        vocab_size=len(tokenizer),
+        encoder_layers=2,
+        encoder_ffn_dim=32,
+        encoder_attention_heads=2,
+        head_dim=8,
+        d_model=16,
+        pad_token_id=tokenizer.pad_token_id,
+        init_std=0.3,
+    )
+    return LDMTextToImagePipeline(
+        vqvae=autoencoder(),
+        bert=LDMBertModel(text).eval(),
+        tokenizer=tokenizer,
+        unet=build_unet(16),
+        scheduler=build_scheduler("epsilon", set_alpha_to_one=True, steps_offset=0),  # as that family has them
+    )
+
+
 @pytest.fixture(scope="session", autouse=True)
 def _few_threads():
     torch.set_num_threads(1)
@@ -121,22 +169,42 @@ def tokenizer(tmp_path_factory):
 
 
 @pytest.fixture(scope="session")
-def _pipelines(tokenizer):
-    return {"sd1": build_pipeline(tokenizer, 16, "epsilon"), "sd2": build_pipeline(tokenizer, 24, "v_prediction")}
+def bert_tokenizer(tmp_path_factory):
+    return build_bert_tokenizer(tmp_path_factory.mktemp("bert"))
+
+
+@pytest.fixture(scope="session")
+def _pipelines(tokenizer, bert_tokenizer):
+    return {
+        "ldm": build_ldm(bert_tokenizer),
+        "sd1": build_pipeline(tokenizer, 16, "epsilon"),
+        "sd2": build_pipeline(tokenizer, 24, "v_prediction"),
+    }
 
 
 def copied(pipeline):
     parts = {name: copy.deepcopy(part) for name, part in pipeline.components.items()}
-    extra = {} if isinstance(pipeline, StableDiffusionXLPipeline) else {"requires_safety_checker": False}
+    extra = {"requires_safety_checker": False} if isinstance(pipeline, StableDiffusionPipeline) else {}
     pipeline = type(pipeline)(**parts, **extra)
     pipeline.set_progress_bar_config(disable=True)
     return pipeline
 
 
 @pytest.fixture(params=["sd1", "sd2"])
-def pipeline(request, _pipelines):
-    """A pipeline of its own for each test, once of Stable Diffusion 1's kind and once of 2's."""
-    return copied(_pipelines[request.param])
+def family(request):
+    """Stable Diffusion 1 and 2; test files that are about all FAMILIES have a fixture of this name."""
+    return request.param
+
+
+@pytest.fixture
+def pipeline(family, _pipelines):
+    """A pipeline of its own for each test, once of each family."""
+    return copied(_pipelines[family])
+
+
+@pytest.fixture
+def ldm(_pipelines):
+    return copied(_pipelines["ldm"])
 
 
 @pytest.fixture

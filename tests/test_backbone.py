@@ -2,43 +2,90 @@ import shutil
 
 import pytest
 import torch
-from conftest import build_pipeline, copied, snapshot
+from conftest import FAMILIES, build_ldm, build_pipeline, build_vqvae, copied, same, snapshot
+from safetensors.torch import load_file
 
 from sentinv import models
 from sentinv.backbone import Backbone
 from sentinv.concept import Concept
 from sentinv.config import TrainConfig
 from sentinv.errors import ModelError
+from sentinv.generation import GenerateConfig, generate_latents, seeded
 from sentinv.initialization import Initialization
 from sentinv.models import load
 from sentinv.training import train_concept
 
 
+@pytest.fixture(params=FAMILIES)
+def family(request):
+    return request.param
+
+
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory, _pipelines):
-    path = tmp_path_factory.mktemp("model")
-    _pipelines["sd2"].save_pretrained(path)
-    return path
+def folders(tmp_path_factory, _pipelines):
+    paths = {family: tmp_path_factory.mktemp(family) for family in ("ldm", "sd2")}
+    for family, path in paths.items():
+        _pipelines[family].save_pretrained(path)
+    return paths
 
 
-def test_sizes_come_from_the_configs(pipeline, backbone):
+@pytest.fixture
+def folder(folders):
+    return folders["sd2"]
+
+
+def test_sizes_come_from_the_configs(family, pipeline, backbone):
     assert (backbone.vae_scale, backbone.resolution, backbone.train_timesteps) == (2, 16, 1000)
     assert backbone.prediction_type == pipeline.scheduler.config.prediction_type
-    assert backbone.text_encoders[0].max_length == 40
-    assert backbone.final_alpha_cumprod == float(backbone.alphas_cumprod[0])
+    assert backbone.text_encoders[0].max_length == (77 if family == "ldm" else 40)
+    assert backbone.final_alpha_cumprod == (1.0 if family == "ldm" else float(backbone.alphas_cumprod[0]))
 
 
-def test_moments_are_those_of_the_vae(pipeline, backbone):
+def test_moments_are_those_of_the_vae(backbone):
     pixels = torch.rand(2, 3, 16, 16, generator=torch.Generator().manual_seed(0)) * 2 - 1
     moments = backbone.encode(pixels)
-    posterior = pipeline.vae.encode(pixels).latent_dist
+    posterior = backbone.vae.encode(pixels).latent_dist
     noise = torch.randn(moments.mean.shape, generator=torch.Generator().manual_seed(1))
     wanted = posterior.sample(torch.Generator().manual_seed(1)) * 0.31
     assert torch.allclose(backbone.sample_latents(moments.mean, moments.std, noise), wanted, atol=1e-6)
-    decoded = pipeline.vae.decode(wanted / 0.31).sample.clamp(-1, 1)
+    decoded = backbone.vae.decode(wanted / 0.31).sample.clamp(-1, 1)
     assert torch.allclose(backbone.decode(wanted), decoded, atol=1e-6)
     with pytest.raises(ValueError, match="multiples of 2"):
         backbone.encode(pixels[..., :15])
+
+
+def test_a_quantising_autoencoder_has_no_spread(bert_tokenizer, tmp_path):
+    pipeline = build_ldm(bert_tokenizer, build_vqvae)
+    pipeline.save_pretrained(tmp_path)
+    backbone = load(tmp_path, device="cpu")
+    pixels = torch.rand(1, 3, 16, 16, generator=torch.Generator().manual_seed(0)) * 2 - 1
+    moments = backbone.encode(pixels)
+    wanted = pipeline.vqvae.encode(pixels).latents
+    assert torch.equal(moments.mean, wanted)
+    assert not moments.std.any()
+    latents = backbone.sample_latents(moments.mean, moments.std, torch.ones_like(wanted))
+    assert torch.allclose(latents, 0.31 * wanted)
+    assert torch.allclose(backbone.decode(latents), pipeline.vqvae(pixels).sample.clamp(-1, 1), atol=1e-5)
+
+
+@pytest.mark.parametrize("guidance", [1.0, 7.5])
+def test_latent_diffusion_makes_the_images_of_diffusers(ldm, guidance):
+    """Oracle: LDMTextToImagePipeline with its DDIMScheduler, which takes a latent to be 8 pixels wide."""
+    backbone = Backbone.from_pipeline(ldm, "tiny")
+    prompts = ["", "A red zebra, striped", "a mug " * 60]
+    ids = ldm.tokenizer(prompts, padding="max_length", max_length=77, truncation=True, return_tensors="pt").input_ids
+    with pytest.warns(UserWarning, match="was cut"):
+        ours = backbone.tokenize(prompts)["text_encoder"]
+    assert torch.equal(ours, ids)
+    assert torch.equal(backbone.encode_prompts({"text_encoder": ours}).hidden, ldm.bert(ids)[0])
+    config = GenerateConfig(steps=7, guidance_scale=guidance)
+    latents = generate_latents(backbone, prompts[1], generators=seeded(3, 2), config=config)
+    noise = torch.stack([torch.randn(4, 8, 8, generator=generator) for generator in seeded(3, 2)])
+    options = {"height": 64, "width": 64, "num_inference_steps": 7, "guidance_scale": guidance, "output_type": "pt"}
+    theirs = ldm([prompts[1]] * 2, latents=noise, **options).images
+    assert torch.allclose(backbone.decode(latents) / 2 + 0.5, theirs, atol=1e-4)
+    other = ldm(["a blue dog"] * 2, latents=noise, **options).images
+    assert (other - theirs).abs().max() > 1e-3
 
 
 def test_fingerprint_tells_models_apart_and_precisions_not(_pipelines, tokenizer):
@@ -54,15 +101,32 @@ def test_fingerprint_tells_models_apart_and_precisions_not(_pipelines, tokenizer
     assert Backbone.from_pipeline(build_pipeline(tokenizer, 24, "epsilon")).fingerprint != print_before
 
 
-def test_a_folder_loads_as_the_pipeline_was(folder, _pipelines):
-    loaded, wanted = load(folder, device="cpu"), Backbone.from_pipeline(_pipelines["sd2"])
+@pytest.mark.parametrize("family", ["ldm", "sd2"])
+def test_a_folder_loads_as_the_pipeline_was(folders, family, _pipelines):
+    folder = folders[family]
+    loaded, wanted = load(folder, device="cpu"), Backbone.from_pipeline(_pipelines[family])
     assert loaded.fingerprint == wanted.fingerprint
     for ours, theirs in zip(snapshot(loaded)[0], snapshot(wanted)[0], strict=True):
         assert all(torch.equal(ours[name], theirs[name]) for name in theirs)
-    assert loaded.prediction_type == "v_prediction"
+    assert loaded.prediction_type == wanted.prediction_type
     prompts = ["a photo of a mug"]
     assert torch.equal(loaded.tokenize(prompts)["text_encoder"], wanted.tokenize(prompts)["text_encoder"])
     assert load(folder, device="cpu", dtype=torch.bfloat16).dtype == torch.bfloat16
+
+
+def test_latent_diffusion_trains_one_tensor(ldm, tmp_path, picture):
+    backbone = Backbone.from_pipeline(ldm, "tiny")
+    before = snapshot(backbone)
+    config = TrainConfig(steps=3, evaluate_every=1, learning_rate=0.05)
+    concept, history = train_concept(backbone, [picture], Initialization("a zebra"), config, token="<c>")
+    assert history.learned
+    assert same(before, snapshot(backbone))
+    assert {name: tuple(rows.shape) for name, rows in concept.rows.items()} == {"text_encoder": (6, 16)}
+    path = concept.save(tmp_path / "c.safetensors")
+    assert list(load_file(path)) == ["<c>"]
+    read = Concept.load(path)
+    assert read.to_bytes() == concept.to_bytes()
+    assert read.metadata["modelspec.architecture"] == "latent-diffusion/textual-inversion"
 
 
 def test_two_text_encoders_load_and_train(xl, tmp_path, picture):
@@ -80,9 +144,15 @@ def test_two_text_encoders_load_and_train(xl, tmp_path, picture):
     assert Concept.load(path).to_bytes() == concept.to_bytes()
 
 
-@pytest.mark.parametrize("missing", ["unet", "vae", "text_encoder", "tokenizer", "scheduler", "unet/config.json"])
-def test_an_incomplete_folder_is_told_in_one_line(folder, tmp_path, missing):
-    shutil.copytree(folder, tmp_path / "model")
+@pytest.mark.parametrize(
+    ("family", "missing"),
+    [
+        *(("sd2", part) for part in ("unet", "vae", "text_encoder", "tokenizer", "scheduler", "unet/config.json")),
+        *(("ldm", part) for part in ("vqvae", "vqvae/config.json", "bert", "tokenizer")),
+    ],
+)
+def test_an_incomplete_folder_is_told_in_one_line(folders, family, tmp_path, missing):
+    shutil.copytree(folders[family], tmp_path / "model")
     path = tmp_path / "model" / missing
     shutil.rmtree(path) if path.is_dir() else path.unlink()
     with pytest.raises(ModelError, match=missing.split("/")[0]) as error:

@@ -257,7 +257,7 @@ def test_a_held_output_names_its_holder():
 
 
 def test_a_placeholder_in_the_vocabulary_is_refused(monkeypatch):
-    monkeypatch.setattr("sentinv.backbone.TextEncoder.vocabulary", {"<mug>": 1})
+    monkeypatch.setattr("sentinv.text_encoder.TextEncoder.vocabulary", {"<mug>": 1})
     assert "choose another name" in run("invert", "mug.png", "--word", "red", code=1).stderr
 
 

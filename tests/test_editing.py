@@ -5,6 +5,7 @@ from dataclasses import replace
 
 import pytest
 import torch
+from conftest import FAMILIES
 
 from sentinv.archive import Archive
 from sentinv.backbone import Backbone
@@ -18,6 +19,11 @@ from sentinv.noising import InversionConfig, find_path, relative_rms
 
 STEPS = 20
 SOURCE = "a photo of <c>"
+
+
+@pytest.fixture(params=FAMILIES)
+def family(request):
+    return request.param
 
 
 def learned(dim, token="<c>", seed=0):
@@ -170,11 +176,10 @@ def test_a_damaged_archive_is_told_in_one_line(sd1_backbone, picture, tmp_path):
         Archive.load(tmp_path / "none.safetensors")
 
 
-def test_an_archive_knows_what_it_belongs_to(sd1, picture):
-    backbone, concepts = Backbone.from_pipeline(sd1, "tiny"), [learned(16)]
+def test_an_archive_knows_what_it_belongs_to(pipeline, backbone, picture, concepts):
     archive = inverted(backbone, picture, concepts)
     with pytest.raises(EditError, match="another concept of that name"):
-        edit(backbone, archive, "a <c>", [learned(16, seed=1)])
+        edit(backbone, archive, "a <c>", [learned(backbone.text_encoders[0].dim, seed=1)])
     with pytest.raises(EditError, match="no concept of that name"):
         edit(backbone, archive, "a dog")
     with pytest.raises(EditError, match="another image"):
@@ -183,16 +188,17 @@ def test_an_archive_knows_what_it_belongs_to(sd1, picture):
         edit(backbone, archive, "a <d>", concepts)
     with pytest.raises(EditError, match="another model"):
         edit(backbone, replace(archive, fingerprint="1" * 64), "a <c>", concepts)
+    own = backbone.scheduler_config
     for option, value in (
-        ("steps_offset", 0),
+        ("steps_offset", 1 - own["steps_offset"]),
         ("timestep_spacing", "trailing"),
-        ("set_alpha_to_one", True),
+        ("set_alpha_to_one", not own["set_alpha_to_one"]),
         ("beta_end", 0.013),
-        ("prediction_type", "v_prediction"),
+        ("prediction_type", "sample"),
     ):
-        sd1.scheduler.register_to_config(**{option: value})
-        other = Backbone.from_pipeline(sd1, "tiny")
-        sd1.scheduler.register_to_config(**dict(backbone.scheduler_config))
+        pipeline.scheduler.register_to_config(**{option: value})
+        other = Backbone.from_pipeline(pipeline, "tiny")
+        pipeline.scheduler.register_to_config(**own)
         with pytest.raises(EditError, match="another scheduler"):
             edit(other, archive, "a <c>", concepts)
 

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import torch
+from conftest import FAMILIES
 from PIL import Image
 
 from sentinv.budget import pixel_psnr
@@ -16,6 +17,11 @@ from sentinv.noising import InversionConfig, add_noise_path
 
 PROMPT = "a blue <c>"
 QUICK = {"steps": 6, "start": 0.3}
+
+
+@pytest.fixture(params=FAMILIES)
+def family(request):
+    return request.param
 
 
 @pytest.fixture

@@ -81,7 +81,7 @@ def interrupted_run(*damage):
 
 
 def taken_word(monkeypatch):
-    monkeypatch.setattr("sentinv.backbone.TextEncoder.vocabulary", {"<mug>": 1})
+    monkeypatch.setattr("sentinv.text_encoder.TextEncoder.vocabulary", {"<mug>": 1})
 
 
 def tensors(**content):

@@ -18,9 +18,16 @@ from sentinv.noising import InversionConfig, find_offsets, find_path, relative_r
 COUNT = 32
 
 
-@pytest.fixture(scope="module", params=["epsilon", "v_prediction"])
+SCHEDULES = {
+    "ldm": {"steps_offset": 0, "set_alpha_to_one": True},
+    "sd1": {"prediction_type": "epsilon"},
+    "sd2": {"prediction_type": "v_prediction"},
+}
+
+
+@pytest.fixture(scope="module", params=SCHEDULES)
 def model(request):
-    return ClosedForm(request.param)
+    return ClosedForm(**SCHEDULES[request.param])
 
 
 def passes(count):
@@ -76,14 +83,16 @@ def test_guidance_makes_the_iteration_diverge_and_says_so():
 def mismatched(model):
     """Grids that differ from that of sampling as bugs make them."""
     right = ddim_grid(model, 50)
-    offset = ClosedForm(model.prediction_type, steps_offset=0)
-    trailing = ClosedForm(model.prediction_type, timestep_spacing="trailing", steps_offset=0)
-    final = ClosedForm(model.prediction_type, set_alpha_to_one=True)
+    own = {name: model.scheduler_config[name] for name in ("steps_offset", "set_alpha_to_one")}
+
+    def other(**config):
+        return ddim_grid(ClosedForm(model.prediction_type, **{**own, **config}), 50)
+
     shifted = [Step(max(step.timestep - 20, 0), step.alpha_from, step.alpha_to) for step in right]
     return {
-        "offset": ddim_grid(offset, 50),
-        "spacing": ddim_grid(trailing, 50),
-        "final alpha": ddim_grid(final, 50),
+        "offset": other(steps_offset=1 - own["steps_offset"]),
+        "spacing": other(timestep_spacing="trailing", steps_offset=0),
+        "final alpha": other(set_alpha_to_one=not own["set_alpha_to_one"]),
         "steps": ddim_grid(model, 49),
         "skipped step": right[:-1],
         "label": shifted,
@@ -140,12 +149,13 @@ def test_names_the_first_bad_step(model):
     class Broken(Denoiser):
         def __call__(self, latents, step):
             eps = super().__call__(latents, step)
-            return eps * (float("nan") if step.timestep == 61 else 1)
+            return eps * (float("nan") if step.timestep == bad else 1)
 
     grid, denoise = ddim_grid(model, 50), Broken(model, model.prompt())
-    with pytest.raises(EditError, match=r"step 4 of 50 of the inversion \(timestep 61\)"):
+    bad = grid[-4].timestep
+    with pytest.raises(EditError, match=rf"step 4 of 50 of the inversion \(timestep {bad}\)"):
         find_path(denoise, model.samples(2), grid, InversionConfig())
-    with pytest.raises(EditError, match=r"step 47 of 50 of the edit \(timestep 61\)"):
+    with pytest.raises(EditError, match=rf"step 47 of 50 of the edit \(timestep {bad}\)"):
         walk(denoise, model.samples(2), grid)
 
 

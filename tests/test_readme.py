@@ -15,6 +15,7 @@ import pytest
 from click.testing import CliRunner
 
 from sentinv.cli.main import cli
+from sentinv.noising import InversionConfig
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -110,6 +111,27 @@ def test_every_command_runs(workplace, monkeypatch):
         result = CliRunner().invoke(cli, words[1:])
         assert result.exit_code == 0, f"{command}\n{result.output}"
     assert Path("cat.safetensors").exists() and Path("a-photo-of-cat-on-the-moon/grid.png").exists()
+
+
+GUIDE = (ROOT / "docs" / "editing.md").read_text(encoding="utf-8").replace("\\\n", " ")
+GUIDED = [line for block in re.findall(r"```sh\n(.*?)```", GUIDE, re.DOTALL) for line in block.splitlines() if line]
+
+
+@needs_toybox
+@pytest.mark.slow
+def test_every_command_of_the_guide_runs(tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path))
+    monkeypatch.chdir(tmp_path)
+    shutil.copytree(ROOT / "examples", tmp_path / "examples")
+    for command in GUIDED:
+        words = shlex.split(command)
+        steps = {"invert": ["--samples", "0", "--steps", "4"], "edit": ["--steps", "6"]}[words[1]]
+        result = CliRunner().invoke(cli, [*words[1:], *([] if "--archive" in words else steps)])
+        assert result.exit_code == 0, f"{command}\n{result.output}"
+    (code,) = re.findall(r"```python\n(.*?)```", GUIDE, re.DOTALL)
+    exec(code.replace("[concept])", "[concept], config=few)", 1), {"few": InversionConfig(steps=4)})
+    made = {"cat-watercolor.png", "cat-snow.png", "cat-sweep.png", "cat-dog.png", "watercolor.png"}
+    assert made <= {path.name for path in tmp_path.glob("*.png")}
 
 
 def interrupt(command):

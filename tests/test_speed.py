@@ -8,10 +8,11 @@ from conftest import build_pipeline
 from judging import random_picture
 
 from sentinv import sd15
-from sentinv.backbone import Backbone, TextEncoder
+from sentinv.backbone import Backbone
 from sentinv.cli.main import cli
 from sentinv.harness import floor_flops
 from sentinv.speed import SpeedConfig, Timed, speed_table
+from sentinv.text_encoder import TextEncoder
 
 PEER = """
 import sys, torch

@@ -1,6 +1,7 @@
 """The built-in model as it is shipped: it loads with the standard classes, offline, and draws what it is told."""
 
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -9,7 +10,8 @@ import pytest
 import torch
 from PIL import Image
 
-from sentinv.models import load, toybox_folder
+from sentinv.errors import ModelError
+from sentinv.models import built_in, load
 
 ROOT = Path(__file__).resolve().parent.parent
 FOLDER = ROOT / "sentinv" / "toybox"
@@ -92,13 +94,60 @@ def test_latents_have_the_scale_that_the_schedule_supposes():
     assert (-10 * error.log10()).mean() > 26
 
 
-def test_a_missing_part_is_one_line(monkeypatch, tmp_path):
-    from sentinv import models
-    from sentinv.errors import ModelError
+PARTS = ("pipeline", "captioner", "classifier", "attributes", "clip")
 
+
+@pytest.fixture
+def installation(monkeypatch, tmp_path):
+    """A copy of the built-in model that may be damaged."""
+    from sentinv import models
+
+    shutil.copytree(FOLDER, tmp_path / "toybox")
     monkeypatch.setattr(models.resources, "files", lambda name: tmp_path)
-    with pytest.raises(ModelError, match="lacks the built-in model"):
-        toybox_folder()
+    return tmp_path / "toybox"
+
+
+@pytest.mark.parametrize("part", PARTS)
+def test_a_damaged_part_is_one_line(installation, part):
+    """One byte in the middle of the weights, which no format notices."""
+    weights = max(installation.glob(f"{part}/**/*.safetensors"), key=lambda path: path.stat().st_size)
+    data = bytearray(weights.read_bytes())
+    data[len(data) // 2] ^= 1
+    weights.write_bytes(data)
+    with pytest.raises(ModelError, match=f"the built-in {part} is damaged: {part}.* install sentinv again") as error:
+        built_in(part)
+    assert "\n" not in str(error.value)
+    for other in {*PARTS} - {part}:
+        assert built_in(other).is_dir()
+
+
+@pytest.mark.parametrize("part", PARTS)
+def test_a_missing_part_is_one_line(installation, part):
+    next(installation.glob(f"{part}/**/*.safetensors")).unlink()
+    with pytest.raises(ModelError, match=f"lacks the built-in {part}") as error:
+        built_in(part)
+    assert "\n" not in str(error.value)
+    shutil.rmtree(installation)
+    with pytest.raises(ModelError, match="install sentinv again"):
+        load("toybox")
+
+
+def test_a_damaged_installation_ends_the_command_in_one_line(installation, monkeypatch):
+    from click.testing import CliRunner
+
+    from sentinv.cli.main import cli
+
+    (installation / "pipeline" / "unet" / "diffusion_pytorch_model.safetensors").write_bytes(b"torn")
+    ended = CliRunner().invoke(cli, ["generate", "a cat", "--quiet"])
+    assert ended.exit_code == 1
+    assert ended.stderr.count("\n") == 1
+    assert ended.stderr.startswith("sentinv: error: the built-in pipeline is damaged")
+
+
+def test_digests_are_of_every_file():
+    digests = json.loads((FOLDER / "digests.json").read_text(encoding="utf-8"))
+    files = {p.relative_to(FOLDER).as_posix() for part in PARTS for p in (FOLDER / part).rglob("*") if p.is_file()}
+    assert set(digests) == files
 
 
 def test_it_draws_what_it_is_told():

@@ -17,12 +17,13 @@ from hypothesis import strategies as st
 from kit import report
 from tiny import backbone
 
-from sentinv.backbone import Backbone, TextEncoder
+from sentinv.backbone import Backbone
 from sentinv.concept import Concept
 from sentinv.errors import ConceptError, PromptError
 from sentinv.initialization import Initialization, plan, starting_rows
 from sentinv.placeholder import PlaceholderRows, check_free, check_token
 from sentinv.prompts import OBJECT_TEMPLATES, STYLE_TEMPLATES, fill, token_ids, tokenize
+from sentinv.text_encoder import TextEncoder
 
 NAMES = st.from_regex(r"<[a-z0-9][a-z0-9_.-]{0,12}>", fullmatch=True)
 ANYTHING = st.text(st.characters(), max_size=80)

@@ -1,0 +1,68 @@
+"""A text encoder with its tokenizer."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+
+@dataclass(frozen=True)
+class TextEncoder:
+    """One text encoder with its tokenizer.
+
+    Attributes:
+        name: "text_encoder", and "text_encoder_2" for the second; latent diffusion's "bert" is a "text_encoder" too.
+        tokenizer: a transformers tokenizer. It is never changed.
+        model: a transformers text model.
+    """
+
+    name: str
+    tokenizer: Any
+    model: Any
+
+    @property
+    def table(self) -> Any:
+        """The module that looks token ids up."""
+        return self.model.get_input_embeddings()
+
+    @property
+    def dim(self) -> int:
+        """Width of a row."""
+        return self.table.weight.shape[1]
+
+    @property
+    def max_length(self) -> int:
+        """Tokens that the model takes, begin and end included."""
+        return min(self.tokenizer.model_max_length, self.model.config.max_position_embeddings)
+
+    @cached_property
+    def vocabulary(self) -> dict[str, int]:
+        """Token → id, as the tokenizer has it."""
+        return self.tokenizer.get_vocab()
+
+    @property
+    def bos_id(self) -> int:
+        """Id of the token that begins a prompt; for BERT that is [CLS]."""
+        own = self.tokenizer.bos_token_id
+        return self.tokenizer.cls_token_id if own is None else own
+
+    @property
+    def eos_id(self) -> int:
+        """Id of the token that ends a prompt; for BERT that is [SEP]."""
+        own = self.tokenizer.eos_token_id
+        return self.tokenizer.sep_token_id if own is None else own
+
+    @property
+    def pad_id(self) -> int:
+        """Id of the token that fills a prompt up."""
+        return self.tokenizer.pad_token_id
+
+    def text_ids(self, text: str) -> list[int]:
+        """Token ids of plain text, without begin and end, however long."""
+        return self.tokenizer(text, add_special_tokens=False, verbose=False).input_ids
+
+    @cached_property
+    def median_norm(self) -> float:
+        """Median length of the rows of the vocabulary."""
+        return self.table.weight.detach().float().norm(dim=1).median().item()
