@@ -1,0 +1,144 @@
+"""Does an image come back? Every inversion method on 24 held-out pictures: error, order, cost, and the identities.
+
+python benchmarks/round_trips.py benchmarks/results/round-trips.md
+
+The error is the relative root mean square of the clean latents, inverted and sampled again with the same prompt; the median
+and 95th percentile are over pictures. The order is the slope of the median's logarithm over 50, 100 and 200 steps.
+"""
+
+import math
+import sys
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+import sentinv
+from sentinv.backbone import Backbone
+from sentinv.budget import pixel_psnr
+from sentinv.ddim import ddim_grid
+from sentinv.denoiser import Denoiser, encode_prompts
+from sentinv.editing import EditConfig, ddim_invert, edit, encode_image, prepared, walk
+from sentinv.noising import InversionConfig, find_path, relative_rms
+from sentinv.studies import read_concepts
+from sentinv.tables import Table
+
+CONCEPTS = Path(__file__).resolve().parent / "concepts" / "concepts.json"
+GRIDS = (50, 100, 200)
+PROMPT = "a photo of a thing"
+
+
+@dataclass(frozen=True)
+class Trip:
+    """One method on one grid: errors of the pictures `[B]`, and UNet evaluations a picture."""
+
+    name: str
+    steps: int
+    errors: Tensor
+    evaluations: float
+
+    @property
+    def median(self) -> float:
+        return self.errors.median().item()
+
+
+def trip(backbone: Backbone, clean: Tensor, name: str, config: InversionConfig) -> Trip:
+    """Invert and sample again, at guidance 1."""
+    denoise = Denoiser(backbone, encode_prompts(backbone, [PROMPT]))
+    grid = ddim_grid(backbone, config.steps)
+    path = find_path(denoise, clean, grid, config)
+    cost = denoise.evaluations / len(clean)
+    return Trip(name, config.steps, relative_rms(walk(denoise, path.states[0], grid), clean), cost)
+
+
+def methods() -> Iterator[tuple[str, dict[str, object]]]:
+    """Name → what `InversionConfig` is told."""
+    yield "ddim", {"method": "ddim"}
+    for count in (1, 2, 3):
+        yield f"fixed-point, {count} more", {"method": "fixed-point", "max_iterations": count, "tolerance": 0.0}
+    yield "fixed-point, to 1e-5", {"method": "fixed-point"}
+    yield "pec", {"method": "pec"}
+
+
+def order(trips: Sequence[Trip]) -> float:
+    """Slope of the error over the number of steps, in logarithms, with its sign turned."""
+    first, last = trips[0], trips[-1]
+    return -math.log(last.median / first.median) / math.log(last.steps / first.steps)
+
+
+def orders(backbone: Backbone, clean: Tensor) -> Table:
+    """Error and order of every method."""
+    rows = []
+    for name, options in methods():
+        own = [trip(backbone, clean, name, InversionConfig(steps=steps, **options)) for steps in GRIDS]  # type: ignore[arg-type]
+        errors = [f"{one.median:.1e} ({one.errors.quantile(0.95).item():.0e})" for one in own]
+        rows.append([name, *errors, f"{order(own):.2f}", f"{own[0].evaluations:.0f}"])
+        print(" | ".join(rows[-1]), flush=True)
+    return Table(
+        "Round trips", ["method", *(f"N = {steps}" for steps in GRIDS), "order", "evaluations at N = 50"], rows
+    )
+
+
+def identities(backbone: Backbone, pictures: Sequence[object]) -> Table:
+    """What must hold exactly, picture by picture, at 50 steps: the largest error of all, and pixels below the ceiling."""
+    worst: dict[str, tuple[float, float]] = {}
+    for picture in pictures:
+        for method, source in (("pec", "delta"), ("ddpm", "none")):
+            archive = ddim_invert(backbone, picture, PROMPT, config=InversionConfig(method=method))  # type: ignore[arg-type]
+            ceiling = pixel_psnr(archive.reconstruction, archive.image)
+            for scale in (1.0, 7.5):
+                config = EditConfig(guidance_scale=scale, source=source)  # type: ignore[arg-type]
+                back = edit(backbone, archive, PROMPT, config=config)
+                note(
+                    worst,
+                    f"{method}, {'stored offsets' if source == 'delta' else 'noise maps'}, guidance {scale:g}",
+                    relative_rms(back.latents.cpu(), archive.path.states[-1]),
+                    ceiling - pixel_psnr(back.image, archive.image),
+                )
+            if method == "pec":
+                plain = edit(backbone, archive, PROMPT, config=EditConfig(guidance_scale=1, source="none"))
+                guided = edit(backbone, archive, PROMPT, config=EditConfig(guidance_scale=7.5, source="npi"))
+                note(
+                    worst,
+                    "npi at guidance 7.5 against plain reconstruction",
+                    relative_rms(guided.latents, plain.latents),
+                    0.0,
+                )
+    rows = [[name, f"{error:.1e}", f"{gap:.3f}"] for name, (error, gap) in worst.items()]
+    return Table("Identities", ["what", "largest error", "dB below the autoencoder's ceiling, largest"], rows)
+
+
+def note(worst: dict[str, tuple[float, float]], name: str, error: Tensor, gap: float) -> None:
+    """Keep the larger of what is known and what is new."""
+    before = worst.get(name, (0.0, 0.0))
+    worst[name] = max(before[0], error.max().item()), max(before[1], gap)
+
+
+def alone_and_together(backbone: Backbone, clean: Tensor) -> float:
+    """The largest difference of a picture inverted alone and in a batch of four."""
+    denoise = Denoiser(backbone, encode_prompts(backbone, [PROMPT]))
+    grid = ddim_grid(backbone, 50)
+    four = find_path(denoise, clean[:4], grid, InversionConfig()).states[0]
+    each = [find_path(denoise, one[None], grid, InversionConfig()).states[0] for one in clean[:4]]
+    return relative_rms(four, torch.cat(each)).max().item()
+
+
+def main(target: Path) -> None:
+    backbone = sentinv.load("toybox")
+    concepts = read_concepts(CONCEPTS)
+    pictures = [sentinv.read_image(path).image for one in concepts for path in (one.image, one.views[0])]
+    clean = torch.cat([encode_image(backbone, prepared(backbone, picture)) for picture in pictures])
+    tables = [orders(backbone, clean), identities(backbone, pictures[::2] + pictures[1:8:2])]
+    together = alone_and_together(backbone, clean)
+    text = "\n".join(table.markdown() for table in tables)
+    notes = (
+        f'\n{len(clean)} pictures (16 for identities), prompt "{PROMPT}", float32; batch 1 against 4: {together:.1e}.'
+    )
+    target.write_text(f"{text}{notes}\n`python benchmarks/round_trips.py {target}`\n", encoding="utf-8")
+    print(text, notes)
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]))
