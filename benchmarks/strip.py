@@ -1,6 +1,6 @@
-"""The picture strip of the README: one picture in, new pictures out. Uncurated: seed 0 throughout.
+"""The pictures of the README and of the guide to editing. Uncurated: defaults, seed 0 throughout.
 
-python benchmarks/strip.py docs/strip.png
+python benchmarks/strip.py docs/strip.png docs/editing.png
 """
 
 import sys
@@ -9,33 +9,64 @@ from pathlib import Path
 from PIL import Image
 
 import sentinv
+from sentinv.backbone import Backbone
+from sentinv.concept import Concept
+from sentinv.editing import ddim_invert, sweep
 from sentinv.images import grid, read_image, save_png
 from sentinv.initializers import make
+from sentinv.masking import edit_masked
 
 EXAMPLES = Path(__file__).resolve().parent.parent / "examples"
 PICTURES = {"cat.png": "<cat>", "teapot.png": "<teapot>", "backpack-1.png": "<backpack>"}
 PROMPTS = ("a photo of {}", "a photo of {} on the moon", "a photo of {} in the snow", "a watercolor of {}")
 HEADINGS = ("one picture", "start words", "learned word", "… on the moon", "… in the snow", "a watercolor of …")
+EDITS = ("a watercolor of <cat>", "a photo of <cat> in the snow", "a photo of <cat> on the moon")
+SKIPS = (0.0, 0.2, 0.4, 0.6)
 SIDE = 128
 
 
-def main(target: Path) -> None:
-    backbone = sentinv.load("toybox")
+def strip(backbone: Backbone) -> tuple[Image.Image, Concept]:
+    """One picture in, new pictures out; and the cat's concept."""
     initializer = make("caption", "toybox")
-    config = sentinv.GenerateConfig()
-    images = []
+    images, concepts = [], []
     for name, token in PICTURES.items():
         path = EXAMPLES / name
         picture = read_image(path).image
         words = initializer(picture)
-        concept = sentinv.invert(backbone, path, words, token=token)
-        images += [picture, *sentinv.generate(backbone, PROMPTS[0].format(words.text), config=config)]
+        concepts.append(sentinv.invert(backbone, path, words, token=token))
+        images += [picture, *sentinv.generate(backbone, PROMPTS[0].format(words.text))]
         for prompt in PROMPTS:
-            images += sentinv.generate(backbone, prompt.format(token), [concept], config=config)
+            images += sentinv.generate(backbone, prompt.format(token), concepts[-1:])
+    return sheet(images, list(HEADINGS) * len(PICTURES), len(HEADINGS)), concepts[0]
+
+
+def edits(backbone: Backbone, concept: Concept) -> Image.Image:
+    """The cat's own picture, changed: a row for each prompt, a column for each skip; and inside its mask."""
+    picture, mask = (read_image(EXAMPLES / name).image for name in ("cat.png", "cat-mask.png"))
+    archive = ddim_invert(backbone, picture, "a photo of <cat>", [concept])
+    images, captions = [], []
+    for prompt in EDITS:
+        images += [picture, *(one.image for one in sweep(backbone, archive, prompt, [concept], skips=SKIPS))]
+        captions += [prompt.removeprefix("a photo of "), *(f"--skip {skip:g}" for skip in SKIPS)]
+    for prompt in ("a dog", "a frog", "a pig", "a panda"):
+        images.append(edit_masked(backbone, picture, mask.convert("L"), f"a photo of {prompt}").image)
+    captions += ["--mask", "a photo of a dog", "… a frog", "… a pig", "… a panda"]
+    images.insert(-4, mask.convert("RGB"))
+    return sheet(images, captions, 1 + len(SKIPS))
+
+
+def sheet(images: list[Image.Image], captions: list[str], columns: int) -> Image.Image:
+    """All images, enlarged, with a caption each."""
     large = [image.resize((SIDE, SIDE), Image.Resampling.LANCZOS) for image in images]
-    captions = list(HEADINGS) * len(PICTURES)
-    save_png(target, grid(large, columns=len(HEADINGS), captions=captions), overwrite=True)
+    return grid(large, columns=columns, captions=captions)
+
+
+def main(readme: Path, guide: Path) -> None:
+    backbone = sentinv.load("toybox")
+    picture, concept = strip(backbone)
+    save_png(readme, picture, overwrite=True)
+    save_png(guide, edits(backbone, concept), overwrite=True)
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]))
+    main(*map(Path, sys.argv[1:3]))

@@ -235,12 +235,13 @@ def describe(scores: Sequence[Score], config: EvaluateConfig) -> dict[str, Any]:
     """All that a reader needs to read the figures, as JSON can say it."""
     used = {score.metric for score in scores}
     sampling = config.sampling
+    guidance = "the model's own" if sampling.guidance_scale is None else f"{sampling.guidance_scale:g}"
     return {
         "scores": [asdict(score) for score in scores],
         "formulas": {metric: formula for metric, formula in FORMULAS.items() if metric in used},
         "images per prompt": config.count,
         "seeds": f"{config.seed} to {config.seed + config.count - 1}",
-        "sampling": f"{sampling.steps} DDIM steps, guidance {sampling.guidance_scale:g}",
+        "sampling": f"{sampling.steps} DDIM steps, guidance {guidance}",
         "interval": f"95 % percentile bootstrap over images (over prompts for the mean), {RESAMPLES} resamples, seed 0",
     }
 

@@ -263,7 +263,7 @@ def test_gradient_checkpointing_changes_nothing_but_memory(sd1_backbone, picture
 
 
 def test_schedules():
-    cosine = TrainConfig(steps=10, learning_rate=2.0, warmup_steps=2, final_learning_rate=0.1)
+    cosine = TrainConfig(steps=10, schedule="cosine", learning_rate=2.0, warmup_steps=2, final_learning_rate=0.1)
     rates = [learning_rate_at(step, cosine) for step in range(11)]
     assert rates[:3] == [1.0, 2.0, 2.0] and rates[10] == pytest.approx(0.2)
     assert rates[2:] == sorted(rates[2:], reverse=True)
