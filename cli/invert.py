@@ -41,6 +41,11 @@ _PATH = click.Path(path_type=Path)
 @click.option("--batch-size", type=int, help="Noises, timesteps and templates per step.")
 @click.option("--schedule", type=click.Choice(["cosine", "constant"]), help="Of the learning rate.")
 @click.option("--pull", type=float, help="Weight of the pull towards the start.")
+@click.option(
+    "--min-snr",
+    type=click.FloatRange(0),
+    help="Less: composition counts more, fine detail less. 0: all noise levels alike.",
+)
 @click.option("--max-norm", type=float, help="Longest row, in medians of the vocabulary's.")
 @click.option("--no-flip", is_flag=True, help="Do not learn from the mirrored image too.")
 @click.option("--stop", type=click.Choice(["never", "auto"]), help="auto: when the loss no longer falls.")
@@ -120,6 +125,8 @@ def train_config(given: dict[str, Any]) -> TrainConfig:
 
     names = {field.name for field in fields(TrainConfig)} - {"templates"}
     chosen_values = {name: value for name, value in given.items() if name in names and value is not None}
+    if chosen_values.get("min_snr") == 0:
+        chosen_values["min_snr"] = None
     if given["templates"]:
         chosen_values["templates"] = read_templates(given["templates"])
     try:

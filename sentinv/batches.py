@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING
 
 import torch
@@ -169,21 +170,27 @@ class TrainingSet:
             )
         return batches
 
+    @cached_property
+    def _weights(self) -> Tensor | None:
+        """Min-SNR weight of every timestep `[T]`, on average 1 so that losses stay comparable; None for no weighting."""
+        if self.config.min_snr is None:
+            return None
+        weights = min_snr_weights(self.alphas_cumprod, self.config.min_snr, self.backbone.prediction_type)
+        return weights / weights.mean()
+
     def loss(self, batch: Batch, *, weighted: bool = True) -> Tensor:
-        """Denoising loss per item, `[B]`; min-SNR weights only where `weighted`."""
-        backbone, gamma = self.backbone, self.config.min_snr
+        """Denoising loss per item, `[B]`; min-SNR weights, of mean 1, only where `weighted`."""
+        backbone = self.backbone
         noisy = add_noise(batch.latents, batch.noise, batch.alphas_cumprod)
         prediction = backbone.predict(noisy, batch.timesteps, backbone.encode_prompts(batch.ids))
         wanted = target(batch.latents, batch.noise, batch.alphas_cumprod, backbone.prediction_type)
-        weights = None
-        if weighted and gamma is not None:
-            weights = min_snr_weights(batch.alphas_cumprod, gamma, backbone.prediction_type)
+        weights = self._weights[batch.timesteps] if weighted and self._weights is not None else None
         return denoising_loss(prediction, wanted, batch.mask, weights)
 
     @torch.no_grad()
-    def evaluate(self, batches: Sequence[Batch]) -> float:
-        """Mean loss on the fixed grid, without min-SNR weights."""
-        return torch.cat([self.loss(batch, weighted=False) for batch in batches]).mean().item()
+    def evaluate(self, batches: Sequence[Batch], *, weighted: bool = True) -> float:
+        """Mean loss on the fixed grid: of what is minimised, or without weights, for runs that are weighted differently."""
+        return torch.cat([self.loss(batch, weighted=weighted) for batch in batches]).mean().item()
 
     def _to_device(self, tensor: Tensor) -> Tensor:
         device = self.backbone.device

@@ -24,7 +24,9 @@ class TrainConfig:
         pull: weight of the mean squared distance of the rows to their start, ≥ 0
             (Gal et al. 2022, section 5: regularisation towards the coarse word).
         max_norm: the longest a row may become, in units of the vocabulary's median row norm, > 0; None for no limit.
-        min_snr: gamma of the min-SNR weighting (Hang et al. 2023, arXiv:2303.09556), > 0; None for no weighting.
+        min_snr: gamma of the min-SNR weighting (Hang et al. 2023, arXiv:2303.09556), > 0; None for no weighting. Those who
+            train a model take 5. For the rows of a word less is better: what a picture shows and where is decided at high
+            noise, where the plain loss, being small, hardly counts (as Huang et al. 2023, arXiv:2303.13495, found too).
         flip: also learn from the mirrored image. Turn it off for lettering and faces.
         kind: which of the field's templates describe the image: those of an object or those of a style.
         templates: prompts of one's own in their place, each with ``{}`` for the placeholder.
@@ -53,7 +55,7 @@ class TrainConfig:
     weight_decay: float = 0.0
     pull: float = 0.0
     max_norm: float | None = None
-    min_snr: float | None = None
+    min_snr: float | None = 0.05
     flip: bool = True
     kind: Kind = "object"
     templates: tuple[str, ...] | None = None

@@ -111,7 +111,7 @@ def _stage(
         def look() -> None:
             step = watch.offset + run.step
             if step in watch.loss_at:
-                curve.losses.append((step, run.data.evaluate(run.grid)))
+                curve.losses.append((step, run.data.evaluate(run.grid, weighted=False)))
                 curve.seconds.append((step, seconds))
             if step in watch.keep_at:
                 curve.rows[step] = rows.of(TOKEN)
