@@ -178,19 +178,28 @@ class TrainingSet:
         weights = min_snr_weights(self.alphas_cumprod, self.config.min_snr, self.backbone.prediction_type)
         return weights / weights.mean()
 
-    def loss(self, batch: Batch, *, weighted: bool = True) -> Tensor:
-        """Denoising loss per item, `[B]`; min-SNR weights, of mean 1, only where `weighted`."""
+    def errors(self, batch: Batch) -> Tensor:
+        """Denoising loss per item, `[B]`, with every noise level counting the same."""
         backbone = self.backbone
         noisy = add_noise(batch.latents, batch.noise, batch.alphas_cumprod)
         prediction = backbone.predict(noisy, batch.timesteps, backbone.encode_prompts(batch.ids))
         wanted = target(batch.latents, batch.noise, batch.alphas_cumprod, backbone.prediction_type)
-        weights = self._weights[batch.timesteps] if weighted and self._weights is not None else None
-        return denoising_loss(prediction, wanted, batch.mask, weights)
+        return denoising_loss(prediction, wanted, batch.mask)
+
+    def weights(self, batch: Batch) -> Tensor | float:
+        """What each item counts, `[B]`: its timestep's min-SNR weight."""
+        return 1.0 if self._weights is None else self._weights[batch.timesteps]
+
+    def loss(self, batch: Batch) -> Tensor:
+        """What is minimised, per item, `[B]`."""
+        return self.errors(batch) * self.weights(batch)
 
     @torch.no_grad()
-    def evaluate(self, batches: Sequence[Batch], *, weighted: bool = True) -> float:
-        """Mean loss on the fixed grid: of what is minimised, or without weights, for runs that are weighted differently."""
-        return torch.cat([self.loss(batch, weighted=weighted) for batch in batches]).mean().item()
+    def evaluate(self, batches: Sequence[Batch]) -> tuple[float, float]:
+        """Means over the fixed grid: of what is minimised, and of the loss without weights."""
+        errors = [self.errors(batch) for batch in batches]
+        weighted = [error * self.weights(batch) for error, batch in zip(errors, batches, strict=True)]
+        return torch.cat(weighted).mean().item(), torch.cat(errors).mean().item()
 
     def _to_device(self, tensor: Tensor) -> Tensor:
         device = self.backbone.device

@@ -98,23 +98,18 @@ def min_snr_weights(alphas_cumprod: Tensor, gamma: float, prediction_type: str) 
     raise ValueError(f"min-SNR weights are not defined for prediction type {prediction_type!r}")
 
 
-def denoising_loss(
-    prediction: Tensor, wanted: Tensor, mask: Tensor | None = None, weights: Tensor | None = None
-) -> Tensor:
+def denoising_loss(prediction: Tensor, wanted: Tensor, mask: Tensor | None = None) -> Tensor:
     """Mean squared error per item, `[B]` float32.
 
     Args:
         prediction: `[B, C, h, w]`.
         wanted: the same shape.
         mask: `[B, 1, h, w]` weights of the pixels, ≥ 0; the mean is over their sum, so a small mask counts fully.
-        weights: `[B]` weights of the items.
     """
     error = (prediction.float() - wanted.float()).square().mean(dim=1, keepdim=True)
     if mask is None:
-        loss = error.flatten(1).mean(dim=1)
-    else:
-        loss = (error * mask).flatten(1).sum(dim=1) / mask.flatten(1).sum(dim=1).clamp(min=1e-8)
-    return loss if weights is None else loss * weights
+        return error.flatten(1).mean(dim=1)
+    return (error * mask).flatten(1).sum(dim=1) / mask.flatten(1).sum(dim=1).clamp(min=1e-8)
 
 
 def stratified_timesteps(count: int, train_timesteps: int, generator: Generator) -> Tensor:

@@ -186,9 +186,10 @@ class Run:
         return "runaway" if longest > max(RUNAWAY, 1.01 * (self.config.max_norm or 0)) else ""
 
     def _grid_loss(self) -> float:
-        return self._attempt(
+        objective, _ = self._attempt(
             lambda: self.data.evaluate([part for batch in self.grid for part in batch.parts(self._parts)])
         )
+        return objective
 
     def _note(self, loss: float) -> None:
         """Write down the loss on the grid; keep the rows if they are the best."""

@@ -21,7 +21,7 @@ from sentinv.errors import SentinvError
 from sentinv.files import shown
 from sentinv.starts import StartSpec, StudyConcept
 
-FORMAT = 1
+FORMAT = 2
 """Counted up when records of older versions of this program are no longer comparable."""
 
 LOSS_AT = (

@@ -14,6 +14,7 @@ from sentinv.statistics import levelled, mean_curve
 from sentinv.studies import Study
 from sentinv.study_summary import (
     LEVELS,
+    MEASURES,
     SCORES,
     Arm,
     arms,
@@ -22,6 +23,7 @@ from sentinv.study_summary import (
     last,
     longest_vanilla,
     loss_table,
+    measures,
     references,
     score_tables,
     short,
@@ -31,7 +33,7 @@ from sentinv.tables import Table
 from sentinv.version import __version__
 from sentinv.workbench import Outcome, Record
 
-_SHOWN = ("steps", "learning_rate", "schedule", "batch_size", "pull", "flip", "kind")
+_SHOWN = ("steps", "learning_rate", "schedule", "batch_size", "min_snr", "pull", "flip", "kind")
 
 
 def write_report(
@@ -55,9 +57,10 @@ def write_report(
     folder = make_folder(folder)
     found = arms(outcome.records)
     pictures = _figures(found, outcome.records, folder, convergence)
-    tables = [table for table in (crossing_table(found),) if table is not None and convergence]
-    if any(record["result"]["losses"] for record in outcome.records):
-        tables.append(loss_table(found))
+    kinds = measures(found) if any(record["result"]["losses"] for record in outcome.records) else []
+    crossings = [crossing_table(found, measure) for measure in kinds if convergence]
+    tables = [table for table in crossings if table is not None]
+    tables += [loss_table(found, measure) for measure in kinds]
     tables += score_tables(found, outcome.records)
     tables += [table for table in (gain_table(found), trade_table(found)) if table is not None]
     facts = {**_facts(study, outcome), **notes}
@@ -75,17 +78,17 @@ def _figures(found: Sequence[Arm], records: Sequence[Record], folder: Path, conv
     def keep(figure: Any, stem: str, caption: str) -> None:
         pictures[caption] = plots.save_figure(figure, folder, stem)[0]
 
-    own = {arm.label: arm.curves() for arm in found}
-    losses = levelled(
-        {label: curves for label, curves in own.items() if any(len(curve) > 2 for curve in curves.values())}
-    )
-    if losses and convergence:
-        figure = plots.curves(losses, ylabel="loss on the fixed grid", levels=_levels(found))
-        keep(
-            figure,
-            "loss",
-            "Loss on the fixed grid: mean over concepts, 95 % band; each concept's own level is taken out of the band.",
+    for measure in measures(found) if convergence else []:
+        own = {arm.label: arm.curves(measure) for arm in found}
+        losses = levelled(
+            {label: curves for label, curves in own.items() if any(len(curve) > 2 for curve in curves.values())}
         )
+        if not losses:
+            continue
+        name = MEASURES[measure]
+        figure = plots.curves(losses, ylabel=f"{name} on the fixed grid", levels=_levels(found, measure))
+        band = "mean over concepts, 95 % band; each concept's own level is taken out of the band"
+        keep(figure, name.replace(" ", "-"), f"{name.capitalize()} on the fixed grid: {band}.")
     for score, stem in (("clip_i", "clip-i"), ("clip_t", "clip-t")):
         scored = {arm.label: arm.score_curves(score) for arm in found}
         curves = levelled(
@@ -110,11 +113,11 @@ def _figures(found: Sequence[Arm], records: Sequence[Record], folder: Path, conv
     return pictures
 
 
-def _levels(found: Sequence[Arm]) -> dict[str, float]:
+def _levels(found: Sequence[Arm], measure: str) -> dict[str, float]:
     vanilla = longest_vanilla(found)
     if vanilla is None:
         return {}
-    curve = dict(mean_curve(list(vanilla.curves().values())))
+    curve = dict(mean_curve(list(vanilla.curves(measure).values())))
     return {f"vanilla at {step}": curve[step] for step in LEVELS if step in curve}
 
 
@@ -138,7 +141,7 @@ def _facts(study: Study, outcome: Outcome) -> dict[str, str]:
         grid = (
             f"{train['evaluation_timesteps']} timesteps by {train['evaluation_noises']} noises, the same for all runs"
         )
-        facts["loss"] = f"mean squared error on {grid}; image's mean latents; rows of that very step"
+        facts["loss"] = f"mean squared error on {grid}; image's mean latents; rows of that very step; weighted: min-SNR"
         facts["hyper-parameters"] = ", ".join(f"{name} {short(train[name])}" for name in _SHOWN)
     return facts
 

@@ -38,11 +38,11 @@ class Arm:
         """Names of its concepts, in order."""
         return list(dict.fromkeys(record["settings"]["concept"] for record in self.records))
 
-    def curves(self) -> dict[str, list[tuple[int, float]]]:
-        """Concept → its loss curve, mean over seeds."""
+    def curves(self, measure: str = "losses") -> dict[str, list[tuple[int, float]]]:
+        """Concept → its curve on the fixed grid, mean over seeds: of "losses" or of "objectives" (weighted as trained)."""
         own: dict[str, list[Curve]] = {}
         for record in self.records:
-            points = [(step, loss) for step, loss in record["result"]["losses"] if loss is not None]
+            points = [(step, loss) for step, loss in record["result"][measure] if loss is not None]
             own.setdefault(record["settings"]["concept"], []).append(points)
         return {name: mean_curve(curves) for name, curves in own.items()}
 
@@ -100,17 +100,28 @@ def longest_vanilla(found: Iterable[Arm]) -> Arm | None:
     return max((arm for arm in found if arm.start == "vanilla"), key=lambda arm: arm.steps, default=None)
 
 
-def crossing_table(found: Sequence[Arm]) -> Table | None:
+MEASURES = {"losses": "loss", "objectives": "weighted loss"}
+"""What is taken on the fixed grid: every noise level counting the same, or as much as in the training."""
+
+
+def measures(found: Sequence[Arm]) -> list[str]:
+    """Those that can be compared: the weighted loss only where all runs weigh alike, and not all levels the same."""
+    weights = {record["settings"]["train"]["min_snr"] for arm in found for record in arm.records}
+    return ["losses", "objectives"] if len(weights) == 1 and None not in weights else ["losses"]
+
+
+def crossing_table(found: Sequence[Arm], measure: str) -> Table | None:
     """Steps (and seconds) until each arm's mean loss is at or below vanilla's at some steps; None without vanilla."""
     vanilla = longest_vanilla(found)
     if vanilla is None:
         return None
-    reference = vanilla.curves()
+    name_of = MEASURES[measure]
+    reference = vanilla.curves(measure)
     shared = set.intersection(*({step for step, _ in curve} for curve in reference.values()))
     levels = sorted({step for step in LEVELS if step in shared} | {max(shared)})
     rows = []
     for arm in found:
-        curves = arm.curves()
+        curves = arm.curves(measure)
         names = [name for name in curves if name in reference]
         if not names:
             continue
@@ -123,20 +134,20 @@ def crossing_table(found: Sequence[Arm]) -> Table | None:
         rows.append([*cells, f"{below} of {len(names)}"])
     header = [
         "start",
-        *(f"vanilla's loss at {level}" for level in levels),
+        *(f"vanilla's at {level}" for level in levels),
         f"concepts that end below vanilla at {levels[-1]}",
     ]
     note = (
-        "First evaluated step at which the mean loss over concepts and seeds is at or below vanilla's, [95 % interval over "
-        "resampled concepts], and training seconds up to it. No interpolation; 'never' means not within the arm's budget."
+        f"First evaluated step at which the mean {name_of} over concepts and seeds is at or below vanilla's, [95 % interval "
+        "over resampled concepts], and training seconds up to it. No interpolation; 'never' means not within the arm's budget."
     )
-    return Table("Steps to reach vanilla's loss", header, rows, note)
+    return Table(f"Steps to reach vanilla's {name_of}", header, rows, note)
 
 
-def loss_table(found: Sequence[Arm]) -> Table:
+def loss_table(found: Sequence[Arm], measure: str) -> Table:
     """Loss on the fixed grid of each arm at some steps."""
     wanted = (0, 25, 50, 100, 500, 1000, 5000)
-    curves = {arm.label: arm.curves() for arm in found}
+    curves = {arm.label: arm.curves(measure) for arm in found}
     every = {step for own in curves.values() for curve in own.values() for step, _ in curve}
     steps = [step for step in wanted if step in every]
     rows = []
@@ -154,7 +165,8 @@ def loss_table(found: Sequence[Arm]) -> Table:
             ]
         )
     header = ["start", "vectors", *(f"step {step}" for step in steps), "s/step"]
-    return Table("Loss on the fixed grid", header, rows, "Mean over concepts (seeds averaged first) [95 % interval].")
+    title = f"{MEASURES[measure].capitalize()} on the fixed grid"
+    return Table(title, header, rows, "Mean over concepts (seeds averaged first) [95 % interval].")
 
 
 SCORES = {

@@ -40,13 +40,15 @@ class Curve:
     """What a run gave.
 
     Attributes:
-        losses: (step, loss on the fixed grid) with the rows of that very step.
+        losses: (step, mean loss on the fixed grid) with the rows of that very step.
+        objectives: (step, what is minimised: the same, with the noise levels weighted as in the training).
         seconds: (step, seconds of training up to it), without what the study itself measures.
         rows: step → rows, at the steps that were asked for.
         stop: why it ended.
     """
 
     losses: list[tuple[int, float]] = field(default_factory=list)
+    objectives: list[tuple[int, float]] = field(default_factory=list)
     seconds: list[tuple[int, float]] = field(default_factory=list)
     rows: dict[int, dict[str, Tensor]] = field(default_factory=dict)
     stop: str = ""
@@ -111,7 +113,9 @@ def _stage(
         def look() -> None:
             step = watch.offset + run.step
             if step in watch.loss_at:
-                curve.losses.append((step, run.data.evaluate(run.grid, weighted=False)))
+                objective, plain = run.data.evaluate(run.grid)
+                curve.objectives.append((step, objective))
+                curve.losses.append((step, plain))
                 curve.seconds.append((step, seconds))
             if step in watch.keep_at:
                 curve.rows[step] = rows.of(TOKEN)

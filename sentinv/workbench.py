@@ -95,7 +95,7 @@ class Workbench:
             SentinvError: If a picture can't be read or training is not possible.
         """
         if trial.spec.name in REFERENCES:
-            return {"vectors": 0, "losses": [], "scores": [[0, self._reference(trial)]]}, {}
+            return {"vectors": 0, "losses": [], "objectives": [], "scores": [[0, self._reference(trial)]]}, {}
         start = starting_rows(Initialization(settings["words"], trial.spec.label), self.backbone, trial.max_vectors)
         loss_at = sorted({*settings["loss_at"], trial.config.steps})
         curve = train_curve(
@@ -116,6 +116,7 @@ class Workbench:
             "vectors": start.count,
             "tokens": list(start.tokens),
             "losses": [list(pair) for pair in curve.losses],
+            "objectives": [list(pair) for pair in curve.objectives],
             "scores": scores,
             "norms_and_cosines": {name: [list(pair) for pair in pairs] for name, pairs in moved.items()},
             "stop": curve.stop,

@@ -13,6 +13,7 @@ from sentinv.study_summary import (
     crossing_table,
     gain_table,
     loss_table,
+    measures,
     references,
     score_tables,
     trade_table,
@@ -35,10 +36,11 @@ def record(concept, start, seed, *, steps=1000, speed=1.0, point=None):
     if start.endswith("-only"):
         losses, scores = [], [[0, {"clip_i": 1.0 if start == "image-only" else 0.4, "clip_t": 0.1}]]
     train = {"steps": steps, "learning_rate": 0.01, "evaluation_timesteps": 16, "evaluation_noises": 2}
-    train |= {"schedule": "cosine", "batch_size": 4, "pull": 0.0, "flip": True, "kind": "object"}
+    train |= {"schedule": "cosine", "batch_size": 4, "min_snr": 0.05, "pull": 0.0, "flip": True, "kind": "object"}
     settings = {"concept": concept, "start": start, "seed": seed, "point": point or {}, "train": train}
     timing = {"training": [[step, 0.1 * step] for step in at]} if losses else {}
-    result = {"vectors": 3, "losses": losses, "scores": scores}
+    weighted = [[step, loss / 5] for step, loss in losses]
+    result = {"vectors": 3, "losses": losses, "objectives": weighted, "scores": scores}
     return {"key": f"{concept}{start}{seed}{steps}{point}", "settings": settings, "result": result, "timing": timing}
 
 
@@ -62,24 +64,34 @@ def test_arms_hold_what_differs_only_in_concept_and_seed(records):
 
 def test_crossing_table_is_the_closed_form(records):
     """exp(-10 s / 300) ≤ exp(-500 / 300) from s = 50 on, ≤ exp(-1000 / 300) from 100 on."""
-    table = crossing_table(arms(records))
+    table = crossing_table(arms(records), "losses")
     assert list(table.header) == [
         "start",
-        "vanilla's loss at 500",
-        "vanilla's loss at 1000",
+        "vanilla's at 500",
+        "vanilla's at 1000",
         "concepts that end below vanilla at 1000",
     ]
     assert list(table.rows[1]) == ["caption", "50 [50, 50], 5.0 s", "100 [100, 100], 10.0 s", "3 of 3"]
     assert table.rows[0][1].startswith("500 [500, 500]")
-    assert crossing_table([arm for arm in arms(records) if arm.start != "vanilla"]) is None
+    assert crossing_table([arm for arm in arms(records) if arm.start != "vanilla"], "losses") is None
     slow = arms([*records, *(record(c, "slow", 0, speed=0.1) for c in CONCEPTS)])
-    assert list(crossing_table(slow).rows[2][1:]) == ["never (1000)", "never (1000)", "0 of 3"]
+    assert list(crossing_table(slow, "losses").rows[2][1:]) == ["never (1000)", "never (1000)", "0 of 3"]
+
+
+def test_the_weighted_loss_is_compared_only_where_all_weigh_alike(records):
+    assert measures(arms(records)) == ["losses", "objectives"]
+    for other in (None, 5.0):
+        odd = record("cat", "caption", 3)
+        odd["settings"]["train"]["min_snr"] = other
+        assert measures(arms([*records, odd])) == ["losses"]
 
 
 def test_loss_and_score_tables(records):
-    table = loss_table(arms(records))
+    table = loss_table(arms(records), "losses")
     assert table.rows[0][2] == "0.4105 [0.4005, 0.4205]"
     assert table.rows[0][-1] == "0.100"
+    weighted = loss_table(arms(records), "objectives")
+    assert weighted.title == "Weighted loss on the fixed grid" and weighted.rows[0][2] == "0.0821 [0.0801, 0.0841]"
     titles = [table.title.split(":")[0] for table in score_tables(arms(records), records)]
     assert titles == ["reconstruction", "editability"]
     points = references(records, "clip_t", "clip_i")
@@ -105,10 +117,18 @@ def test_report_is_whole_and_repeatable(records, tmp_path):
     outcome = Outcome(records, [("owl, caption", "no picture & no file")])
     tables = write_report(study, outcome, tmp_path, notes={"model": "tiny"}, convergence=True)
     first = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
-    assert {"loss.png", "loss.svg", "clip-i.png", "clip-t.svg", "plane.png", "report.html", "tables.md"} <= set(first)
+    assert {
+        "loss.png",
+        "weighted-loss.svg",
+        "clip-i.png",
+        "clip-t.svg",
+        "plane.png",
+        "report.html",
+        "tables.md",
+    } <= set(first)
     page = first["report.html"].decode()
     assert "A &lt;b&gt;study" in page and "no picture &amp; no file" in page and "http" not in page
-    assert len(re.findall("data:image/png", page)) == 4
+    assert len(re.findall("data:image/png", page)) == 5
     assert all(table.title in first["tables.md"].decode() for table in tables)
     write_report(study, outcome, tmp_path, notes={"model": "tiny"}, convergence=True)
     assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == first

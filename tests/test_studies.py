@@ -125,11 +125,11 @@ def test_curve_is_the_loss_of_the_rows_of_that_step_on_the_same_grid(sd1_backbon
     curve = train_curve(sd1_backbone, pictures, start, config, loss_at=(0, 1, 4), keep_at=(0, 1, 4))
     assert [step for step, _ in curve.losses] == [0, 1, 4] == list(curve.rows)
     assert torch.equal(curve.rows[0]["text_encoder"], start.rows["text_encoder"])
-    for step, loss in curve.losses:
+    for (step, loss), (_, objective) in zip(curve.losses, curve.objectives, strict=True):
         rows = PlaceholderRows({"<other>": curve.rows[step]})
         with rows.installed(sd1_backbone):
             data = TrainingSet(sd1_backbone, pictures, rows, replace(config, seed=9, batch_size=2))
-            assert data.evaluate(data.evaluation_batches()) == pytest.approx(loss, rel=1e-5)
+            assert data.evaluate(data.evaluation_batches()) == pytest.approx((objective, loss), rel=1e-5)
     assert curve.seconds[0] == (0, 0.0) and curve.seconds[1][1] < curve.seconds[2][1]
 
 
@@ -319,7 +319,17 @@ def test_commands(tmp_path, tokenizer, measuring):
     result = CliRunner().invoke(cli, command)
     assert result.exit_code == 0, result.stderr
     assert "Steps to reach vanilla's loss" in result.stdout
-    names = {"report.html", "tables.md", "records.jsonl", "loss.png", "loss.svg", "plane.png", "plane.svg"}
+    names = {
+        "report.html",
+        "tables.md",
+        "records.jsonl",
+        "loss.png",
+        "loss.svg",
+        "weighted-loss.png",
+        "weighted-loss.svg",
+        "plane.png",
+        "plane.svg",
+    }
     assert names <= {file.name for file in (tmp_path / "out").iterdir()}
 
     (tmp_path / "concepts/cat/image.png").write_bytes(b"no picture")

@@ -6,6 +6,8 @@ from dataclasses import replace
 import pytest
 import torch
 from conftest import same, snapshot
+from diffusers import DDPMScheduler
+from diffusers.training_utils import compute_snr
 from PIL import Image
 
 from sentinv.batches import TrainingSet
@@ -95,7 +97,7 @@ def test_gradient_of_a_step_equals_the_textbook(sd1, sd1_backbone, picture):
     with rows.installed(sd1_backbone):
         data = TrainingSet(sd1_backbone, [picture], rows, replace(QUICK, templates=("a photo of {}",)))
         batch = data.draw(torch.Generator().manual_seed(5))
-        data.loss(batch).mean().backward()
+        data.errors(batch).mean().backward()
     sd1.load_textual_inversion({"<c>": start.rows["text_encoder"]})
     table = sd1.text_encoder.get_input_embeddings().weight.requires_grad_(True)
     text = sd1.maybe_convert_prompt("a photo of <c>", sd1.tokenizer)
@@ -143,9 +145,9 @@ def test_not_finite_stops_and_keeps_good_rows(sd1_backbone, picture, monkeypatch
     honest = TrainingSet.loss
     calls = []
 
-    def breaks(self, batch, *, weighted=True):
-        calls.append(weighted)
-        return honest(self, batch, weighted=weighted) * (float("nan") if calls.count(True) == 6 and weighted else 1)
+    def breaks(self, batch):
+        calls.append(batch)
+        return honest(self, batch) * (float("nan") if len(calls) == 6 else 1)
 
     monkeypatch.setattr(TrainingSet, "loss", breaks)
     with pytest.warns(UserWarning, match="not finite at step 6"):
@@ -169,7 +171,7 @@ def test_best_rows_are_those_of_the_smallest_evaluation_loss(sd1_backbone, pictu
     rows = PlaceholderRows({"<c>": concept.rows})
     with rows.installed(sd1_backbone):
         data = TrainingSet(sd1_backbone, [picture], rows, config)
-        assert data.evaluate(data.evaluation_batches()) == pytest.approx(history.best_loss, rel=1e-6)
+        assert data.evaluate(data.evaluation_batches())[0] == pytest.approx(history.best_loss, rel=1e-6)
     assert history.best_step == min(history.evaluations, key=lambda pair: pair[1])[0]
 
 
@@ -219,7 +221,7 @@ def test_what_is_outside_the_mask_does_not_matter(sd1_backbone, picture):
         )
         batch = data.draw(torch.Generator().manual_seed(0))
         assert batch.mask[0, 0, :, :4].min() == 1 and batch.mask[0, 0, :, 4:].max() == 0
-        data.loss(batch).sum().backward()
+        data.errors(batch).sum().backward()
         before = rows.rows["text_encoder"].grad.clone()
         rows.zero_grad()
         wanted = batch.noise.clone()
@@ -234,6 +236,22 @@ def _loss_with_target(data, batch, wanted):
     noisy = add_noise(batch.latents, batch.noise, batch.alphas_cumprod)
     prediction = data.backbone.predict(noisy, batch.timesteps, data.backbone.encode_prompts(batch.ids))
     return denoising_loss(prediction, wanted, batch.mask)
+
+
+def test_a_noise_level_counts_by_its_min_snr_weight(sd1_backbone, picture):
+    """Oracle: diffusers' SNR; the weights of all timesteps have the mean 1, and without gamma all are 1."""
+    snr = compute_snr(DDPMScheduler.from_config(sd1_backbone.scheduler_config), torch.arange(1000))
+    wanted = snr.clamp(max=0.05) / snr
+    rows = PlaceholderRows({"<c>": starting_rows(WORDS, sd1_backbone).rows})
+    with rows.installed(sd1_backbone):
+        data = TrainingSet(sd1_backbone, [picture], rows, replace(QUICK, min_snr=0.05))
+        batch = data.draw(torch.Generator().manual_seed(0))
+        errors, weights = data.errors(batch).detach(), (wanted / wanted.mean())[batch.timesteps]
+        assert torch.allclose(data.loss(batch).detach(), errors * weights, rtol=1e-4)
+        plain = TrainingSet(sd1_backbone, [picture], rows, replace(QUICK, min_snr=None))
+        assert torch.equal(plain.loss(batch).detach(), errors)
+        objective, mean = plain.evaluate(plain.evaluation_batches())
+        assert objective == mean != data.evaluate(data.evaluation_batches())[0]
 
 
 def test_batches_cover_images_flips_and_templates(sd1_backbone, picture):
