@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
     from sentinv.backbone import Backbone
     from sentinv.concept import Concept
+    from sentinv.config import TrainConfig
     from sentinv.editing_study import AttributeJudge, EditingStudy, Record
     from sentinv.starts import StudyConcept
 
@@ -37,7 +38,7 @@ _PATH = click.Path(path_type=Path)
 @click.option("--concept", "only", multiple=True, help="Only this one; may be given again.  [default: all]")
 @click.option("-o", "--output", type=_PATH, default=Path("outputs/editing"), show_default=True, help="Folder.")
 @click.option("--train-steps", type=click.IntRange(0), default=100, show_default=True, help="To learn each concept.")
-@click.option("--steps", type=click.IntRange(2), default=50, show_default=True, help="DDIM steps.")
+@click.option("--steps", type=click.IntRange(2, 1000), default=50, show_default=True, help="DDIM steps.")
 @guidance_option
 @click.option("--arm", "arms", multiple=True, help="Only this one; may be given again.  [default: all]")
 @click.option("--judge", type=_PATH, help="Attribute classifier: folder.  [default: the built-in model's]")
@@ -95,7 +96,7 @@ def _chosen(sources: Sequence[StudyConcept], only: Sequence[str]) -> list[StudyC
 
 def _judge(given: dict[str, Any]) -> AttributeJudge | None:
     from sentinv.editing_study import AttributeJudge
-    from sentinv.models import TOYBOX, built_in
+    from sentinv.parts import TOYBOX, built_in
 
     if given["judge"] or given["model"] == TOYBOX:
         return AttributeJudge.load(given["judge"] or built_in("attributes"))
@@ -115,21 +116,25 @@ def _one(
     import json
     from dataclasses import asdict
 
+    from sentinv.config import TrainConfig
     from sentinv.editing_study import Case, run_case
     from sentinv.files import atomic_write, finite
 
+    config = TrainConfig(steps=given["train_steps"])
     settings = {
         "study": asdict(study),
         "model": backbone.fingerprint,
-        "train_steps": given["train_steps"],
-        "judged": judge is not None,
+        "dtype": str(backbone.dtype),
+        "train": asdict(config),
+        "source": _digest(source),
+        "judge": judge.digest if judge is not None else None,
     }
     path = folder / f"{source.name}.jsonl"
     if path.is_file():
         first, *lines = path.read_text(encoding="utf-8").splitlines()
         if json.loads(first) == json.loads(json.dumps(settings)):
             return [_restored(json.loads(line)) for line in lines]
-    case = Case.read(backbone, source, _learned(backbone, source, folder, given["train_steps"]))
+    case = Case.read(backbone, source, _learned(backbone, source, folder, config))
     made = list(run_case(backbone, case, study, judge))
     records = [record for record, _ in made]
     text = "".join(json.dumps(finite(line)) + "\n" for line in (settings, *records))
@@ -143,17 +148,28 @@ def _restored(record: Record) -> Record:
     return {key: float("inf") if value is None else value for key, value in record.items()}
 
 
-def _learned(backbone: Backbone, source: StudyConcept, folder: Path, steps: int) -> Concept:
+def _digest(source: StudyConcept) -> str:
+    """Of all that a concept's edits depend on: its pictures, prompts and words."""
+    from hashlib import sha256
+
+    paths = [source.image, *([source.mask] if source.mask else []), *source.targets]
+    digest = sha256(repr((source.caption, source.word, source.edits)).encode())
+    for path in paths:
+        digest.update(path.read_bytes() if path.is_file() else b"")
+    return digest.hexdigest()[:16]
+
+
+def _learned(backbone: Backbone, source: StudyConcept, folder: Path, config: TrainConfig) -> Concept:
+    from hashlib import sha256
+
     from sentinv.concept import Concept
-    from sentinv.config import TrainConfig
     from sentinv.inversion import invert
 
-    path = folder / f"{source.name}-{steps}-{backbone.fingerprint[:8]}.safetensors"
+    key = sha256(repr((config, _digest(source), backbone.fingerprint, backbone.dtype)).encode()).hexdigest()[:8]
+    path = folder / f"{source.name}-{config.steps}-{key}.safetensors"
     if path.is_file():
         return Concept.load(path)
-    concept = invert(
-        backbone, source.image, source.caption or source.word, TrainConfig(steps=steps), token=f"<{source.name}>"
-    )
+    concept = invert(backbone, source.image, source.caption or source.word, config, token=f"<{source.name}>")
     concept.save(path)
     return concept
 

@@ -76,7 +76,7 @@ def _model(given: dict[str, Any], folder: Path) -> tuple[Path, int]:
         SentinvError: If the model is none that peers can read.
     """
     from sentinv.errors import SentinvError
-    from sentinv.models import TOYBOX, built_in
+    from sentinv.parts import TOYBOX, built_in
 
     if given["full_size"]:
         import torch

@@ -9,7 +9,7 @@ import click
 
 from sentinv.cli.options import model_option, notice, output_options, print_json
 from sentinv.cli.starting import initializer, starting_options
-from sentinv.errors import SentinvError
+from sentinv.errors import Interrupted, SentinvError
 
 
 @click.command()
@@ -36,6 +36,8 @@ def describe(image: Path, **given: Any) -> None:
     for name in names:
         try:
             starts.append(_start(name, picture.image, tokenizer, given))
+        except Interrupted:
+            raise
         except SentinvError as error:
             failures.append(f"{name}: {error}")
     if given["as_json"]:

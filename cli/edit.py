@@ -97,11 +97,15 @@ class Job:
         """Refuse what is in the way, before any work.
 
         Raises:
-            SentinvError: If a file would be overwritten.
+            SentinvError: If a file would be overwritten, or its folder does not exist.
         """
         for path in (self.output, self.given["save_archive"]):
-            if path is not None and path.exists() and not self.given["force"]:
+            if path is None:
+                continue
+            if path.exists() and not self.given["force"]:
                 raise SentinvError(f"{path} exists: give --force to replace it, or choose another name")
+            if not path.parent.is_dir():
+                raise SentinvError(f"cannot write {path}: the folder {path.parent} does not exist; create it first")
 
     def archive_of(self, backbone: Backbone, picture: Image.Image, concepts: Sequence[Concept]) -> Archive | None:
         """Read the archive, or invert the image; None if neither was asked for."""
@@ -192,9 +196,10 @@ class Job:
         self, backbone: Backbone, picture: Image.Image, concepts: Sequence[Concept], archive: Archive | None
     ) -> None:
         """Edit inside the mask; write and print."""
+        from sentinv.images import read_image
         from sentinv.masking import edit_masked
 
-        mask = _read(self.given["mask_file"], True).convert("L")
+        mask = read_image(self.given["mask_file"], background=(0, 0, 0)).image.convert("L")
         with progress("editing", self.given["steps"], quiet=self.given["quiet"]) as bar:
             result = edit_masked(
                 backbone,
@@ -236,8 +241,8 @@ class Job:
         from sentinv.images import save_png
 
         given = self.given
-        names = ("prompt", "guidance", "source", "method", "steps", "model", "seed")
-        settings = {name: given[name] for name in names}
+        own = ("start", "dilate", "feather", "keep") if given["mask_file"] else ("source", "skip")
+        settings = {name: given[name] for name in ("prompt", "guidance", "steps", "model", "seed", *own)}
         if archive is not None:
             settings |= {"method": archive.config.method, "steps": archive.config.steps}
             settings["source_prompt"] = archive.source_prompt

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import click
+from click.core import ParameterSource
 
-from sentinv.cli.options import Decorated, guidance_option
+from sentinv.cli.options import SEED, Decorated, FiniteRange, guidance_option
 
 _PATH = click.Path(path_type=Path)
 
@@ -47,7 +49,7 @@ def edit_options(command: Decorated) -> Decorated:
                 show_default=True,
                 help="Of the inversion.",
             ),
-            click.option("--steps", type=click.IntRange(1), default=50, show_default=True, help="DDIM steps."),
+            click.option("--steps", type=click.IntRange(1, 1000), default=50, show_default=True, help="DDIM steps."),
             guidance_option,
             click.option(
                 "--source",
@@ -57,7 +59,7 @@ def edit_options(command: Decorated) -> Decorated:
                 help="What holds the image in place.",
             ),
             click.option(
-                "--source-guidance", type=click.FloatRange(0), help="At which offsets are taken.  [default: --guidance]"
+                "--source-guidance", type=FiniteRange(0), help="At which offsets are taken.  [default: --guidance]"
             ),
             click.option(
                 "--skip",
@@ -94,9 +96,7 @@ def edit_options(command: Decorated) -> Decorated:
             click.option(
                 "--fail-above", type=click.FloatRange(0), help="With --reconstruct: exit 1 above this latent error."
             ),
-            click.option(
-                "--seed", type=click.IntRange(0), default=0, show_default=True, help="Of the noise of --mask and ddpm."
-            ),
+            click.option("--seed", type=SEED, default=0, show_default=True, help="Of the noise of --mask and ddpm."),
             click.option("-o", "--output", type=_PATH, help="The PNG to write.  [default: <image>-edit.png here]"),
             click.option("--allow-pickle", is_flag=True, help="Read .pt and .bin concepts too."),
         ]
@@ -126,3 +126,31 @@ def check_usage(given: dict[str, Any]) -> None:
         raise click.UsageError("--save-archive needs --ddim-invert")
     if given["ddim_invert"] and given["archive_file"]:
         raise click.UsageError("--ddim-invert makes an inversion and --archive takes one: give one of them")
+    for name, why in _without_effect(given):
+        if _was_given(name):
+            option = name.replace("_", "-")
+            raise click.UsageError(f"--{option} has no effect {why}: leave it out")
+
+
+def _without_effect(given: dict[str, Any]) -> Iterator[tuple[str, str]]:
+    """Options that would be ignored, and with what."""
+    if given["mask_file"]:
+        yield from ((name, "with --mask") for name in ("source", "source_guidance", "skip"))
+        if not given["ddim_invert"] and not given["archive_file"]:
+            yield from ((name, "without --ddim-invert") for name in ("method", "source_prompt"))
+    else:
+        yield from ((name, "without --mask") for name in ("start", "dilate", "feather", "keep"))
+    if given["archive_file"]:
+        yield from ((name, "with --archive, which has its own") for name in ("method", "steps"))
+    elif given["source"] == "none" and given["method"] != "ddpm":
+        yield "source_guidance", "with --source none, but for --method ddpm"
+    if given["source"] == "npi":
+        yield "source_guidance", "with --source npi"
+    if given["sweep"]:
+        yield "skip", "with --sweep"
+
+
+def _was_given(name: str) -> bool:
+    """Whether an option is on the command line; what settings files say for every edit is no mistake."""
+    context = click.get_current_context(silent=True)
+    return context is not None and context.get_parameter_source(name) is ParameterSource.COMMANDLINE

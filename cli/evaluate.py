@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from sentinv.cli.options import (
+    SEED,
     guidance_of,
     guidance_option,
     load_backbone,
@@ -30,9 +31,9 @@ _PATH = click.Path(path_type=Path)
 @click.argument("concept", type=_PATH)
 @click.option("--images", "--image", "images", multiple=True, required=True, type=_PATH, help="Of the concept; again.")
 @click.option("--count", type=click.IntRange(min=1), default=64, show_default=True, help="Images per prompt.")
-@click.option("--steps", type=click.IntRange(min=1), default=50, show_default=True, help="DDIM steps.")
+@click.option("--steps", type=click.IntRange(1, 1000), default=50, show_default=True, help="DDIM steps.")
 @guidance_option
-@click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Of the first image.")
+@click.option("--seed", type=SEED, default=0, show_default=True, help="Of the first image.")
 @click.option("--prompt", "prompts", multiple=True, help="An editing prompt with {}; again.  [default: five]")
 @click.option("--caption", help="A person's words for the concept: a third reference row.")
 @click.option("--clip", help="CLIP that judges: folder or hub id.  [default: the model's]")

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from sentinv.cli.options import (
+    SEED,
     force_option,
     guidance_of,
     guidance_option,
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
     from PIL import Image
 
     from sentinv.concept import Concept
+    from sentinv.judges import ClipJudge
 
 
 @click.command()
@@ -39,8 +41,8 @@ if TYPE_CHECKING:
 )
 @click.option("--negative", default="", help="What to lead away from.")
 @click.option("-n", "--count", type=click.IntRange(1, 1000), default=4, show_default=True, help="How many images.")
-@click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Of the first image.")
-@click.option("--steps", type=click.IntRange(1), default=50, show_default=True, help="DDIM steps.")
+@click.option("--seed", type=SEED, default=0, show_default=True, help="Of the first image.")
+@click.option("--steps", type=click.IntRange(1, 1000), default=50, show_default=True, help="DDIM steps.")
 @guidance_option
 @click.option("--batch-size", type=click.IntRange(1), default=4, show_default=True, help="Images at a time.")
 @click.option("--rank", is_flag=True, help="Order by CLIP: how well image and prompt agree.")
@@ -69,9 +71,10 @@ def generate(prompt: str, files: tuple[Path, ...], **given: Any) -> None:
         if concept.token not in prompt + given["negative"]:
             notice(f"{concept.token} does not occur in the prompt", quiet=given["quiet"])
     tell_toybox(given["model"], quiet=given["quiet"])
+    judge = _judge(given) if given["rank"] else None
     made = _make(prompt, concepts, given)
-    if given["rank"]:
-        made = _ranked(made, prompt, concepts, given)
+    if judge is not None:
+        made = _ranked(judge, made, prompt, concepts)
     paths = _write(folder, made, force=given["force"])
     grid = folder / "grid.png" if len(made) > 1 else None
     if given["as_json"]:
@@ -133,14 +136,19 @@ def _make(prompt: str, concepts: list[Concept], given: dict[str, Any]) -> list[M
     return [Made(image, seed + index, settings | {"seed": seed + index}) for index, image in enumerate(images)]
 
 
-def _ranked(made: list[Made], prompt: str, concepts: Sequence[Concept], given: dict[str, Any]) -> list[Made]:
-    """Order images by CLIP, best first. CLIP knows no learned word: it reads the words that the word started from."""
+def _judge(given: dict[str, Any]) -> ClipJudge:
+    from sentinv.cli.options import quieten_transformers
     from sentinv.judges import ClipJudge
 
+    quieten_transformers()
+    return ClipJudge.load(given["clip"], base_model=given["model"])
+
+
+def _ranked(judge: ClipJudge, made: list[Made], prompt: str, concepts: Sequence[Concept]) -> list[Made]:
+    """Order images by CLIP, best first. CLIP knows no learned word: it reads the words that the word started from."""
     for concept in concepts:
         known = concept.metadata.get("sentinv.initial_text", "").replace("*", "").strip()
         prompt = prompt.replace(concept.token, known)
-    judge = ClipJudge.load(given["clip"], base_model=given["model"])
     cosines = judge.images([one.image for one in made]) @ judge.texts([" ".join(prompt.split())])[0]
     scored = [replace(one, score=score) for one, score in zip(made, cosines.tolist(), strict=True)]
     return sorted(scored, key=lambda one: -(one.score or 0.0))

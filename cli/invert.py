@@ -156,7 +156,7 @@ def read_pictures(paths: Sequence[Path], masks: Sequence[Path], *, quiet: bool) 
         for text in picture.notices:
             notice(text, quiet=quiet)
         if masks:
-            mask = read_image(masks[index]).image.convert("L")
+            mask = read_image(masks[index], background=(0, 0, 0)).image.convert("L")
             if mask.size != picture.image.size:
                 sizes = f"{mask.width} x {mask.height}, {shown(path)} {picture.image.width} x {picture.image.height}"
                 raise SentinvError(f"the mask {shown(masks[index])} has {sizes} pixels: give one of the same size")
@@ -168,6 +168,7 @@ def read_pictures(paths: Sequence[Path], masks: Sequence[Path], *, quiet: bool) 
 def run(job: Job) -> None:
     """Learn the word, and write and print what came of it."""
     from sentinv.cli.results import Clock, print_result, sample_images, write_result
+    from sentinv.ddim import ddim_grid
     from sentinv.errors import TrainingError
     from sentinv.files import shown
     from sentinv.initialization import starting_rows
@@ -179,6 +180,7 @@ def run(job: Job) -> None:
     initialization = initializer(job.init, given)(job.pictures[0].image)
     clock.lap("finding the words")
     backbone = load_backbone(given["model"], given["device"], given["dtype"])
+    ddim_grid(backbone, 1)  # a schedule that can't be sampled from is told before the training, not after
     clock.lap("loading the model")
     for encoder in backbone.text_encoders:
         check_free(job.token, encoder.vocabulary)
@@ -208,7 +210,7 @@ def run(job: Job) -> None:
     print_result(job, report)
     if history.stop in WRONG:
         raise TrainingError(
-            f"{WRONG[history.stop]} in step {len(history.records) + 1} of {job.config.steps}: the last good rows are in "
+            f"{WRONG[history.stop]} in step {len(history.records) + 1} of {job.config.steps}: the best rows until then are in "
             f"{shown(job.outputs.concept)}; try a smaller --lr"
         )
 

@@ -49,7 +49,11 @@ class LazyGroup(click.Group):
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         """Import a command."""
         if cmd_name in COMMANDS and find_spec(f"sentinv.cli.{cmd_name}"):
-            return getattr(import_module(f"sentinv.cli.{cmd_name}"), cmd_name)
+            from sentinv.cli.settings import read_environment
+
+            command = getattr(import_module(f"sentinv.cli.{cmd_name}"), cmd_name)
+            read_environment(f"SENTINV_{cmd_name.upper()}", command)
+            return command
         return super().get_command(ctx, cmd_name)
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
@@ -81,8 +85,8 @@ class LazyGroup(click.Group):
     def _told(self, ctx: click.Context) -> Any:
         try:
             return super().invoke(ctx)
-        except (click.exceptions.Exit, click.Abort, click.ClickException):
-            raise
+        except (click.exceptions.Exit, click.Abort, click.ClickException, BrokenPipeError):
+            raise  # click ends quietly where nobody reads any more
         except Interrupted as error:
             _tell(str(error))
             ctx.exit(128 + error.signal_number)

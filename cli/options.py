@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -17,6 +18,21 @@ SHARED = ["model", "device", "dtype", "quiet"]
 """Options that a settings file may set for all commands at once."""
 
 DTYPES = ("float32", "float16", "bfloat16")
+
+
+SEED = click.IntRange(0, 2**62)
+"""Of random generators; the images of one command have seeds that follow."""
+
+
+class FiniteRange(click.FloatRange):
+    """Numbers, without NaN and infinity, which `click.FloatRange` lets through."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        """Read it."""
+        number = super().convert(value, param, ctx)
+        if not math.isfinite(number):
+            self.fail(f"{value} is not a finite number.", param, ctx)
+        return number
 
 
 def model_options(command: Decorated) -> Decorated:
@@ -56,7 +72,7 @@ def force_option(command: Decorated) -> Decorated:
 def guidance_option(command: Decorated) -> Decorated:
     """Add --guidance. `guidance_of` says what it is where it was not given."""
     text = "How strongly words lead; 1 turns it off.  [default: the model's own: toybox 4, others 7.5]"
-    return click.option("--guidance", type=click.FloatRange(0), help=text)(command)
+    return click.option("--guidance", type=FiniteRange(0), help=text)(command)
 
 
 def guidance_of(backbone: Backbone, given: Mapping[str, Any]) -> float:

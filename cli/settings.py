@@ -31,6 +31,25 @@ def user_file() -> Path:
     return Path(base) / "sentinv" / "config.toml"
 
 
+def parameters(command: click.Command) -> dict[str, str]:
+    """What a command's options are called on the command line ("lr") → what the program calls them ("learning_rate")."""
+    return {
+        name.removeprefix("--"): str(param.name)
+        for param in command.params
+        if isinstance(param, click.Option)
+        for name in param.opts
+        if name.startswith("--")
+    }
+
+
+def read_environment(prefix: str, command: click.Command) -> None:
+    """Let the environment name an option as the command line does: SENTINV_INVERT_LR for `sentinv invert --lr`."""
+    called = {parameter: name for name, parameter in parameters(command).items()}
+    for param in command.params:
+        if param.name in called and param.envvar is None:
+            param.envvar = f"{prefix}_{called[param.name].upper().replace('-', '_')}"
+
+
 def defaults_of(name: str, command: click.Command) -> dict[str, Any]:
     """Collect what the files say about the options of a command.
 
@@ -45,9 +64,7 @@ def defaults_of(name: str, command: click.Command) -> dict[str, Any]:
 
 def _of_file(path: Path, name: str, command: click.Command) -> dict[str, Any]:
     settings = _read(path)
-    known = {
-        param.name: param for param in command.params if isinstance(param, click.Option) and param.name is not None
-    }
+    known = parameters(command)
     everywhere = {key: value for key, value in settings.items() if not isinstance(value, Mapping)}
     from sentinv.cli.options import SHARED
 
@@ -56,8 +73,8 @@ def _of_file(path: Path, name: str, command: click.Command) -> dict[str, Any]:
     own = own if isinstance(own, Mapping) else {}
     if not isinstance(command, click.Group):
         _check(path, f" in [{name}]", own, list(known))
-    wanted = {_parameter(key): value for key, value in everywhere.items() if _parameter(key) in known}
-    return wanted | {_parameter(key): value for key, value in own.items()}
+    wanted = {known[_setting(key)]: value for key, value in everywhere.items() if _setting(key) in known}
+    return wanted | {known[_setting(key)]: value for key, value in own.items() if _setting(key) in known}
 
 
 def _read(path: Path) -> dict[str, Any]:
@@ -78,11 +95,11 @@ def _read(path: Path) -> dict[str, Any]:
 
 
 def _check(path: Path, where: str, settings: Mapping[str, Any], known: list[str]) -> None:
-    unknown = [key for key in settings if _parameter(key) not in known]
+    unknown = [key for key in settings if _setting(key) not in known]
     if unknown:
-        names = ", ".join(name.replace("_", "-") for name in known)
+        names = ", ".join(known)
         raise SentinvError(f"{shown(path)}: there is no setting {unknown[0]!r}{where}; settings are {names}")
 
 
-def _parameter(key: str) -> str:
-    return key.replace("-", "_")
+def _setting(key: str) -> str:
+    return key.replace("_", "-")

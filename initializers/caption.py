@@ -9,7 +9,8 @@ from typing import Any
 from PIL import Image
 
 from sentinv.initialization import Initialization
-from sentinv.models import EYES, load_part
+from sentinv.models import EYES
+from sentinv.parts import load_part
 
 _LEAD = re.compile(
     r"^(?:there is |this is )?(?:(?:an?|the) )?(?:(?:close[ -]up )?(?:picture|photo|photograph|image) of )"

@@ -8,7 +8,8 @@ from typing import Any
 from PIL import Image
 
 from sentinv.initialization import Initialization
-from sentinv.models import EYES, load_part
+from sentinv.models import EYES
+from sentinv.parts import load_part
 
 
 class ClassLabel:

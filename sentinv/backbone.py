@@ -66,6 +66,7 @@ class Backbone:
         text_encoders: one or two.
         scheduler: any diffusers scheduler; only its config is read.
         guidance_scale: the scale of classifier-free guidance that suits the model where none is asked for.
+        zeros_for_empty_prompt: whether zeros stand for the empty prompt, as in Stable Diffusion XL.
 
     Attributes:
         alphas_cumprod: `[T]` float32 on the CPU, the product of 1 - beta up to each timestep.
@@ -84,10 +85,13 @@ class Backbone:
         text_encoders: Sequence[TextEncoder],
         scheduler: Any,
         guidance_scale: float = 7.5,
+        *,
+        zeros_for_empty_prompt: bool = False,
     ) -> None:
         from diffusers import DDIMScheduler
 
         self.name, self.guidance_scale = name, guidance_scale
+        self.zeros_for_empty_prompt = zeros_for_empty_prompt
         self.unet, self.vae = unet, vae
         self.text_encoders = tuple(text_encoders)
         self.scheduler_config = dict(scheduler.config)
@@ -120,7 +124,8 @@ class Backbone:
                 f"expected a Stable Diffusion 1, 2 or XL or a latent diffusion pipeline, got {type(pipeline).__name__}"
             )
         name = name or pipeline.config.get("_name_or_path") or type(pipeline).__name__
-        return cls(str(name), unet, vae, encoders, parts["scheduler"])
+        zeros = bool(pipeline.config.get("force_zeros_for_empty_prompt", False))
+        return cls(str(name), unet, vae, encoders, parts["scheduler"], zeros_for_empty_prompt=zeros)
 
     def _modules(self) -> list[nn.Module]:
         return [self.unet, self.vae, *(encoder.model for encoder in self.text_encoders)]
@@ -171,14 +176,14 @@ class Backbone:
     def fingerprint(self) -> str:
         """Which weights these are, in 64 hex digits; the same in every precision.
 
-        A sha256 of every tensor's name, shape and the signs of at most 512 of its values. Signs, because rounding a
-        weight to fp16 or bf16 keeps them; so it tells models apart, and does not prove two of them equal.
+        A sha256 of every tensor's name, shape and the sign bits of at most 512 of its values. Sign bits, because rounding
+        a weight to fp16 or bf16 keeps them, to zero as well; so it tells models apart, and does not prove two equal.
         """
         digest = hashlib.sha256()
         for index, module in enumerate(self._modules()):
             for name, parameter in sorted(module.named_parameters()):
                 values = parameter.detach().flatten()
-                signs = values[:: max(1, len(values) // 512)][:512] > 0
+                signs = values[:: max(1, len(values) // 512)][:512].signbit()
                 digest.update(f"{index} {name} {tuple(parameter.shape)} ".encode() + signs.cpu().numpy().tobytes())
         return digest.hexdigest()
 

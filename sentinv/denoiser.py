@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 @torch.no_grad()
 def encode_prompts(backbone: Backbone, prompts: Sequence[str], concepts: Sequence[Concept] = ()) -> Condition:
-    """Encode prompts in which learned words may occur.
+    """Encode prompts in which learned words may occur. Where the model has zeros for the empty prompt, it gets them.
 
     Args:
         backbone: the model.
@@ -41,7 +41,13 @@ def encode_prompts(backbone: Backbone, prompts: Sequence[str], concepts: Sequenc
     for prompt in prompts:
         check_placeholders(prompt, rows.vocabulary if rows is not None else {})
     with rows.installed(backbone) if rows is not None else nullcontext():
-        return backbone.encode_prompts(backbone.tokenize(prompts, rows))
+        condition = backbone.encode_prompts(backbone.tokenize(prompts, rows))
+    if backbone.zeros_for_empty_prompt:
+        empty = torch.tensor([not prompt for prompt in prompts], device=backbone.device)
+        condition.hidden[empty] = 0
+        if condition.pooled is not None:
+            condition.pooled[empty] = 0
+    return condition
 
 
 class Denoiser:

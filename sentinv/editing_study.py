@@ -5,6 +5,7 @@ A record is one edited image with its measures. Each concept is learned once; ea
 
 from __future__ import annotations
 
+import hashlib
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -92,7 +93,7 @@ class AttributeJudge:
         """
         from transformers import AutoImageProcessor, ViTForImageClassification
 
-        from sentinv.models import load_part
+        from sentinv.parts import load_part
 
         name = str(folder)
         model = load_part(name, "judge", lambda: ViTForImageClassification.from_pretrained(name, dtype=torch.float32))
@@ -107,6 +108,14 @@ class AttributeJudge:
             if attribute in ("scene", "style") and value in prompt and value != "photo"
         }
         return found | ({"object": word} if word in self.groups.get("object", {}) else {})
+
+    @property
+    def digest(self) -> str:
+        """Which weights these are, in 16 hex digits."""
+        digest = hashlib.sha256()
+        for name, parameter in sorted(self.model.named_parameters()):
+            digest.update(name.encode() + parameter.detach().flatten()[:512].float().cpu().numpy().tobytes())
+        return digest.hexdigest()[:16]
 
     @torch.no_grad()
     def probabilities(self, image: Image.Image, wanted: Mapping[str, str]) -> dict[str, float]:

@@ -12,7 +12,8 @@ import torch
 from torch import Tensor
 from torch.nn.functional import normalize
 
-from sentinv.models import TOYBOX, eye, load_part
+from sentinv.models import eye
+from sentinv.parts import TOYBOX, load_part
 
 if TYPE_CHECKING:
     from PIL import Image

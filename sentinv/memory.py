@@ -16,7 +16,8 @@ from torch.overrides import TorchFunctionMode
 
 from sentinv.config import TrainConfig
 from sentinv.frozen import lean_convolutions
-from sentinv.models import autoencoder_class, load_part, parts_of, source_of, text_encoder_class
+from sentinv.models import autoencoder_class, parts_of, source_of, text_encoder_class
+from sentinv.parts import load_part
 
 if TYPE_CHECKING:
     from sentinv.backbone import Backbone

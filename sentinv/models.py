@@ -5,11 +5,7 @@ Likewise the models that say what an image shows: captioner and classifier.
 
 from __future__ import annotations
 
-import hashlib
 import json
-from collections.abc import Callable
-from functools import lru_cache
-from importlib import resources
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +13,7 @@ import torch
 
 from sentinv.backbone import Backbone
 from sentinv.errors import ModelError
+from sentinv.parts import TOYBOX, built_in, load_part, one_line
 from sentinv.text_encoder import TextEncoder
 
 SHORT_NAMES = {
@@ -35,16 +32,15 @@ SUPPORTED = {
 }
 """The pipelines that a folder may hold → what they call their autoencoder and text encoders."""
 
-TOYBOX = "toybox"
-
 GUIDANCE_SCALES = {TOYBOX: 4.0}
 """Guidance scales that suit a model better than the usual 7.5, which makes the built-in one's colours run over."""
 
 EYES = {
     "captioner": "Salesforce/blip-image-captioning-base",
     "classifier": "google/vit-base-patch16-224",
+    "clip": "openai/clip-vit-base-patch32",
 }
-"""The models that say what an image shows, where the base model is not the built-in one."""
+"""The models that say what an image shows, and how well it fits a text, where the base model is not the built-in one."""
 
 
 def load(
@@ -86,7 +82,7 @@ def load_tokenizers(name: str | Path = TOYBOX) -> list[Any]:
         backbone = _load_single_file(str(name), source, torch.float16)
         return [encoder.tokenizer for encoder in backbone.text_encoders]
     _, *encoders = parts_of(str(name), source)
-    return [_tokenizer(str(name), source, part) for part in encoders]
+    return [_limited(_tokenizer(str(name), source, part), _text_config(str(name), source, part)) for part in encoders]
 
 
 def eye(part: str, base_model: str | Path) -> str:
@@ -119,27 +115,6 @@ def source_of(name: str | Path) -> str | Path:
     )
 
 
-def built_in(part: str) -> Path:
-    """The folder of a part of the built-in model: "pipeline", "captioner", "classifier", "attributes" or "clip".
-
-    Raises:
-        ModelError: If a file of it is missing, or is not what was shipped.
-    """
-    folder = Path(str(resources.files("sentinv"))) / "toybox"
-    advice = "install sentinv again, or name another model"
-    try:
-        digests = json.loads((folder / "digests.json").read_text(encoding="utf-8"))
-        wanted = {name: digest for name, digest in digests.items() if name.startswith(f"{part}/")}
-        for name, digest in wanted.items():
-            if hashlib.sha256((folder / name).read_bytes()).hexdigest() != digest:
-                raise ModelError(f"the built-in {part} is damaged: {name} is not what was shipped; {advice}")
-    except (OSError, ValueError) as error:
-        raise ModelError(f"this installation lacks the built-in {part}, or a file of it: {advice}") from error
-    if not wanted:
-        raise ModelError(f"this installation lacks the built-in {part}: {advice}")
-    return folder / part
-
-
 def _load_folder(name: str, source: str, dtype: torch.dtype) -> Backbone:
     """Load the parts one by one: quicker than the pipeline, and nothing else is downloaded."""
     from diffusers import DDIMScheduler, UNet2DConditionModel
@@ -149,8 +124,12 @@ def _load_folder(name: str, source: str, dtype: torch.dtype) -> Backbone:
     vae_class = autoencoder_class(name, source, autoencoder)
     vae = _pretrained(name, source, autoencoder, vae_class, torch_dtype=dtype)
     text_encoders = [_text_encoder(name, source, part, dtype) for part in encoders]
-    scheduler = _pretrained(name, source, "scheduler", DDIMScheduler)
-    return Backbone(name, unet, vae, text_encoders, scheduler, GUIDANCE_SCALES.get(name, 7.5))
+    schedule = load_part(name, "scheduler", lambda: DDIMScheduler.load_config(source, subfolder="scheduler"))
+    clips = {"clip_sample": schedule.get("clip_sample", False)}  # DDIMScheduler's default would be to clip
+    scheduler = load_part(name, "scheduler", lambda: DDIMScheduler.from_config(schedule, **clips))
+    zeros = bool(_index(name, source).get("force_zeros_for_empty_prompt", len(encoders) > 1))
+    scale = GUIDANCE_SCALES.get(name, 7.5)
+    return Backbone(name, unet, vae, text_encoders, scheduler, guidance_scale=scale, zeros_for_empty_prompt=zeros)
 
 
 def _pretrained(name: str, source: str, part: str, family: Any, **options: Any) -> Any:
@@ -177,11 +156,19 @@ def text_encoder_class(part: str) -> Any:
 
 
 def _text_encoder(name: str, source: str, part: str, dtype: torch.dtype) -> TextEncoder:
-    words = _tokenizer(name, source, part)
     model = _pretrained(name, source, part, text_encoder_class(part), dtype=dtype)
-    if words.model_max_length > model.config.max_position_embeddings:  # a tokenizer without a config has no limit
-        words.model_max_length = model.config.max_position_embeddings
+    words = _limited(_tokenizer(name, source, part), model.config)
     return TextEncoder(part.replace("bert", "text_encoder"), words, model)
+
+
+def _text_config(name: str, source: str, part: str) -> Any:
+    return _pretrained(name, source, part, text_encoder_class(part).config_class)
+
+
+def _limited(words: Any, config: Any) -> Any:
+    """The tokenizer with the limit of its text encoder: without a config of its own it has none, and a BERT's is 512."""
+    words.model_max_length = min(words.model_max_length, config.max_position_embeddings)
+    return words
 
 
 def _tokenizer(name: str, source: str, encoder: str) -> Any:
@@ -196,18 +183,23 @@ def _tokenizer(name: str, source: str, encoder: str) -> Any:
 
 def parts_of(name: str, source: str) -> tuple[str, ...]:
     """What a model calls its autoencoder and its text encoders."""
+    found = str(_index(name, source).get("_class_name"))
+    if found not in SUPPORTED:
+        raise ModelError(f"expected {name} to be a {' or '.join(SUPPORTED)}, got {found}: choose another model")
+    return SUPPORTED[found]
 
-    def index() -> Any:
+
+def _index(name: str, source: str) -> dict[str, Any]:
+    """What model_index.json says."""
+
+    def read() -> dict[str, Any]:
         from huggingface_hub import hf_hub_download
 
         folder, file = Path(source), "model_index.json"
         path = folder / file if folder.is_dir() else Path(hf_hub_download(source, file))
-        return json.loads(path.read_text(encoding="utf-8"))
+        return dict(json.loads(path.read_text(encoding="utf-8")))
 
-    found = str(load_part(name, "model_index.json", index).get("_class_name"))
-    if found not in SUPPORTED:
-        raise ModelError(f"expected {name} to be a {' or '.join(SUPPORTED)}, got {found}: choose another model")
-    return SUPPORTED[found]
+    return load_part(name, "model_index.json", read)
 
 
 def _load_single_file(name: str, path: Path, dtype: torch.dtype) -> Backbone:
@@ -223,58 +215,11 @@ def _load_single_file(name: str, path: Path, dtype: torch.dtype) -> Backbone:
         with safe_open(path, framework="pt") as file:
             xl = any(key.startswith("conditioner.embedders.1.") for key in file.keys())  # noqa: SIM118 - not a dict
     except SafetensorError as error:
-        raise ModelError(f"{name} is not a readable safetensors file: {_line(error)}") from error
+        raise ModelError(f"{name} is not a readable safetensors file: {one_line(error)}") from error
     family: Any = StableDiffusionXLPipeline if xl else StableDiffusionPipeline
     extra = {} if xl else {"safety_checker": None, "requires_safety_checker": False}
     pipeline = load_part(name, "checkpoint", lambda: family.from_single_file(str(path), torch_dtype=dtype, **extra))
     return Backbone.from_pipeline(pipeline, name)
-
-
-def load_part(name: str, part: str, loader: Callable[[], Any]) -> Any:
-    """Load one part of a model; every way in which that can fail becomes one line."""
-    from huggingface_hub.constants import is_offline_mode
-    from huggingface_hub.errors import (
-        HfHubHTTPError,
-        LocalEntryNotFoundError,
-        OfflineModeIsEnabled,
-        RepositoryNotFoundError,
-    )
-
-    local = name == TOYBOX or Path(name).expanduser().exists()
-    if not local:
-        _go_offline_if_unreachable()
-    try:
-        return loader()
-    except RepositoryNotFoundError as error:
-        raise ModelError(
-            f"no model named {name} on the hub, or it needs a login: check the spelling or log in"
-        ) from error
-    except (OfflineModeIsEnabled, LocalEntryNotFoundError, HfHubHTTPError, ConnectionError) as error:
-        raise ModelError(
-            f"cannot download {part} of {name}: the hub is out of reach; go online, or give a folder"
-        ) from error
-    except (OSError, ValueError, KeyError, TypeError, RuntimeError) as error:
-        if not local and is_offline_mode():
-            raise ModelError(
-                f"cannot download {part} of {name}: the hub is out of reach; go online, or give a folder"
-            ) from error
-        raise ModelError(f"cannot load {part} of {name}: {_line(error)}; the model is incomplete or damaged") from error
-
-
-@lru_cache(maxsize=1)
-def _go_offline_if_unreachable() -> None:
-    """Ask the hub once. Where it does not answer, load from the cache: the libraries would retry for minutes."""
-    from huggingface_hub import constants, get_session
-
-    try:
-        get_session().head(constants.ENDPOINT, timeout=5)
-    except Exception:  # which errors there are depends on the client that the hub's library uses
-        constants.HF_HUB_OFFLINE = True
-
-
-def _line(error: BaseException) -> str:
-    text = " ".join(str(error).split())
-    return text if len(text) <= 200 else text[:199] + "…"
 
 
 def _is_hub_id(text: str) -> bool:

@@ -107,7 +107,7 @@ class PlaceholderRows(nn.Module):
         repeated = next((token for token in tokens if tokens.count(token) > 1), None)
         if repeated is not None:
             raise ConceptError(
-                f"expected concepts with different placeholders, got {repeated} twice: load one under another token"
+                f"expected concepts with different placeholders, got {repeated} twice: learn one of them under another --token"
             )
         if len({tuple(concept.rows) for concept in concepts}) > 1:
             raise ConceptError("expected concepts of one kind of model, got some for one text encoder and some for two")

@@ -15,7 +15,7 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-from sentinv.errors import SentinvError
+from sentinv.errors import Interrupted, SentinvError
 from sentinv.files import shown
 from sentinv.harness import OURS
 from sentinv.tables import Table
@@ -104,6 +104,8 @@ def measure(config: SpeedConfig, peers: Sequence[str], tell: Callable[[str], Non
                 tell(
                     f"{trainer.name}, run {repeat + 1} of {config.repeats}: {trainer.runs[-1]['seconds']:.4g} s per step"
                 )
+            except Interrupted:
+                raise
             except SentinvError as error:
                 trainer.failure = str(error)
                 tell(f"{trainer.name}: FAILED: {error}")

@@ -156,7 +156,7 @@ def run_study(
 
     Raises:
         SentinvError: If the records can't be read or written, or another process has this part.
-        Interrupted: After Ctrl-C. What was done is kept.
+        Interrupted: After Ctrl-C or SIGTERM. What was done is kept.
     """
     tell = tell or (lambda _: None)
     folder = make_folder(folder)
@@ -174,14 +174,14 @@ def run_study(
                     done[key] = _plain({"key": key, "settings": settings, "result": result, "timing": timing})
                     file.write(done[key])
                     tell(f"{index + 1}/{len(todo)} {trial}: {time.perf_counter() - begun:.0f} s")
+            except (KeyboardInterrupt, Interrupted) as error:
+                raise Interrupted(
+                    f"the study stopped at {index + 1} of {len(todo)} runs: its records are kept, the same command goes on",
+                    getattr(error, "signal_number", signal.SIGINT),
+                ) from error
             except SentinvError as error:
                 outcome.failures.append((str(trial), str(error)))
                 tell(f"{index + 1}/{len(todo)} {trial}: FAILED: {error}")
-            except KeyboardInterrupt as error:
-                raise Interrupted(
-                    f"the study stopped at {index + 1} of {len(todo)} runs: its records are kept, the same command goes on",
-                    signal.SIGINT,
-                ) from error
             else:
                 if key in done:
                     outcome.records.append(done[key])

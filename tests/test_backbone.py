@@ -1,18 +1,23 @@
+import json
 import shutil
+from types import SimpleNamespace
 
 import pytest
 import torch
 from conftest import FAMILIES, build_ldm, build_pipeline, build_vqvae, copied, same, snapshot
+from diffusers import EulerDiscreteScheduler
+from huggingface_hub.errors import RemoteEntryNotFoundError
 from safetensors.torch import load_file
 
 from sentinv import models
 from sentinv.backbone import Backbone
 from sentinv.concept import Concept
 from sentinv.config import TrainConfig
+from sentinv.ddim import ddim_grid
 from sentinv.errors import ModelError
 from sentinv.generation import GenerateConfig, generate_latents, seeded
 from sentinv.initialization import Initialization
-from sentinv.models import load
+from sentinv.models import load, load_tokenizers
 from sentinv.training import train_concept
 
 
@@ -93,6 +98,12 @@ def test_fingerprint_tells_models_apart_and_precisions_not(_pipelines, tokenizer
     print_before = first.fingerprint
     rounded = Backbone.from_pipeline(copied(_pipelines["sd1"]).to(torch.bfloat16))
     assert rounded.fingerprint == print_before
+    tiny = copied(_pipelines["sd1"])
+    with torch.no_grad():
+        tiny.unet.conv_out.weight.fill_(1e-9)  # zero in half precision
+    assert (
+        Backbone.from_pipeline(tiny).fingerprint == Backbone.from_pipeline(copied(tiny).to(torch.float16)).fingerprint
+    )
     torch.manual_seed(99)
     changed = copied(_pipelines["sd1"])
     with torch.no_grad():
@@ -200,3 +211,32 @@ def test_offline_is_told_in_one_line(monkeypatch):
 
 def test_short_names_are_hub_ids():
     assert all(models._is_hub_id(name) for name in models.SHORT_NAMES.values())
+
+
+def test_a_scheduler_that_never_heard_of_clipping_is_welcome(folders, tmp_path):
+    """Euler's config has no clip_sample, for which DDIMScheduler's default is true."""
+    shutil.copytree(folders["sd2"], tmp_path / "model")
+    EulerDiscreteScheduler(beta_schedule="scaled_linear", prediction_type="v_prediction").save_pretrained(
+        tmp_path / "model/scheduler"
+    )
+    assert "clip_sample" not in json.loads((tmp_path / "model/scheduler/scheduler_config.json").read_text())
+    assert len(ddim_grid(load(tmp_path / "model", device="cpu"), 5)) == 5
+
+
+def test_a_tokenizer_alone_has_the_limit_of_its_text_encoder(folders):
+    for family, path in folders.items():
+        (words,) = load_tokenizers(path)
+        assert words.model_max_length == load(path, device="cpu").text_encoders[0].tokenizer.model_max_length
+        assert words.model_max_length == (77 if family == "ldm" else 40)
+
+
+def test_a_repository_of_something_else_is_told_in_one_line(monkeypatch):
+    response = SimpleNamespace(headers={}, request=None)
+
+    def missing(*_args, **_options):
+        raise RemoteEntryNotFoundError("404\nnot there", response=response)
+
+    monkeypatch.setattr("huggingface_hub.hf_hub_download", missing)
+    monkeypatch.setattr("sentinv.parts._go_offline_if_unreachable", lambda: None)
+    with pytest.raises(ModelError, match=r"sd15 on the hub has no model_index.json: expected a model in the layout"):
+        load("sd15", device="cpu")

@@ -5,9 +5,11 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
 
+import click
 import pytest
 import torch
 from click.testing import CliRunner
@@ -16,8 +18,10 @@ from PIL import Image
 from seeing import build_captioner, build_classifier
 
 import sentinv
+from sentinv.cli.invert import train_config
 from sentinv.cli.main import COMMANDS, cli
 from sentinv.concept import Concept
+from sentinv.config import TrainConfig
 from sentinv.errors import Interrupted
 from sentinv.locks import lock
 
@@ -128,15 +132,53 @@ def test_invert_tells_what_it_did():
 
 def test_the_training_options_reach_the_training():
     Path("own.txt").write_text("my {}\nyour {}\n")
-    options = (
-        "--lr 0.5 --batch-size 2 --schedule constant --pull 0.1 --max-norm 2 --no-flip --stop auto --seed 7".split()
-    )
+    options = "--lr 0.5 --batch-size 2 --schedule cosine --pull 0.1 --max-norm 2 --no-flip --stop auto --seed 7".split()
     run("invert", "mug.png", "--word", "red", *QUICK, *options, "--templates", "own.txt", "--kind", "style")
     header = Concept.load("mug.safetensors").metadata
     assert header["sentinv.seed"] == "7" and header["sentinv.learning_rate"] == "0.5"
     page = Path("mug-run/report.html").read_text()
-    for setting in ("constant", "my {}, your {}", "style", "auto"):
+    for setting in ("cosine", "my {}, your {}", "style", "auto"):
         assert f"<code>{setting}</code>" in page
+
+
+@pytest.mark.parametrize(
+    ("options", "wanted"),
+    [
+        ("--lr 0.5", {"learning_rate": 0.5}),
+        ("--batch-size 2", {"batch_size": 2}),
+        ("--schedule cosine", {"schedule": "cosine"}),
+        ("--pull 0.1", {"pull": 0.1}),
+        ("--max-norm 2", {"max_norm": 2.0}),
+        ("--min-snr 5", {"min_snr": 5.0}),
+        ("--min-snr 0", {"min_snr": None}),
+        ("--no-flip", {"flip": False}),
+        ("--seed 7", {"seed": 7}),
+        ("--gradient-checkpointing", {"gradient_checkpointing": True}),
+    ],
+)
+def test_each_option_is_a_field_of_the_config(options, wanted):
+    command = cli.get_command(click.Context(cli), "invert")
+    given = command.make_context("invert", ["mug.png", *options.split()]).params
+    assert train_config(given) == replace(train_config(command.make_context("invert", ["mug.png"]).params), **wanted)
+    assert train_config(given) != TrainConfig()
+
+
+def test_ranking_finds_its_judge_before_it_samples(monkeypatch):
+    """CLIP of another model than the built-in one is the hub's, here out of reach."""
+    monkeypatch.setattr("sentinv.cli.generate._make", lambda *_: pytest.fail("sampled before"))
+    monkeypatch.setattr("sentinv.parts._go_offline_if_unreachable", lambda: None)
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    result = CliRunner().invoke(cli, ["generate", "a mug", "--rank"])
+    assert result.exit_code == 1 and "openai/clip-vit-base-patch32" in result.stderr
+    assert result.stderr.count("\n") == 1
+
+
+def test_a_reader_that_has_gone_is_no_bug():
+    save_concept()
+    command = [sys.executable, "-m", "sentinv", "inspect", "c.safetensors"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        process.stdout.close()
+        assert "bug" not in process.stderr.read()
 
 
 @pytest.mark.parametrize(

@@ -150,9 +150,39 @@ def test_warns_if_the_learned_word_is_not_in_the_prompt(run):
         ["--ddim-invert", "--archive", "x", "--prompt", "a dog"],
         ["--mask", "mask.png", "--prompt", "a dog", "--save-archive", "x"],
         ["--ddim-invert", "--prompt", "a dog", "--method", "magic"],
+        ["--ddim-invert", "--prompt", "a dog", "--guidance", "nan"],
+        ["--ddim-invert", "--prompt", "a dog", "--steps", "1001"],
+        ["--ddim-invert", "--prompt", "a dog", "--feather", "1"],
+        ["--ddim-invert", "--prompt", "a dog", "--source-guidance", "2"],
+        ["--ddim-invert", "--prompt", "a dog", "--source", "none", "--source-guidance", "2"],
+        ["--ddim-invert", "--prompt", "a dog", "--sweep", "skip=0:.5:.5", "--skip", ".1"],
+        ["--archive", "x", "--prompt", "a dog", "--method", "ddim"],
+        ["--mask", "mask.png", "--prompt", "a dog", "--skip", ".1"],
+        ["--mask", "mask.png", "--prompt", "a dog", "--source-prompt", "a cat"],
     ],
 )
 def test_usage_errors_are_exit_code_two(run, arguments, tmp_path):
     result = run("mug.png", *arguments)
     assert result.exit_code == 2
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_folder_that_is_missing_is_told_before_the_work(run):
+    for option in ("-o", "--save-archive"):
+        result = run("mug.png", "--ddim-invert", "--prompt", "a dog", option, "none/x")
+        assert result.exit_code == 1 and len(lines(result)) == 1
+        assert "cannot write none/x: the folder none does not exist; create it first" in result.stderr
+
+
+def test_a_mask_drawn_in_white_on_nothing_is_white_where_it_was_drawn(run, tmp_path):
+    drawn = Image.new("RGBA", (16, 16), (255, 255, 255, 0))
+    drawn.paste((255, 255, 255, 255), (5, 5, 10, 10))
+    drawn.save(tmp_path / "drawn.png")
+    made = []
+    for mask in ("mask.png", "drawn.png"):
+        result = run("mug.png", "--mask", mask, "--prompt", "a dog", *STEPS, "-o", f"of-{mask}")
+        assert result.exit_code == 0, result.stderr
+        made.append(Image.open(tmp_path / f"of-{mask}"))
+    assert made[0].tobytes() == made[1].tobytes()
+    settings = json.loads(made[0].text["sentinv"])
+    assert settings["feather"] == 2 and "source" not in settings and "method" not in settings

@@ -69,8 +69,10 @@ def test_says_what_does_not_fit(sd1_backbone):
         generate(sd1_backbone, "a <c>", [concept(metadata={"sentinv.base_model_hash": "0" * 64})], config=QUICK)
 
 
-def test_two_text_encoders_make_the_images_of_diffusers(xl):
-    """Oracle: StableDiffusionXLPipeline, with both embeddings loaded by hand."""
+@pytest.mark.parametrize("zeros", [True, False])
+def test_two_text_encoders_make_the_images_of_diffusers(xl, zeros):
+    """Oracle: StableDiffusionXLPipeline, with both embeddings loaded by hand; its default is zeros for no negative prompt."""
+    xl.register_to_config(force_zeros_for_empty_prompt=zeros)
     backbone = Backbone.from_pipeline(xl, "tiny")
     rows = {"text_encoder": torch.full((2, 16), 0.1), "text_encoder_2": torch.linspace(-1, 1, 48).reshape(2, 24)}
     learned = Concept(token="<c>", rows=rows)
@@ -83,7 +85,7 @@ def test_two_text_encoders_make_the_images_of_diffusers(xl):
         xl.load_textual_inversion({"<c>": rows[f"text_encoder{suffix}"]}, **part)
     theirs = xl(
         "a <c> on the moon",
-        negative_prompt="",
+        negative_prompt=None if zeros else "",
         num_images_per_prompt=2,
         generator=seeded(1, 2),
         num_inference_steps=4,

@@ -137,7 +137,7 @@ def damaged_model(monkeypatch):
 
 def offline(monkeypatch):
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
-    monkeypatch.setattr("sentinv.models._go_offline_if_unreachable", lambda: None)
+    monkeypatch.setattr("sentinv.parts._go_offline_if_unreachable", lambda: None)
     monkeypatch.setenv("HF_HOME", "nowhere")
 
 
@@ -147,13 +147,13 @@ CASES = [
         1,
         no_number,
         INVERT,
-        "the loss or the rows were not finite in step 2 of 2: the last good rows are in mug.safetensors; try a smaller --lr",
+        "the loss or the rows were not finite in step 2 of 2: the best rows until then are in mug.safetensors; try a smaller --lr",
     ),
     (
         2,
         None,
         INVERT + " --lr 10 --steps 9",
-        "a row grew to more than 1000 times the vocabulary's median length in step 3 of 9: the last good rows are in mug.safetensors; try a smaller --lr",
+        "a row grew to more than 1000 times the vocabulary's median length in step 3 of 9: the best rows until then are in mug.safetensors; try a smaller --lr",
     ),
     (
         3,
@@ -192,7 +192,7 @@ CASES = [
         16,
         two_concepts,
         "generate '<c>' -c a.safetensors -c b.safetensors",
-        "expected concepts with different placeholders, got <c> twice: load one under another token",
+        "expected concepts with different placeholders, got <c> twice: learn one of them under another --token",
     ),
     (
         17,

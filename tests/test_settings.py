@@ -4,6 +4,7 @@ import click
 import pytest
 from click.testing import CliRunner
 
+import sentinv.cli.invert
 from sentinv.cli.main import cli
 from sentinv.cli.settings import defaults_of, user_file
 from sentinv.errors import SentinvError
@@ -13,6 +14,7 @@ from sentinv.errors import SentinvError
 @click.option("--model", default="toybox", envvar="SENTINV_MODEL")
 @click.option("--max-vectors", type=int)
 @click.option("--mask", "masks", multiple=True)
+@click.option("--lr", "learning_rate", type=float)
 @click.option("--loud", is_flag=True)
 def probe(**given):
     click.echo(json.dumps(given))
@@ -40,12 +42,12 @@ def given(*args):
 
 
 def test_without_files_the_defaults_hold():
-    assert given() == {"model": "toybox", "max_vectors": None, "masks": [], "loud": False}
+    assert given() == {"model": "toybox", "max_vectors": None, "masks": [], "learning_rate": None, "loud": False}
 
 
 def test_flag_over_environment_over_project_over_user(monkeypatch):
     write('model = "user"\n[invert]\nmax-vectors = 1\nloud = true', "[invert]\nmax-vectors = 2")
-    assert given() == {"model": "user", "max_vectors": 2, "masks": [], "loud": True}
+    assert given() == {"model": "user", "max_vectors": 2, "masks": [], "learning_rate": None, "loud": True}
     write('model = "user"', 'model = "project"')
     assert given()["model"] == "project"
     monkeypatch.setenv("SENTINV_MODEL", "environment")
@@ -58,9 +60,26 @@ def test_every_option_has_a_variable_too(monkeypatch):
     assert given()["max_vectors"] == 5
 
 
+def test_settings_are_called_what_the_command_line_calls_them(monkeypatch):
+    write(project="[invert]\nlr = 0.5")
+    assert given()["learning_rate"] == 0.5
+    monkeypatch.setattr("sentinv.cli.main.find_spec", lambda name: True)
+    monkeypatch.setitem(cli.commands, "invert", sentinv.cli.invert.invert)
+    command = cli.get_command(click.Context(cli), "invert")
+    (param,) = (param for param in command.params if param.name == "learning_rate")
+    monkeypatch.setenv("SENTINV_INVERT_LR", "0.25")
+    assert param.resolve_envvar_value(click.Context(command)) == "0.25"
+
+
 def test_a_setting_of_one_command_wins_over_that_of_all():
-    write(project='model = "all"\n[invert]\nmodel = "own"\nmasks = ["a.png", "b.png"]')
-    assert given() == {"model": "own", "max_vectors": None, "masks": ["a.png", "b.png"], "loud": False}
+    write(project='model = "all"\n[invert]\nmodel = "own"\nmask = ["a.png", "b.png"]')
+    assert given() == {
+        "model": "own",
+        "max_vectors": None,
+        "masks": ["a.png", "b.png"],
+        "learning_rate": None,
+        "loud": False,
+    }
 
 
 def test_what_a_command_does_not_know_is_for_others():

@@ -358,3 +358,13 @@ def test_studies_leave_the_model_as_it_was(_pipelines, concepts, measuring, tmp_
     before = snapshot(backbone)
     run_study(replace(STUDY, seeds=(0,)), Workbench(backbone, concepts, DESCRIBERS, measuring), tmp_path / "out")
     assert same(before, snapshot(backbone))
+
+
+def test_a_signal_ends_a_study_and_is_no_failed_run(bench, tmp_path, monkeypatch):
+    def stopped(self, trial, settings):
+        raise Interrupted("stopped", 15)
+
+    monkeypatch.setattr(Workbench, "run", stopped)
+    with pytest.raises(Interrupted, match="stopped at 1 of") as told:
+        run_study(STUDY, bench, tmp_path / "stopped")
+    assert told.value.signal_number == 15

@@ -11,7 +11,8 @@ import torch
 from PIL import Image
 
 from sentinv.errors import ModelError
-from sentinv.models import built_in, load
+from sentinv.models import load
+from sentinv.parts import built_in
 
 ROOT = Path(__file__).resolve().parent.parent
 FOLDER = ROOT / "sentinv" / "toybox"

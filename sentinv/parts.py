@@ -1,0 +1,93 @@
+"""How one part of a model is loaded: checked where it is built in, and every way in which it can fail as one line."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable
+from functools import lru_cache
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+from sentinv.errors import ModelError
+
+TOYBOX = "toybox"
+"""The name of the built-in model."""
+
+
+def built_in(part: str) -> Path:
+    """The folder of a part of the built-in model: "pipeline", "captioner", "classifier", "attributes" or "clip".
+
+    Raises:
+        ModelError: If a file of it is missing, or is not what was shipped.
+    """
+    folder = Path(str(resources.files("sentinv"))) / "toybox"
+    advice = "install sentinv again, or name another model"
+    try:
+        digests = json.loads((folder / "digests.json").read_text(encoding="utf-8"))
+        wanted = {name: digest for name, digest in digests.items() if name.startswith(f"{part}/")}
+        for name, digest in wanted.items():
+            if hashlib.sha256((folder / name).read_bytes()).hexdigest() != digest:
+                raise ModelError(f"the built-in {part} is damaged: {name} is not what was shipped; {advice}")
+    except (OSError, ValueError) as error:
+        raise ModelError(f"this installation lacks the built-in {part}, or a file of it: {advice}") from error
+    if not wanted:
+        raise ModelError(f"this installation lacks the built-in {part}: {advice}")
+    return folder / part
+
+
+def load_part(name: str, part: str, loader: Callable[[], Any]) -> Any:
+    """Load one part of a model; every way in which that can fail becomes one line."""
+    from huggingface_hub.constants import is_offline_mode
+    from huggingface_hub.errors import (
+        HfHubHTTPError,
+        LocalEntryNotFoundError,
+        OfflineModeIsEnabled,
+        RemoteEntryNotFoundError,
+        RepositoryNotFoundError,
+        RevisionNotFoundError,
+    )
+
+    local = name == TOYBOX or Path(name).expanduser().exists()
+    if not local:
+        _go_offline_if_unreachable()
+    try:
+        return loader()
+    except RepositoryNotFoundError as error:
+        raise ModelError(
+            f"no model named {name} on the hub, or it needs a login: check the spelling or log in"
+        ) from error
+    except (RemoteEntryNotFoundError, RevisionNotFoundError) as error:
+        raise ModelError(
+            f"{name} on the hub has no {part}: expected a model in the layout of diffusers; name another"
+        ) from error
+    except (OfflineModeIsEnabled, LocalEntryNotFoundError, HfHubHTTPError, ConnectionError) as error:
+        raise ModelError(
+            f"cannot download {part} of {name}: the hub is out of reach; go online, or give a folder"
+        ) from error
+    except (OSError, ValueError, KeyError, TypeError, RuntimeError) as error:
+        if not local and is_offline_mode():
+            raise ModelError(
+                f"cannot download {part} of {name}: the hub is out of reach; go online, or give a folder"
+            ) from error
+        raise ModelError(
+            f"cannot load {part} of {name}: {one_line(error)}; the model is incomplete or damaged"
+        ) from error
+
+
+@lru_cache(maxsize=1)
+def _go_offline_if_unreachable() -> None:
+    """Ask the hub once. Where it does not answer, load from the cache: the libraries would retry for minutes."""
+    from huggingface_hub import constants, get_session
+
+    try:
+        get_session().head(constants.ENDPOINT, timeout=5)
+    except Exception:  # which errors there are depends on the client that the hub's library uses
+        constants.HF_HUB_OFFLINE = True
+
+
+def one_line(error: BaseException) -> str:
+    """What an error says, in a line."""
+    text = " ".join(str(error).split())
+    return text if len(text) <= 200 else text[:199] + "…"
