@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-COLOURS = ("#4D4D4D", "#0072B2", "#56B4E9", "#009E73", "#D55E00", "#E69F00", "#CC79A7", "#7A5195")
+COLOURS = ("#4D4D4D", "#0072B2", "#D55E00", "#009E73", "#56B4E9", "#E69F00", "#CC79A7", "#7A5195")
 """Okabe & Ito's palette, which colour-blind readers tell apart, less its yellow, too pale for lines.
 
 Gray comes first: for what others are compared with.
@@ -83,11 +83,11 @@ def curves(
         if len(own) > 1:
             low, high = [value.low for _, value in points], [value.high for _, value in points]
             axes.fill_between(steps, low, high, color=colour, alpha=0.11, linewidth=0)
-    for label, level in (levels or {}).items():
+    for index, (label, level) in enumerate((levels or {}).items()):  # side by side: levels can be close
         axes.axhline(level, color="#888888", linewidth=0.8, linestyle=(0, (4, 3)))
         axes.annotate(
             label,
-            (0, level),
+            (0.2 * index, level),
             xycoords=("axes fraction", "data"),
             ha="left",
             va="bottom",
