@@ -4,6 +4,7 @@ python benchmarks/reliability/words.py [--examples 10000]
 """
 
 import argparse
+import re
 import sys
 import traceback
 import warnings
@@ -104,7 +105,10 @@ def captions(text: str, most: int) -> None:
 
 @given(CAPTIONS, CAPTIONS, st.integers(1, 40))
 def prompts(before: str, after: str, count: int) -> None:
-    """In a prompt of any text and length a placeholder is whole, once, in order; or the prompt is refused in one line."""
+    """In a prompt of any text and length a placeholder is whole, once, in order; or the prompt is refused in one line.
+
+    With a number behind it (``<c>_1``) it is that vector alone.
+    """
     assume("<c>" not in before + after and "<c>" not in before[-3:] + "<c>"[:-1])
     ids = [-1 - index for index in range(count)]
     try:
@@ -112,7 +116,8 @@ def prompts(before: str, after: str, count: int) -> None:
     except PromptError as error:
         told(error)
         return
-    assert [index for index in got if index < 0] == ids
+    single = re.match(r"_(\d+)", after)
+    assert [index for index in got if index < 0] == (ids if single is None else [ids[int(single[1])]])
     assert got[0] == encoder().bos_id and len(got) == encoder().max_length
 
 
