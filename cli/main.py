@@ -21,7 +21,7 @@ from typing import Any, TextIO
 import click
 
 from sentinv import __version__
-from sentinv.errors import Interrupted, SentinvError
+from sentinv.errors import Interrupted, SentinvError, Terminated
 
 COMMANDS = {
     "invert": "Learn a word from one image, or from several of one thing.",
@@ -90,9 +90,9 @@ class LazyGroup(click.Group):
         except Interrupted as error:
             _tell(str(error))
             ctx.exit(128 + error.signal_number)
-        except KeyboardInterrupt:
+        except KeyboardInterrupt as error:
             _tell("stopped")
-            ctx.exit(130)
+            ctx.exit(128 + getattr(error, "signal_number", signal.SIGINT))
         except SentinvError as error:
             _tell(f"error: {error}", ctx)
             ctx.exit(1)
@@ -129,7 +129,7 @@ def _orderly_end() -> Iterator[None]:
     """Let SIGTERM end a command as an exception does: locks are released, temporary files removed."""
 
     def end(number: int, frame: FrameType | None) -> None:
-        raise Interrupted("stopped", number)
+        raise Terminated
 
     if threading.current_thread() is not threading.main_thread():
         yield

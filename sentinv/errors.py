@@ -1,5 +1,7 @@
 """What can go wrong, told in one line: what was expected, what was got, what to do."""
 
+import signal
+
 
 class SentinvError(Exception):
     """An error that the user can do something about. Its text is one line."""
@@ -39,3 +41,9 @@ class Interrupted(SentinvError):  # noqa: N818 - an interruption is not an error
     def __init__(self, message: str, signal_number: int) -> None:
         super().__init__(message)
         self.signal_number = signal_number
+
+
+class Terminated(KeyboardInterrupt):
+    """SIGTERM. No `Exception`, so that no library takes it for an error of its own."""
+
+    signal_number = signal.SIGTERM

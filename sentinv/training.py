@@ -53,7 +53,7 @@ def train_concept(
         initialization: words (or a concept) to start from, or a start made of them by `starting_rows`.
         config: hyper-parameters.
         token: the placeholder.
-        checkpoints: folder for checkpoints; without it none are written.
+        checkpoints: folder for checkpoints, the last one at the end; without it none are written.
         resume: go on from the newest checkpoint of that folder. The result has the same bytes as without the break.
         on_step: called with each step's record, on accelerators ten steps at a time, so that the host need not wait.
 
@@ -90,6 +90,8 @@ def train_concept(
                 break
         if request.signal_number is not None:  # also one that came during the last step
             _stop(run, settings, checkpoints, request.signal_number)
+        if checkpoints is not None and run.step % config.checkpoint_every:  # until the caller has saved the concept
+            save_checkpoint(checkpoints, run.checkpoint(settings))
     history = run.history
     if config.steps and not history.learned:
         warnings.warn(

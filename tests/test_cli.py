@@ -322,6 +322,19 @@ def test_sigterm_outside_training_is_143_and_leaves_nothing(monkeypatch):
     assert signal.getsignal(signal.SIGTERM) is handler
 
 
+def test_a_library_that_takes_every_exception_for_its_own_does_not_take_a_signal(monkeypatch):
+    def load(*args, **options):
+        try:
+            os.kill(os.getpid(), signal.SIGTERM)
+            time.sleep(1)
+        except Exception as error:
+            raise OSError("cannot read the model") from error
+
+    monkeypatch.setattr("sentinv.models.load", load)
+    result = CliRunner().invoke(cli, ["generate", "a cat"])
+    assert result.exit_code == 143 and "stopped" in result.stderr
+
+
 @pytest.mark.parametrize(("second", "code"), [(KeyboardInterrupt(), 130), (Interrupted("", signal.SIGTERM), 143)])
 def test_a_second_signal_while_the_first_is_told(monkeypatch, second, code):
     def stop(*args, **options):

@@ -126,6 +126,14 @@ def test_resumed_equals_uninterrupted(backbone, picture, tmp_path):
     assert len(list(tmp_path.iterdir())) == 2
 
 
+def test_the_last_step_is_saved_until_the_concept_is(backbone, picture, tmp_path):
+    """A signal may come when the training is over and its result not written yet."""
+    whole, history = train_concept(backbone, [picture], WORDS, QUICK, checkpoints=tmp_path)
+    assert latest_checkpoint(tmp_path).step == QUICK.steps
+    resumed, again = train_concept(backbone, [picture], WORDS, QUICK, checkpoints=tmp_path, resume=True)
+    assert resumed.to_bytes() == whole.to_bytes() and again.records == history.records and again.stop == history.stop
+
+
 def test_resume_needs_the_same_settings(sd1_backbone, picture, tmp_path):
     train_concept(sd1_backbone, [picture], WORDS, QUICK, checkpoints=tmp_path)
     for changed in (
