@@ -1,0 +1,100 @@
+"""Is the learned word what appears inside a mask? And is the outside left alone?
+
+python benchmarks/masked_edits.py benchmarks/results/masked-edits.md
+
+Each concept is put into the picture of the next one, where its own mask is: with its learned word, with the words that it
+started from, and with the same prompt without any. Scored inside the mask by the built-in CLIP, against the concept's picture.
+"""
+
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+import sentinv
+from sentinv.evaluation import RECONSTRUCTION_PROMPT, without_placeholder
+from sentinv.images import grid, read_image, save_png
+from sentinv.initializers import make
+from sentinv.judges import ClipJudge
+from sentinv.masking import MaskConfig, edit_masked
+from sentinv.prompts import fill
+from sentinv.statistics import bootstrap
+from sentinv.studies import read_concepts
+from sentinv.tables import Table
+
+CONCEPTS = Path(__file__).resolve().parent / "concepts" / "concepts.json"
+CONFIG = MaskConfig(start=0.0)
+TOKEN = "<c>"
+
+
+def inside(image: Image.Image, mask: Image.Image) -> Image.Image:
+    """What is in the mask, on white."""
+    return Image.composite(image, Image.new("RGB", image.size, "white"), mask).crop(mask.getbbox())
+
+
+def changed_outside(edited: Image.Image, source: Image.Image, mask: Image.Image) -> int:
+    """Pixels that differ from the source further from the mask than the feather."""
+    reach = 2 * CONFIG.feather + 1
+    grown = Image.fromarray(_grown(np.asarray(mask) > 0, reach // 2))
+    differ = (np.asarray(edited) != np.asarray(source)).any(axis=2)
+    return int((differ & ~np.asarray(grown)).sum())
+
+
+def _grown(mask: np.ndarray, by: int) -> np.ndarray:
+    out = mask.copy()
+    for down in range(-by, by + 1):
+        for right in range(-by, by + 1):
+            out |= np.roll(mask, (down, right), (0, 1))
+    return out
+
+
+def main(target: Path) -> None:
+    backbone, judge = sentinv.load("toybox"), ClipJudge.load(base_model="toybox")
+    sources = read_concepts(CONCEPTS)
+    scores: dict[str, list[float]] = {}
+    sheet, captions, strays = [], [], 0
+    for one, other in zip(sources, [*sources[1:], sources[0]], strict=True):
+        assert one.mask is not None
+        picture, scene = (read_image(path).image for path in (one.image, other.image))
+        mask = read_image(one.mask).image.convert("L")
+        words = make("caption", "toybox")(picture)
+        learned = sentinv.invert(backbone, one.image, words, token=TOKEN)
+        prompts = {
+            "learned word": (fill(RECONSTRUCTION_PROMPT, TOKEN), [learned]),
+            "start words": (fill(RECONSTRUCTION_PROMPT, words.text), []),
+            "no words": (without_placeholder(RECONSTRUCTION_PROMPT), []),
+        }
+        wanted = judge.images([inside(picture, mask)])
+        sheet += [picture, scene]
+        captions += [one.name, "scene"]
+        for name, (prompt, concepts) in prompts.items():
+            edited = [
+                edit_masked(backbone, scene, mask, prompt, concepts, replace(CONFIG, seed=seed)).image
+                for seed in range(2)
+            ]
+            found = judge.images([inside(image, mask) for image in edited]) @ wanted[0]
+            scores.setdefault(name, []).append(found.mean().item())
+            strays += sum(changed_outside(image, scene, mask) for image in edited)
+            sheet.append(edited[0])
+            captions.append(name)
+        print(one.name, {name: round(values[-1], 3) for name, values in scores.items()}, flush=True)
+    best = scores["learned word"]
+    rows = [
+        [name, str(bootstrap(values)), str(bootstrap([a - b for a, b in zip(best, values, strict=True)]))]
+        for name, values in scores.items()
+    ]
+    note = (
+        f"{len(sources)} concepts, 2 seeds each, 100 training steps, --start {CONFIG.start:g}; mean [95 % interval]. "
+        f"Pixels changed further than the feather from a mask: {strays}."
+    )
+    table = Table("Inside a mask", ["prompt", "CLIP-I inside the mask", "the learned word's less this"], rows, note)
+    target.write_text(f"{table.markdown()}\n`python benchmarks/masked_edits.py {target}`\n", encoding="utf-8")
+    large = [image.resize((96, 96), Image.Resampling.LANCZOS) for image in sheet]
+    save_png(target.with_suffix(".png"), grid(large, columns=5, captions=captions), overwrite=True)
+    print(table.markdown())
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]))
