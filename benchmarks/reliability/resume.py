@@ -108,7 +108,14 @@ def killed(count: int, controls: int) -> dict[str, int]:
 def stopped(folder: Path, model: Path, wait: float, numbers: list[int]) -> tuple[int, float, list[str]]:
     """Send signals to a run after a while: exit code, seconds until it ended, and what is wrong with what it left."""
     picture().save(folder / "mug.png")
-    process = forked(lambda: command(folder, *INVERT, str(model))[0])
+    said = folder.with_suffix(".txt")
+
+    def told() -> int:
+        code, text = command(folder, *INVERT, str(model))
+        said.write_text(text)
+        return code
+
+    process = forked(told)
     time.sleep(wait)
     for number in numbers:
         sent = time.perf_counter()
@@ -129,7 +136,7 @@ def stopped(folder: Path, model: Path, wait: float, numbers: list[int]) -> tuple
     elif len(numbers) == 1 and told - max(steps, default=0) > 1:
         wrong.append(f"{told} steps done, {steps} saved")
     codes = {0, *(128 + number for number in numbers), *(-number for number in numbers if len(numbers) > 1)}
-    return code, seconds, wrong + ([] if code in codes else [f"exit code {code}"])
+    return code, seconds, wrong + ([] if code in codes else [f"exit code {code}: {said.read_text().splitlines()[-1:]}"])
 
 
 def signalled(count: int) -> tuple[dict[str, int], dict[str, float], list[str]]:
