@@ -76,13 +76,13 @@ class LazyGroup(click.Group):
         """Run a command; what goes wrong is one line and an exit code: 1, 2 (usage), 128 + signal."""
         _quieten()
         try:
-            with warnings.catch_warnings(), _orderly_end():
+            with warnings.catch_warnings(), _orderly_end() as received:
                 _show_own_warnings()
-                return self._told(ctx)
+                return self._told(ctx, received)
         except (KeyboardInterrupt, Interrupted) as error:  # a second signal, while the first was being told
             ctx.exit(128 + getattr(error, "signal_number", signal.SIGINT))
 
-    def _told(self, ctx: click.Context) -> Any:
+    def _told(self, ctx: click.Context, received: list[int]) -> Any:
         try:
             return super().invoke(ctx)
         except (click.exceptions.Exit, click.Abort, click.ClickException, BrokenPipeError):
@@ -93,11 +93,11 @@ class LazyGroup(click.Group):
         except KeyboardInterrupt as error:
             _tell("stopped")
             ctx.exit(128 + getattr(error, "signal_number", signal.SIGINT))
-        except SentinvError as error:
-            _tell(f"error: {error}", ctx)
-            ctx.exit(1)
         except Exception as error:
-            _tell(f"error: {_explain(error)}", ctx)
+            if received:  # a library took the signal for an error of its own
+                _tell("stopped", ctx)
+                ctx.exit(128 + received[-1])
+            _tell(f"error: {error if isinstance(error, SentinvError) else _explain(error)}", ctx)
             ctx.exit(1)
 
 
@@ -125,20 +125,30 @@ def _quieten() -> None:
 
 
 @contextmanager
-def _orderly_end() -> Iterator[None]:
-    """Let SIGTERM end a command as an exception does: locks are released, temporary files removed."""
+def _orderly_end() -> Iterator[list[int]]:
+    """Let SIGTERM end a command as Ctrl-C does, as an exception: locks are released, temporary files removed.
+
+    Yields:
+        The signals that came, because native code can make an error of its own out of the exception.
+    """
+    received: list[int] = []
 
     def end(number: int, frame: FrameType | None) -> None:
-        raise Terminated
+        received.append(number)
+        raise Terminated if number == signal.SIGTERM else KeyboardInterrupt
 
+    caught = [signal.SIGTERM]
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:  # in the background it may be ignored
+        caught.append(signal.SIGINT)
     if threading.current_thread() is not threading.main_thread():
-        yield
+        yield received
         return
-    previous = signal.signal(signal.SIGTERM, end)
+    previous = {number: signal.signal(number, end) for number in caught}
     try:
-        yield
+        yield received
     finally:
-        signal.signal(signal.SIGTERM, previous)
+        for number, handler in previous.items():
+            signal.signal(number, handler)
 
 
 def _show_own_warnings() -> None:

@@ -22,7 +22,7 @@ from sentinv.cli.invert import train_config
 from sentinv.cli.main import COMMANDS, cli
 from sentinv.concept import Concept
 from sentinv.config import TrainConfig
-from sentinv.errors import Interrupted
+from sentinv.errors import Interrupted, SentinvError
 from sentinv.locks import lock
 
 ROOT = Path(__file__).parent.parent
@@ -322,17 +322,21 @@ def test_sigterm_outside_training_is_143_and_leaves_nothing(monkeypatch):
     assert signal.getsignal(signal.SIGTERM) is handler
 
 
-def test_a_library_that_takes_every_exception_for_its_own_does_not_take_a_signal(monkeypatch):
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("everything", [Exception, BaseException])
+def test_a_library_that_takes_every_exception_for_its_own_does_not_take_a_signal(monkeypatch, number, everything):
     def load(*args, **options):
         try:
-            os.kill(os.getpid(), signal.SIGTERM)
+            os.kill(os.getpid(), number)
             time.sleep(1)
-        except Exception as error:
-            raise OSError("cannot read the model") from error
+        except everything as error:
+            raise SentinvError("the model is damaged") from error
 
     monkeypatch.setattr("sentinv.models.load", load)
+    handler = signal.getsignal(signal.SIGINT)
     result = CliRunner().invoke(cli, ["generate", "a cat"])
-    assert result.exit_code == 143 and "stopped" in result.stderr
+    assert result.exit_code == 128 + number and result.stderr.endswith("sentinv: stopped\n")
+    assert signal.getsignal(signal.SIGINT) is handler
 
 
 @pytest.mark.parametrize(("second", "code"), [(KeyboardInterrupt(), 130), (Interrupted("", signal.SIGTERM), 143)])
