@@ -20,7 +20,17 @@ from sentinv.archive import Archive
 from sentinv.budget import pixel_psnr
 from sentinv.ddim import ddim_grid
 from sentinv.denoiser import Denoiser, encode_prompts
-from sentinv.editing import EditConfig, Source, ddim_invert, edit, first_step, sweep, walk
+from sentinv.editing import (
+    EditConfig,
+    Source,
+    ddim_invert,
+    edit,
+    first_step,
+    needs_offsets,
+    sweep,
+    take_offsets,
+    walk,
+)
 from sentinv.images import crop_resize, read_image, to_pil
 from sentinv.noising import InversionConfig, Method, add_noise_path, relative_rms
 
@@ -219,7 +229,7 @@ Made = tuple[Image.Image, float, int, float]
 
 
 def _makers(
-    backbone: Backbone, case: Case, study: EditingStudy, archives: Mapping[Method, Archive], prompt: str
+    backbone: Backbone, case: Case, study: EditingStudy, archives: dict[Method, Archive], prompt: str
 ) -> dict[str, Callable[[], Iterator[Made]]]:
     """Arm → what makes its images."""
     any_archive = archives["pec"]
@@ -231,18 +241,29 @@ def _makers(
     }
     for arm in study.arms:
         method, source = ARMS[arm]
-        makers[arm] = lambda m=method, s=source: _edits(backbone, case, study, archives[m], prompt, s)  # type: ignore[misc]
+        makers[arm] = lambda m=method, s=source: _edits(backbone, case, study, archives, m, prompt, s)  # type: ignore[misc]
     return makers
 
 
 def _edits(
-    backbone: Backbone, case: Case, study: EditingStudy, archive: Archive, prompt: str, source: Source
+    backbone: Backbone,
+    case: Case,
+    study: EditingStudy,
+    archives: dict[Method, Archive],
+    method: Method,
+    prompt: str,
+    source: Source,
 ) -> Iterator[Made]:
+    """Edit at every skip. Offsets, which do not depend on the prompt, are taken once and counted with every edit."""
     config = EditConfig(guidance_scale=study.guidance_scale, source=source)
+    cost = archives[method].evaluations
+    if needs_offsets(archives[method], config):
+        archives[method], _ = take_offsets(backbone, archives[method], [case.concept], config)
+        cost += study.steps * (1 if config.offset_guidance(backbone) == 1 else 2)
     for skip in study.skips:
         begun = time.perf_counter()
-        (one,) = sweep(backbone, archive, prompt, [case.concept], config, [skip])
-        yield one.image, skip, one.evaluations + archive.evaluations, time.perf_counter() - begun
+        (one,) = sweep(backbone, archives[method], prompt, [case.concept], config, [skip])
+        yield one.image, skip, one.evaluations + cost, time.perf_counter() - begun
 
 
 def _sdedit(
