@@ -27,7 +27,8 @@ if TYPE_CHECKING:
     from sentinv.backbone import Backbone
     from sentinv.concept import Concept
     from sentinv.config import TrainConfig
-    from sentinv.editing_study import AttributeJudge, EditingStudy, Record
+    from sentinv.editing_study import EditingStudy, Record
+    from sentinv.judges import AttributeJudge
     from sentinv.starts import StudyConcept
 
 _PATH = click.Path(path_type=Path)
@@ -95,7 +96,7 @@ def _chosen(sources: Sequence[StudyConcept], only: Sequence[str]) -> list[StudyC
 
 
 def _judge(given: dict[str, Any]) -> AttributeJudge | None:
-    from sentinv.editing_study import AttributeJudge
+    from sentinv.judges import AttributeJudge
     from sentinv.parts import TOYBOX, built_in
 
     if given["judge"] or given["model"] == TOYBOX:

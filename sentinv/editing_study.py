@@ -5,7 +5,6 @@ A record is one edited image with its measures. Each concept is learned once; ea
 
 from __future__ import annotations
 
-import hashlib
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -37,6 +36,7 @@ from sentinv.noising import InversionConfig, Method, add_noise_path, relative_rm
 if TYPE_CHECKING:
     from sentinv.backbone import Backbone
     from sentinv.concept import Concept
+    from sentinv.judges import AttributeJudge
     from sentinv.starts import StudyConcept
 
 CONTROLS = ("copy", "autoencoder", "regenerate", "sdedit")
@@ -77,66 +77,6 @@ class EditingStudy:
             raise ValueError(
                 f"expected skips, and arms of {', '.join(ARMS)}, got {unknown[0] if unknown else 'no skips'}"
             )
-
-
-class AttributeJudge:
-    """A classifier whose labels are "attribute: value"; it shares no weight with what makes the images.
-
-    Args:
-        model: a transformers `ViTForImageClassification`.
-        processor: its image processor.
-    """
-
-    def __init__(self, model: Any, processor: Any) -> None:
-        self.model, self.processor = model.eval(), processor
-        self.groups: dict[str, dict[str, int]] = {}
-        for index, label in model.config.id2label.items():
-            attribute, _, value = label.partition(": ")
-            self.groups.setdefault(attribute, {})[value] = int(index)
-
-    @classmethod
-    def load(cls, folder: str | Path) -> AttributeJudge:
-        """Load it from a folder.
-
-        Raises:
-            ModelError: If it is missing or damaged.
-        """
-        from transformers import AutoImageProcessor, ViTForImageClassification
-
-        from sentinv.parts import load_part
-
-        name = str(folder)
-        model = load_part(name, "judge", lambda: ViTForImageClassification.from_pretrained(name, dtype=torch.float32))
-        return cls(model, load_part(name, "processor", lambda: AutoImageProcessor.from_pretrained(name)))
-
-    def wanted(self, prompt: str, word: str) -> dict[str, str]:
-        """What a prompt asks for: attribute → value, for the values that it names, and the coarse word as the object."""
-        found = {
-            attribute: value
-            for attribute, values in self.groups.items()
-            for value in values
-            if attribute in ("scene", "style") and value in prompt and value != "photo"
-        }
-        return found | ({"object": word} if word in self.groups.get("object", {}) else {})
-
-    @property
-    def digest(self) -> str:
-        """Which weights these are, in 16 hex digits."""
-        digest = hashlib.sha256()
-        for name, parameter in sorted(self.model.named_parameters()):
-            digest.update(name.encode() + parameter.detach().flatten()[:512].float().cpu().numpy().tobytes())
-        return digest.hexdigest()[:16]
-
-    @torch.no_grad()
-    def probabilities(self, image: Image.Image, wanted: Mapping[str, str]) -> dict[str, float]:
-        """Probability of each wanted value among those of its attribute."""
-        logits = self.model(**self.processor(images=image.convert("RGB"), return_tensors="pt")).logits[0].float()
-        result = {}
-        for attribute, value in wanted.items():
-            values = self.groups[attribute]
-            shares = logits[list(values.values())].softmax(0)
-            result[attribute] = shares[list(values).index(value)].item()
-        return result
 
 
 @dataclass

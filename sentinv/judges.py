@@ -1,9 +1,9 @@
-"""Models that look at pictures and do not take part in making them: CLIP, DINO, LPIPS."""
+"""Models that look at pictures and do not take part in making them: CLIP, classifier of attributes, DINO, LPIPS."""
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -94,6 +94,64 @@ class ClipJudge:
         inputs = self.processor(text=list(texts), return_tensors="pt", padding=True, truncation=True)
         output = self.model.get_text_features(**inputs.to(self.model.device))
         return normalize(_pooled(output).float().cpu(), dim=-1)
+
+
+class AttributeJudge:
+    """A classifier whose labels are "attribute: value"; it shares no weight with what makes the images.
+
+    Args:
+        model: a transformers `ViTForImageClassification`.
+        processor: its image processor.
+    """
+
+    def __init__(self, model: Any, processor: Any) -> None:
+        self.model, self.processor = model.eval(), processor
+        self.groups: dict[str, dict[str, int]] = {}
+        for index, label in model.config.id2label.items():
+            attribute, _, value = label.partition(": ")
+            self.groups.setdefault(attribute, {})[value] = int(index)
+
+    @classmethod
+    def load(cls, folder: str | Path) -> AttributeJudge:
+        """Load it from a folder.
+
+        Raises:
+            ModelError: If it is missing or damaged.
+        """
+        from transformers import AutoImageProcessor, ViTForImageClassification
+
+        name = str(folder)
+        model = load_part(name, "judge", lambda: ViTForImageClassification.from_pretrained(name, dtype=torch.float32))
+        return cls(model, load_part(name, "processor", lambda: AutoImageProcessor.from_pretrained(name)))
+
+    def wanted(self, prompt: str, word: str) -> dict[str, str]:
+        """What a prompt asks for: attribute → value, for the values that it names, and the coarse word as the object."""
+        found = {
+            attribute: value
+            for attribute, values in self.groups.items()
+            for value in values
+            if attribute in ("scene", "style") and value in prompt and value != "photo"
+        }
+        return found | ({"object": word} if word in self.groups.get("object", {}) else {})
+
+    @property
+    def digest(self) -> str:
+        """Which weights these are, in 16 hex digits."""
+        digest = hashlib.sha256()
+        for name, parameter in sorted(self.model.named_parameters()):
+            digest.update(name.encode() + parameter.detach().flatten()[:512].float().cpu().numpy().tobytes())
+        return digest.hexdigest()[:16]
+
+    @torch.no_grad()
+    def probabilities(self, image: Image.Image, wanted: Mapping[str, str]) -> dict[str, float]:
+        """Probability of each wanted value among those of its attribute."""
+        logits = self.model(**self.processor(images=image.convert("RGB"), return_tensors="pt")).logits[0].float()
+        result = {}
+        for attribute, value in wanted.items():
+            values = self.groups[attribute]
+            shares = logits[list(values.values())].softmax(0)
+            result[attribute] = shares[list(values).index(value)].item()
+        return result
 
 
 class DinoJudge:

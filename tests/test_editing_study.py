@@ -13,7 +13,8 @@ from transformers import ViTConfig, ViTForImageClassification, ViTImageProcessor
 from sentinv.cli.main import cli
 from sentinv.concept import Concept
 from sentinv.editing_report import comparisons, paired, round_trips
-from sentinv.editing_study import AttributeJudge, Case, EditingStudy, measure, run_case
+from sentinv.editing_study import Case, EditingStudy, measure, run_case
+from sentinv.judges import AttributeJudge
 from sentinv.starts import StudyConcept
 
 PROMPTS = ("a photo of {} on the moon", "a pencil sketch of {}")
