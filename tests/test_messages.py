@@ -68,7 +68,7 @@ def no_memory(monkeypatch):
 
 
 def full_disk(monkeypatch):
-    monkeypatch.setattr(files, "os", FaultyOs(5, errno.ENOSPC))
+    monkeypatch.setattr(files, "os", FaultyOs(16, errno.ENOSPC))
 
 
 def interrupted_run(*damage):

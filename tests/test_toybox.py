@@ -101,10 +101,10 @@ PARTS = ("pipeline", "captioner", "classifier", "attributes", "clip")
 @pytest.fixture
 def installation(monkeypatch, tmp_path):
     """A copy of the built-in model that may be damaged."""
-    from sentinv import models
+    from sentinv import parts
 
     shutil.copytree(FOLDER, tmp_path / "toybox")
-    monkeypatch.setattr(models.resources, "files", lambda name: tmp_path)
+    monkeypatch.setattr(parts.resources, "files", lambda name: tmp_path)
     return tmp_path / "toybox"
 
 
