@@ -9,14 +9,18 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from sentinv.editing import EditConfig
 from sentinv.editing_study import CONTROLS, Record, spread
 from sentinv.files import atomic_write
+from sentinv.noising import InversionConfig
 from sentinv.statistics import bootstrap, group_means
 from sentinv.tables import Table
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
+DEFAULT = f"{InversionConfig().method}-{EditConfig().source}"
+"""The arm that is the default of `sentinv edit`."""
 COMPARED = ("target_ratio", "success")
 """Measures that are compared at equal preservation; of the first, less is better."""
 
@@ -81,7 +85,7 @@ def edits(records: Sequence[Record]) -> Table:
     return Table("Edits", header, rows, "Median (p95). Seconds are those of the edit alone.")
 
 
-def comparisons(records: Sequence[Record], ours: str = "pec-npi") -> list[Table]:
+def comparisons(records: Sequence[Record], ours: str = DEFAULT) -> list[Table]:
     """At equal preservation, one arm against the others, with paired 95 % intervals over concepts."""
     tables = []
     names = list(dict.fromkeys(record["arm"] for record in records if record["kind"] == "edit"))

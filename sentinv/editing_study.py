@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import torch
@@ -40,15 +40,25 @@ if TYPE_CHECKING:
     from sentinv.starts import StudyConcept
 
 CONTROLS = ("copy", "autoencoder", "regenerate", "sdedit")
-ARMS: Mapping[str, tuple[Method, Source]] = {
-    "ddim-none": ("ddim", "none"),
-    "pec-none": ("pec", "none"),
-    "pec-npi": ("pec", "npi"),
-    "pec-delta": ("pec", "delta"),
-    "ddpm-npi": ("ddpm", "npi"),
-    "ddpm-none": ("ddpm", "none"),
+
+
+class Arm(NamedTuple):
+    """A way to edit: method of inversion, what holds the image in place, and guidance where it is not the study's."""
+
+    method: Method
+    source: Source
+    guidance_scale: float | None = None
+
+
+ARMS: Mapping[str, Arm] = {
+    "ddim-none": Arm("ddim", "none"),
+    "ddim-7.5": Arm("ddim", "none", 7.5),
+    "pec-none": Arm("pec", "none"),
+    "pec-npi": Arm("pec", "npi"),
+    "pec-delta": Arm("pec", "delta"),
+    "ddpm-npi": Arm("ddpm", "npi"),
+    "ddpm-none": Arm("ddpm", "none"),
 }
-"""Name → method of inversion, and what holds the image in place."""
 ROUND_TRIPS: tuple[Method, ...] = ("ddim", "pec", "fixed-point", "ddpm")
 Record = dict[str, Any]
 
@@ -59,7 +69,7 @@ class EditingStudy:
 
     Attributes:
         steps: DDIM steps.
-        guidance_scale: of every edit; the model's own if None.
+        guidance_scale: of every edit but those of arms that have their own; the model's own if None.
         skips: shares of the steps that are left out; SDEdit starts at the same levels.
         arms: of `ARMS`.
         seed: of the noise of SDEdit, of regenerating and of "ddpm".
@@ -180,8 +190,7 @@ def _makers(
         "sdedit": lambda: _sdedit(backbone, case, study, prompt, any_archive),
     }
     for arm in study.arms:
-        method, source = ARMS[arm]
-        makers[arm] = lambda m=method, s=source: _edits(backbone, case, study, archives, m, prompt, s)  # type: ignore[misc]
+        makers[arm] = lambda own=ARMS[arm]: _edits(backbone, case, study, archives, prompt, own)  # type: ignore[misc]
     return makers
 
 
@@ -190,12 +199,12 @@ def _edits(
     case: Case,
     study: EditingStudy,
     archives: dict[Method, Archive],
-    method: Method,
     prompt: str,
-    source: Source,
+    arm: Arm,
 ) -> Iterator[Made]:
     """Edit at every skip. Offsets, which do not depend on the prompt, are taken once and counted with every edit."""
-    config = EditConfig(guidance_scale=study.guidance_scale, source=source)
+    method, source, scale = arm
+    config = EditConfig(guidance_scale=study.guidance_scale if scale is None else scale, source=source)
     cost = archives[method].evaluations
     if needs_offsets(archives[method], config):
         archives[method], _ = take_offsets(backbone, archives[method], [case.concept], config)
@@ -253,4 +262,4 @@ def _source(case: Case) -> str:
 def spread(records: Sequence[Record], key: str) -> tuple[float, float]:
     """Median and 95th percentile of a measure."""
     values = [record[key] for record in records]
-    return float(np.median(values)), float(np.quantile(values, 0.95))
+    return float(np.median(values)), float(np.quantile(values, 0.95, method="inverted_cdf"))

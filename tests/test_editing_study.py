@@ -12,9 +12,11 @@ from transformers import ViTConfig, ViTForImageClassification, ViTImageProcessor
 
 from sentinv.cli.main import cli
 from sentinv.concept import Concept
+from sentinv.editing import EditConfig, ddim_invert, sweep
 from sentinv.editing_report import comparisons, paired, round_trips
 from sentinv.editing_study import Case, EditingStudy, measure, run_case
 from sentinv.judges import AttributeJudge
+from sentinv.noising import InversionConfig
 from sentinv.starts import StudyConcept
 
 PROMPTS = ("a photo of {} on the moon", "a pencil sketch of {}")
@@ -101,6 +103,26 @@ def test_two_runs_give_the_same_records_and_controls_are_what_they_say(sd1_backb
     trips = [record for record in first if record["kind"] == "round trip"]
     assert all(record["latent_error"] <= 1e-5 for record in trips if record["guidance"] == 7.5)
     assert len(round_trips(first + second).rows) == 8
+
+
+def test_an_arm_may_have_a_guidance_of_its_own(sd1_backbone, case):
+    study = EditingStudy(steps=2, guidance_scale=2.0, skips=(0.0,), arms=("ddim-none", "ddim-7.5"))
+    made = {record["arm"]: image for record, image in run_case(sd1_backbone, case, study) if record["kind"] == "edit"}
+    (plain,) = sweep(
+        sd1_backbone,
+        archive_of(sd1_backbone, case),
+        PROMPTS[1].replace("{}", "<mug>"),
+        [case.concept],
+        EditConfig(guidance_scale=7.5, source="none"),
+        [0.0],
+    )
+    assert made["ddim-7.5"].tobytes() == plain.image.tobytes() != made["ddim-none"].tobytes()
+
+
+def archive_of(backbone, case):
+    return ddim_invert(
+        backbone, case.image, "a photo of <mug>", [case.concept], InversionConfig(method="ddim", steps=2)
+    )
 
 
 def synthetic(ours, theirs):
