@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -199,7 +200,7 @@ def _sheets(
         columns = max(len(row) for row in rows)
         blank = Pillow.new("RGB", image.size, "white")
         flat = [cell for row in rows for cell in (*row, *[("", blank)] * (columns - len(row)))]
-        scale = max(1, 112 // image.width)
+        scale = math.ceil(112 / image.width)  # a caption must fit below each
         larger = [one.resize((one.width * scale, one.height * scale), 0) for _, one in flat]
         sheet = grid(larger, columns=columns, captions=[caption for caption, _ in flat])
         save_png(folder / f"{source.name}-edit-{number}.png", sheet, {"prompt": prompt}, overwrite=True)
