@@ -4,15 +4,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
+from sentinv.cli.edit_options import edit_guidance_option
 from sentinv.cli.options import (
-    guidance_of,
-    guidance_option,
     load_backbone,
     model_options,
     notice,
@@ -41,7 +39,7 @@ _PATH = click.Path(path_type=Path)
 @click.option("-o", "--output", type=_PATH, default=Path("outputs/editing"), show_default=True, help="Folder.")
 @click.option("--train-steps", type=click.IntRange(0), default=100, show_default=True, help="To learn each concept.")
 @click.option("--steps", type=click.IntRange(2, 1000), default=50, show_default=True, help="DDIM steps.")
-@guidance_option
+@edit_guidance_option
 @click.option("--arm", "arms", multiple=True, help="Only this one; may be given again.  [default: all]")
 @click.option("--judge", type=_PATH, help="Attribute classifier: folder.  [default: the built-in model's]")
 @click.option("--threads", type=click.IntRange(min=1), help="Of torch, on the CPU.")
@@ -67,21 +65,23 @@ def editing(**given: Any) -> None:
     if given["threads"]:
         torch.set_num_threads(given["threads"])
     try:
-        study = EditingStudy(steps=given["steps"], arms=tuple(given["arms"]) or tuple(ARMS))
+        study = EditingStudy(
+            steps=given["steps"], arms=tuple(given["arms"]) or tuple(ARMS), guidance_scale=given["guidance"]
+        )
     except ValueError as error:
         raise click.UsageError(str(error)) from error
     sources = _chosen(read_concepts(given["concepts"]), given["only"])
     folder = make_folder(given["output"])
     tell_toybox(given["model"], quiet=given["quiet"])
     backbone = load_backbone(given["model"], given["device"], given["dtype"])
-    study = replace(study, guidance_scale=guidance_of(backbone, given))
     judge = _judge(given)
     records: list[Record] = []
     for source in sources:
         notice(source.name, quiet=given["quiet"])
         records += _one(backbone, source, study, judge, folder, given)
-    settings = {"steps": study.steps, "guidance": guidance_of(backbone, given), "training steps": given["train_steps"]}
-    notes = {**machine(backbone), "settings": ", ".join(f"{name} {value:g}" for name, value in settings.items())}
+    guidance = "each arm's own" if study.guidance_scale is None else f"{study.guidance_scale:g}"
+    settings = f"steps {study.steps}, guidance {guidance}, training steps {given['train_steps']}"
+    notes = {**machine(backbone), "settings": settings}
     tables = write_editing_report(records, folder, notes)
     if given["as_json"]:
         print_json({"folder": str(folder), "records": len(records), "concepts": len(sources)})

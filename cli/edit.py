@@ -64,7 +64,7 @@ def edit(image: Path, **given: Any) -> None:
     picture = _read(image, given["quiet"])
     tell_toybox(given["model"], quiet=given["quiet"])
     backbone = load_backbone(given["model"], given["device"], given["dtype"])
-    given["guidance"] = guidance_of(backbone, given)
+    given["guidance"] = guidance_of(backbone, given) if given["mask_file"] else job.edit_config.guidance(backbone)
     archive = job.archive_of(backbone, picture, concepts)
     if given["reconstruct"] and archive is not None:
         job.reconstruct(backbone, archive, concepts)

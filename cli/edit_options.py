@@ -9,7 +9,7 @@ from typing import Any
 import click
 from click.core import ParameterSource
 
-from sentinv.cli.options import SEED, Decorated, FiniteRange, guidance_option
+from sentinv.cli.options import SEED, Decorated, FiniteRange
 
 _PATH = click.Path(path_type=Path)
 
@@ -34,6 +34,12 @@ class Sweep(click.ParamType):
         return [round(first + index * step, 6) for index in range(min(100, int((last - first) / step + 1e-6) + 1))]
 
 
+def edit_guidance_option(command: Decorated) -> Decorated:
+    """Add --guidance of edits, whose default is up to `EditConfig.guidance`."""
+    text = "How strongly words lead; 1 turns it off.  [default: the model's own (toybox 4, others 7.5); half with npi]"
+    return click.option("--guidance", type=FiniteRange(0), help=text)(command)
+
+
 def edit_options(command: Decorated) -> Decorated:
     """Add what an edit can be told."""
     for option in reversed(
@@ -50,7 +56,7 @@ def edit_options(command: Decorated) -> Decorated:
                 help="Of the inversion.",
             ),
             click.option("--steps", type=click.IntRange(1, 1000), default=50, show_default=True, help="DDIM steps."),
-            guidance_option,
+            edit_guidance_option,
             click.option(
                 "--source",
                 type=click.Choice(["npi", "none", "delta"]),

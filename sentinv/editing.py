@@ -37,11 +37,13 @@ class EditConfig:
     """How an inverted image is edited.
 
     Attributes:
-        guidance_scale: how strongly the prompt leads, ≥ 0; 1 is no guidance, None the model's own.
+        guidance_scale: how strongly the prompt leads, ≥ 0; 1 is no guidance, None the model's own, and half of that for
+            "npi".
         source: what holds the image in place.
             "npi": guidance leads away from the source prompt, not from the empty one (negative-prompt inversion,
-            Miyake et al. 2023, arXiv:2305.16807). Costs nothing.
-            "none": nothing; plain guidance.
+            Miyake et al. 2023, arXiv:2305.16807). Costs nothing. It strengthens what the prompts differ in and nothing
+            else, and so needs less of it.
+            "none": nothing; plain guidance, as Gal et al. did.
             "delta": plain guidance, and the offsets that make the source prompt walk back exactly at that guidance are added
             to the edit too (after Ju et al. 2023, arXiv:2310.01506).
         skip: share of the steps that are left out at the noisy end, in [0, 1): more keeps more of the image.
@@ -67,12 +69,17 @@ class EditConfig:
         if not 0 <= self.skip < 1:
             raise ValueError(f"skip must be in [0, 1), got {self.skip}")
 
+    def guidance(self, backbone: Backbone) -> float:
+        """The guidance scale of the edit."""
+        if self.guidance_scale is not None:
+            return self.guidance_scale
+        return backbone.guidance_scale / (2 if self.source == "npi" else 1)
+
     def offset_guidance(self, backbone: Backbone) -> float:
         """The guidance scale at which the source prompt is to walk back exactly."""
         if self.source == "npi":  # there, guidance of the source by itself is no guidance
             return 1.0
-        scales = (self.source_guidance, self.guidance_scale, backbone.guidance_scale)
-        return next(scale for scale in scales if scale is not None)
+        return self.guidance(backbone) if self.source_guidance is None else self.source_guidance
 
 
 @dataclass(frozen=True)
@@ -182,8 +189,9 @@ def sweep(
         archive, cost = take_offsets(backbone, archive, concepts, config)
         offsets = archive.offsets[config.offset_guidance(backbone)]
     away = archive.source_prompt if config.source == "npi" else ""
-    prompts = [prompt] if config.guidance_scale == 1 else [away, prompt]
-    denoise = Denoiser(backbone, encode_prompts(backbone, prompts, concepts), config.guidance_scale)
+    scale = config.guidance(backbone)
+    prompts = [prompt] if scale == 1 else [away, prompt]
+    denoise = Denoiser(backbone, encode_prompts(backbone, prompts, concepts), scale)
     states = archive.path.states.to(backbone.device)
     results = []
     for skip in skips if skips is not None else [config.skip]:

@@ -47,9 +47,9 @@ def write_editing_report(records: Sequence[Record], folder: Path, notes: Mapping
     text = "\n".join(["## Editing\n", *(table.markdown() for table in tables), facts, ""])
     atomic_write(folder / "tables.md", text.encode(), overwrite=True)
     if any("success" in record for record in records):
-        save_figure(curve(records, "success", "edit success (probability of what was asked for)"), folder, "curve")
+        save_figure(curve(records, "success", "edit success (probability of what was asked for) →"), folder, "curve")
     if any("target_ratio" in record for record in records):
-        save_figure(curve(records, "target_ratio", "distance to the true target (1: unedited)"), folder, "target")
+        save_figure(curve(records, "target_ratio", "← distance to the true target (1: unedited)"), folder, "target")
     return tables
 
 
@@ -132,7 +132,7 @@ def paired(records: Sequence[Record], ours: str, other: str, key: str) -> list[t
 
 
 def curve(records: Sequence[Record], key: str, label: str) -> Figure:
-    """Preservation against edit: a line for each arm over its skips, a cross for each control without."""
+    """Preservation against edit: a line for each arm over its skips, its mark at the middle one; a cross for regenerating."""
     from sentinv.plots import plane
 
     own = [record for record in records if record["kind"] == "edit" and key in record]
@@ -145,13 +145,15 @@ def curve(records: Sequence[Record], key: str, label: str) -> Figure:
         skips = list(dict.fromkeys(record["skip"] for record in group))
         points = [_mean(record for record in group if record["skip"] == skip) for skip in skips]
         way = [(point[key], point["source_psnr"]) for point in points]
+        if arm == "autoencoder":  # changes nothing: far from all others
+            continue
         if len(way) == 1:
             references[arm] = way[0]
         else:
             paths[arm] = way
             middle = skips[len(skips) // 2]
             arms[arm] = [(record[key], record["source_psnr"]) for record in group if record["skip"] == middle]
-    return plane(arms, references=references, paths=paths, labels=(label, "preservation (PSNR to source, dB)"))
+    return plane(arms, references=references, paths=paths, labels=(label, "preservation (PSNR to source, dB) →"))
 
 
 def _mean(records: Iterable[Record]) -> dict[str, float]:

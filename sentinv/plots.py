@@ -107,15 +107,15 @@ def plane(
     *,
     references: Mapping[str, tuple[float, float]] | None = None,
     paths: Mapping[str, Sequence[tuple[float, float]]] | None = None,
-    labels: tuple[str, str] = ("editability (CLIP-T)", "reconstruction (CLIP-I)"),
+    labels: tuple[str, str] = ("editability (CLIP-T) →", "reconstruction (CLIP-I) →"),
 ) -> Figure:
-    """The reconstruction-editability plane (Gal et al. 2022, figure 10): upper right is better.
+    """The reconstruction-editability plane (Gal et al. 2022, figure 10), or another of two measures.
 
     Args:
         arms: label → (editability, reconstruction) of each concept; drawn as the mean with a cross of 95 % intervals.
         references: label → (editability, reconstruction).
-        paths: label of an arm → the way its mean took over the steps.
-        labels: of the x and the y axis.
+        paths: label of an arm → the way its mean takes over the steps, or over another setting.
+        labels: of the x and the y axis, with an arrow to what is better.
     """
     figure, axes = _figure((5.6, 4.3))
     for index, (label, points) in enumerate(arms.items()):
@@ -124,7 +124,7 @@ def plane(
         way = (paths or {}).get(label, ())
         if len(way) > 1:
             axes.plot(*zip(*way, strict=True), "-", color=colour, linewidth=1, alpha=0.55)
-            axes.plot(*zip(*way[:-1], strict=True), ".", color=colour, markersize=4, alpha=0.7)
+            axes.plot(*zip(*way, strict=True), ".", color=colour, markersize=4, alpha=0.7)
         spread = [[[value.mean - value.low], [value.high - value.mean]] for value in (x, y)]
         axes.errorbar(
             x.mean,
@@ -151,7 +151,7 @@ def plane(
             color="#222222",
         )
     axes.margins(0.12)
-    axes.set(xlabel=f"{labels[0]} →", ylabel=f"{labels[1]} →")
+    axes.set(xlabel=labels[0], ylabel=labels[1])
     axes.legend(loc="upper left", bbox_to_anchor=(1.01, 1.0), borderaxespad=0, frameon=False)
     return figure
 

@@ -87,6 +87,13 @@ def test_negative_prompt_inversion_at_any_guidance_is_the_reconstruction(backbon
     assert relative_rms(guided.latents, plain.latents).max() > 1e-4
 
 
+def test_guidance_away_from_the_source_needs_half_as_much(sd1_backbone):
+    own = sd1_backbone.guidance_scale
+    assert EditConfig(source="npi").guidance(sd1_backbone) == own / 2
+    assert EditConfig(source="none").guidance(sd1_backbone) == EditConfig(source="delta").guidance(sd1_backbone) == own
+    assert EditConfig(guidance_scale=3).guidance(sd1_backbone) == 3
+
+
 def test_the_default_round_trip_is_close(backbone, picture, concepts):
     errors = {}
     for method in ("ddim", "pec", "fixed-point"):

@@ -142,7 +142,7 @@ def test_compares_at_equal_preservation():
     assert len(differences) == 6
     assert differences[0] == ("a", pytest.approx(0.5 - 0.097))
     for ours, verdict in ((0.5, "better"), (-0.5, "worse")):
-        (table,) = comparisons(synthetic(ours, 0.0))
+        (table,) = comparisons(synthetic(ours, 0.0), "pec-npi")
         assert table.rows[0][2] == verdict
     apart = [r | {"source_psnr": r["source_psnr"] + 100 * (r["arm"] == "sdedit")} for r in synthetic(0, 0)]
     assert paired(apart, "pec-npi", "sdedit", "success") == []
