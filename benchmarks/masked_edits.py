@@ -11,15 +11,18 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
+from PIL import Image, ImageFilter
 
 import sentinv
+from sentinv.backbone import Backbone
+from sentinv.concept import Concept
 from sentinv.evaluation import RECONSTRUCTION_PROMPT, without_placeholder
 from sentinv.images import grid, read_image, save_png
 from sentinv.initializers import make
 from sentinv.judges import ClipJudge
 from sentinv.masking import MaskConfig, edit_masked
 from sentinv.prompts import fill
+from sentinv.starts import StudyConcept
 from sentinv.statistics import bootstrap
 from sentinv.studies import read_concepts
 from sentinv.tables import Table
@@ -36,18 +39,20 @@ def inside(image: Image.Image, mask: Image.Image) -> Image.Image:
 
 def changed_outside(edited: Image.Image, source: Image.Image, mask: Image.Image) -> int:
     """Pixels that differ from the source further from the mask than the feather."""
-    reach = 2 * CONFIG.feather + 1
-    grown = Image.fromarray(_grown(np.asarray(mask) > 0, reach // 2))
+    reach = np.asarray(mask.filter(ImageFilter.MaxFilter(2 * CONFIG.feather + 1))) > 0
     differ = (np.asarray(edited) != np.asarray(source)).any(axis=2)
-    return int((differ & ~np.asarray(grown)).sum())
+    return int((differ & ~reach).sum())
 
 
-def _grown(mask: np.ndarray, by: int) -> np.ndarray:
-    out = mask.copy()
-    for down in range(-by, by + 1):
-        for right in range(-by, by + 1):
-            out |= np.roll(mask, (down, right), (0, 1))
-    return out
+def prompts_of(backbone: Backbone, source: StudyConcept) -> dict[str, tuple[str, list[Concept]]]:
+    """Learn a concept. What is compared → (prompt, the learned words in it)."""
+    words = make("caption", "toybox")(read_image(source.image).image)
+    learned = sentinv.invert(backbone, source.image, words, token=TOKEN)
+    return {
+        "learned word": (fill(RECONSTRUCTION_PROMPT, TOKEN), [learned]),
+        "start words": (fill(RECONSTRUCTION_PROMPT, words.text), []),
+        "no words": (without_placeholder(RECONSTRUCTION_PROMPT), []),
+    }
 
 
 def main(target: Path) -> None:
@@ -59,17 +64,10 @@ def main(target: Path) -> None:
         assert one.mask is not None
         picture, scene = (read_image(path).image for path in (one.image, other.image))
         mask = read_image(one.mask).image.convert("L")
-        words = make("caption", "toybox")(picture)
-        learned = sentinv.invert(backbone, one.image, words, token=TOKEN)
-        prompts = {
-            "learned word": (fill(RECONSTRUCTION_PROMPT, TOKEN), [learned]),
-            "start words": (fill(RECONSTRUCTION_PROMPT, words.text), []),
-            "no words": (without_placeholder(RECONSTRUCTION_PROMPT), []),
-        }
         wanted = judge.images([inside(picture, mask)])
         sheet += [picture, scene]
         captions += [one.name, "scene"]
-        for name, (prompt, concepts) in prompts.items():
+        for name, (prompt, concepts) in prompts_of(backbone, one).items():
             edited = [
                 edit_masked(backbone, scene, mask, prompt, concepts, replace(CONFIG, seed=seed)).image
                 for seed in range(2)
