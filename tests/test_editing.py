@@ -87,11 +87,17 @@ def test_negative_prompt_inversion_at_any_guidance_is_the_reconstruction(backbon
     assert relative_rms(guided.latents, plain.latents).max() > 1e-4
 
 
-def test_guidance_away_from_the_source_needs_half_as_much(sd1_backbone):
+def test_guidance_away_from_the_source_needs_half_as_much(sd1_backbone, picture):
     own = sd1_backbone.guidance_scale
     assert EditConfig(source="npi").guidance(sd1_backbone) == own / 2
     assert EditConfig(source="none").guidance(sd1_backbone) == EditConfig(source="delta").guidance(sd1_backbone) == own
     assert EditConfig(guidance_scale=3).guidance(sd1_backbone) == 3
+    archive = inverted(sd1_backbone, picture, concepts := [learned(16)])
+    plain, half, whole = (
+        edit(sd1_backbone, archive, "a <c> on the moon", concepts, EditConfig(guidance_scale=scale)).latents
+        for scale in (None, own / 2, own)
+    )
+    assert plain.equal(half) and not plain.equal(whole)
 
 
 def test_the_default_round_trip_is_close(backbone, picture, concepts):
