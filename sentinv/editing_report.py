@@ -136,7 +136,7 @@ def curve(records: Sequence[Record], key: str, label: str) -> Figure:
     from sentinv.plots import plane
 
     own = [record for record in records if record["kind"] == "edit" and key in record]
-    names = list(dict.fromkeys(record["arm"] for record in own))
+    names = dict.fromkeys(record["arm"] for record in own if record["arm"] != "autoencoder")  # far from all others
     arms, paths, references = {}, {}, {}
     for arm in names:
         group = [record for record in own if record["arm"] == arm and math.isfinite(record["source_psnr"])]
@@ -145,8 +145,6 @@ def curve(records: Sequence[Record], key: str, label: str) -> Figure:
         skips = list(dict.fromkeys(record["skip"] for record in group))
         points = [_mean(record for record in group if record["skip"] == skip) for skip in skips]
         way = [(point[key], point["source_psnr"]) for point in points]
-        if arm == "autoencoder":  # changes nothing: far from all others
-            continue
         if len(way) == 1:
             references[arm] = way[0]
         else:
