@@ -11,7 +11,7 @@ from sentinv.cli.studying import conduct, study_options
 
 STARTS = (
     *("vanilla@5000", "random", "word", "class", "caption", "human", "stars", "random-words", "other-caption"),
-    *("image-only", "prompt-only"),
+    *("image-only", "prompt-only", "targets-only"),
 )
 SMALL = ("vanilla", "class", "caption", "stars")
 _STEPS, _SMALL_STEPS = 1000, 200
@@ -35,7 +35,8 @@ def convergence(**given: Any) -> None:
     \b
     A start is one of vanilla, random, word, class, caption, caption-no-stopwords,
     human, phrase:WORDS; a control: stars[:N], random-words[:N], other-caption;
-    or a reference: image-only, prompt-only. caption@100 has a budget of its own.
+    or a reference: image-only, prompt-only, targets-only.
+    caption@100 has a budget of its own.
 
     \b
       sentinv bench convergence --small

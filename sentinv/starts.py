@@ -27,13 +27,14 @@ STARTS = {
     "phrase": "words of one's own: phrase:a red mug",
     "image-only": "reference: the concept's own picture in the place of generated ones",
     "prompt-only": "reference: pictures of the prompts without the placeholder",
+    "targets-only": "reference: other pictures of the thing, and true ones of the edits, in the place of generated ones",
 }
 """Name → what it is."""
 
 DESCRIBED = ("class", "caption", "caption-no-stopwords")
 """Those that an initializer has to say."""
 
-REFERENCES = ("image-only", "prompt-only")
+REFERENCES = ("image-only", "prompt-only", "targets-only")
 """Those that train nothing."""
 
 

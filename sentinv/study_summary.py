@@ -14,7 +14,7 @@ from sentinv.workbench import Record
 LEVELS = (500, 1000, 5000)
 """Steps of vanilla whose loss is to be reached."""
 
-REFERENCE_NAMES = {"image-only": "image only", "prompt-only": "prompt only"}
+REFERENCE_NAMES = {"image-only": "image only", "prompt-only": "prompt only", "targets-only": "true targets"}
 
 
 @dataclass(frozen=True)

@@ -179,6 +179,19 @@ class ConceptPictures:
         """Measure the concept's own picture in the place of generated ones."""
         return self._judge([self.image], [[self.image]] * len(self.concept.edits))
 
+    def scores_of_targets(self) -> dict[str, Any]:
+        """Measure true pictures in the place of generated ones, as a perfect word would give them.
+
+        Raises:
+            SentinvError: If the concept has no other views, or no targets.
+        """
+        if not self.concept.views or not self.concept.targets:
+            raise SentinvError(f"{self.concept.name} has no views or no targets: add both, or leave targets-only out")
+        true = [[read_image(path).image] for path in self.concept.targets]
+        scores = self._judge([read_image(path).image for path in self.concept.views], true)
+        del scores["clip_i_views"]  # of pictures with themselves
+        return scores
+
     def _judge(self, made: Sequence[Image.Image], edited: Sequence[Sequence[Image.Image]]) -> dict[str, Any]:
         measuring = self.measuring
         embedded = measuring.judge.images(made)

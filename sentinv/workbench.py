@@ -130,7 +130,12 @@ class Workbench:
         if self.measuring is None:
             raise SentinvError(f"{trial.spec.label} measures images, and this study measures none: leave it out")
         pictures = self._of(trial.concept)
-        return pictures.scores_of_copying() if trial.spec.name == "image-only" else pictures.scores(self.backbone, None)
+        match trial.spec.name:
+            case "image-only":
+                return pictures.scores_of_copying()
+            case "targets-only":
+                return pictures.scores_of_targets()
+        return pictures.scores(self.backbone, None)
 
     def _of(self, concept: StudyConcept) -> ConceptPictures:
         if self._pictures is None or self._pictures.concept != concept:

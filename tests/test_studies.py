@@ -15,6 +15,7 @@ from sentinv.config import TrainConfig
 from sentinv.errors import Interrupted, SentinvError
 from sentinv.files import JsonLines
 from sentinv.generation import GenerateConfig, generate
+from sentinv.images import read_image
 from sentinv.initialization import Initialization, starting_rows
 from sentinv.placeholder import PlaceholderRows
 from sentinv.starts import StartSpec, Words
@@ -25,7 +26,7 @@ from sentinv.workbench import Workbench, read_records, run_study
 TRAIN = {"steps": 4, "evaluation_timesteps": 4, "evaluation_noises": 1}
 STUDY = Study(
     title="tiny",
-    starts=("vanilla@5", "caption", "image-only", "prompt-only"),
+    starts=("vanilla@5", "caption", "image-only", "prompt-only", "targets-only"),
     seeds=(0, 1),
     train=TRAIN,
     loss_at=(0, 2),
@@ -77,6 +78,7 @@ def without_timing(records):
         ("stars:2", "* *"),
         ("other-caption", "a blue striped dog"),
         ("image-only", ""),
+        ("targets-only", ""),
     ],
 )
 def test_words_of_starts(text, words, concepts, tokenizer):
@@ -169,13 +171,33 @@ def test_scores_by_hand(sd1_backbone, concepts, measuring):
     assert "lpips" not in copied_scores
 
 
+def test_scores_of_true_pictures_by_hand(concepts, measuring):
+    """A perfect word: other pictures of the thing, and for each edit exactly what it should give."""
+    pictures = ConceptPictures(concepts[0], measuring, (16, 16))
+    own, *views = (
+        measuring.judge.images([read_image(path).image])[0] for path in (concepts[0].image, *concepts[0].views)
+    )
+    targets = [measuring.judge.images([read_image(path).image])[0] for path in concepts[0].targets]
+    texts = measuring.judge.texts(["a photo of on the moon", "a painting of"])
+    true_scores = pictures.scores_of_targets()
+    assert true_scores["clip_i"] == pytest.approx(sum((own @ view).item() for view in views) / 2, rel=1e-4)
+    assert true_scores["clip_i_edits"] == pytest.approx(1, abs=1e-5)
+    both = zip(targets, texts, strict=True)
+    assert true_scores["clip_t"] == pytest.approx(sum((one @ text).item() for one, text in both) / 2, rel=1e-4)
+    assert "clip_i_views" not in true_scores
+    for lacking in ("views", "targets"):
+        without = ConceptPictures(replace(concepts[0], **{lacking: ()}), measuring, (16, 16))
+        with pytest.raises(SentinvError, match="has no views or no targets"):
+            without.scores_of_targets()
+
+
 # Studies
 
 
 def test_trials_are_the_product_and_references_come_once(concepts):
     study = replace(STUDY, grid={"learning_rate": (0.1, 0.2), "images": (1, 2)})
     every = list(trials(study, concepts))
-    assert len(every) == 2 * (2 * 4 * 2 + 2)
+    assert len(every) == 2 * (2 * 4 * 2 + 3)
     assert {trial.config.steps for trial in every if trial.spec.name == "vanilla"} == {5}
     assert {trial.config.learning_rate for trial in every if trial.spec.name == "caption"} == {0.1, 0.2}
 
@@ -208,7 +230,7 @@ def test_key_covers_all_that_decides(bench, concepts):
 def test_two_runs_give_the_same_records(bench, tmp_path):
     first, again = (run_study(STUDY, bench, tmp_path / name) for name in ("first", "again"))
     assert without_timing(first.records) == without_timing(again.records)
-    assert len(first.records) == 2 * (2 * 2 + 2) and not first.failures
+    assert len(first.records) == 2 * (2 * 2 + 3) and not first.failures
     on_disk = [json.loads(line) for line in (tmp_path / "first/records.jsonl").read_text().splitlines()]
     assert on_disk == first.records
     caption = next(record for record in first.records if record["settings"]["start"] == "caption")
