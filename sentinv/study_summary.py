@@ -183,9 +183,7 @@ def score_tables(found: Sequence[Arm], records: Sequence[Record]) -> list[Table]
     tables = []
     for score, title in SCORES.items():
         curves = {arm.label: list(arm.score_curves(score).values()) for arm in found}
-        steps = sorted({step for own in curves.values() for curve in own for step, _ in curve})
-        if not steps:
-            continue
+        steps = sorted({step for own in curves.values() for curve in own for step, _ in curve}) or [0]
         rows = []
         for label, own in curves.items():
             values = [[dict(curve)[step] for curve in own if step in dict(curve)] for step in steps]
@@ -195,6 +193,8 @@ def score_tables(found: Sequence[Arm], records: Sequence[Record]) -> list[Table]
             cell = [scores[score] for scores in single if score in scores]
             if cell:
                 rows.append([name, str(bootstrap(cell)), *("" for _ in steps[1:])])
+        if not any(cell.strip("-") for row in rows for cell in row[1:]):
+            continue
         header = ["start", *(f"step {step}" for step in steps)]
         tables.append(Table(title, header, rows, "Mean over concepts (seeds averaged first) [95 % interval]."))
     return tables

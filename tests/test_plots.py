@@ -94,6 +94,9 @@ def test_loss_and_score_tables(records):
     assert weighted.title == "Weighted loss on the fixed grid" and weighted.rows[0][2] == "0.0821 [0.0801, 0.0841]"
     titles = [table.title.split(":")[0] for table in score_tables(arms(records), records)]
     assert titles == ["reconstruction", "editability"]
+    alone = [record for record in records if record["settings"]["start"].endswith("-only")]
+    (reconstruction, _) = score_tables(arms(alone), alone)
+    assert [row[0] for row in reconstruction.rows] == ["image only", "prompt only"]
     points = references(records, "clip_t", "clip_i")
     assert points == {"image only": pytest.approx((0.1, 1.0)), "prompt only": pytest.approx((0.1, 0.4))}
 
