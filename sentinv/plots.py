@@ -93,8 +93,14 @@ def curves(
             va="bottom",
             fontsize=7.5,
             color="#555555",
-            xytext=(4, 1),
+            xytext=(4, 2),
             textcoords="offset points",
+            bbox={
+                "facecolor": "white",
+                "edgecolor": "none",
+                "alpha": 0.85,
+                "pad": 0.6,
+            },  # another level may be behind it
         )
     _step_axis(axes, furthest)
     axes.set(xlabel=xlabel, ylabel=ylabel)

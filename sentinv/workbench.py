@@ -155,8 +155,8 @@ def run_study(
         study: what to run.
         bench: where.
         folder: of the records, made if need be.
-        part: (k, n): of the trials only every n-th, from the k-th, so that n processes share a study. Each has a file of
-            its own.
+        part: (k, n): of the trials only the k-th of n shares, which cost about the same, so that n processes share a study.
+            Each has a file of its own.
         tell: called with a line for each trial.
 
     Raises:
@@ -168,12 +168,13 @@ def run_study(
     name = "records.jsonl" if part[1] == 1 else f"records-{part[0]}-of-{part[1]}.jsonl"
     outcome, done = Outcome(), read_records(folder)
     todo = list(trials(study, bench.concepts))
+    mine = shares([cost(trial, study) for trial in todo], part[1])
     with lock(folder / name), JsonLines(folder / name) as file:
         for index, trial in enumerate(todo):
             try:
                 settings = bench.settings(trial, study)
                 key = key_of(settings)
-                if key not in done and index % part[1] == part[0] - 1:
+                if key not in done and mine[index] == part[0] - 1:
                     begun = time.perf_counter()
                     result, timing = bench.run(trial, settings)
                     done[key] = _plain({"key": key, "settings": settings, "result": result, "timing": timing})
@@ -193,6 +194,24 @@ def run_study(
                 else:
                     outcome.missing += 1
     return outcome
+
+
+def cost(trial: Trial, study: Study) -> int:
+    """About how many UNet evaluations a trial takes; a backward pass counts as two."""
+    trained = 0 if trial.spec.name in REFERENCES else 3 * trial.config.batch_size * trial.config.steps
+    looks = sum(step <= trial.config.steps for step in study.images_at) if trained else 1
+    prompts = 1 + len(trial.concept.edits)
+    return trained + 2 * looks * prompts * study.count * study.sampling_steps
+
+
+def shares(costs: Sequence[int], count: int) -> list[int]:
+    """Index of the share, in [0, count), of each item: the dearest first, each to the share that has least (Graham 1969)."""
+    loads = [0] * count
+    found = [0] * len(costs)
+    for index in sorted(range(len(costs)), key=lambda index: -costs[index]):
+        found[index] = loads.index(min(loads))
+        loads[found[index]] += costs[index]
+    return found
 
 
 def read_records(folder: str | Path) -> dict[str, Record]:

@@ -21,7 +21,7 @@ from sentinv.placeholder import PlaceholderRows
 from sentinv.starts import StartSpec, Words
 from sentinv.studies import Study, key_of, read_concepts, read_study, trials
 from sentinv.trials import ConceptPictures, Measuring, train_curve, training_pictures
-from sentinv.workbench import Workbench, read_records, run_study
+from sentinv.workbench import Workbench, read_records, run_study, shares
 
 TRAIN = {"steps": 4, "evaluation_timesteps": 4, "evaluation_noises": 1}
 STUDY = Study(
@@ -273,6 +273,14 @@ def test_parts_share_a_study(bench, tmp_path):
     assert (len(second.records), second.missing) == (4, 0)
     whole = run_study(study, bench, tmp_path / "whole")
     assert without_timing(second.records) == without_timing(whole.records)
+
+
+def test_shares_cost_about_the_same():
+    """Alternating dear and cheap ones, of which every second would give one process all the dear ones."""
+    costs = [500, 10] * 6
+    mine = shares(costs, 2)
+    assert [sum(c for c, share in zip(costs, mine, strict=True) if share == k) for k in (0, 1)] == [1530, 1530]
+    assert shares([7, 5], 1) == [0, 0]
 
 
 def test_a_picture_that_cannot_be_read_fails_alone(bench, concepts, tmp_path):

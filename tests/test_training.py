@@ -143,7 +143,7 @@ def test_resume_needs_the_same_settings(sd1_backbone, picture, tmp_path):
         lambda: train_concept(sd1_backbone, [picture.rotate(90)], WORDS, QUICK, checkpoints=tmp_path, resume=True),
         lambda: train_concept(sd1_backbone, [picture], Initialization("cat"), QUICK, checkpoints=tmp_path, resume=True),
     ):
-        with pytest.raises(CheckpointError, match=r"learning_rate: 0.01 there, 0.5 here|images|start"):
+        with pytest.raises(CheckpointError, match=r"learning_rate: 0.02 there, 0.5 here|images|start"):
             changed()
     with pytest.raises(CheckpointError, match="no checkpoint"):
         train_concept(sd1_backbone, [picture], WORDS, QUICK, checkpoints=tmp_path / "none", resume=True)
