@@ -84,7 +84,7 @@ def curves(
             low, high = [value.low for _, value in points], [value.high for _, value in points]
             axes.fill_between(steps, low, high, color=colour, alpha=0.11, linewidth=0)
     for index, (label, level) in enumerate((levels or {}).items()):  # side by side: levels can be close
-        axes.axhline(level, color="#888888", linewidth=0.8, linestyle=(0, (4, 3)))
+        axes.axhline(level, color="#888888", linewidth=0.8, linestyle=(0, (4, 3)), zorder=1)
         axes.annotate(
             label,
             (0.2 * index, level),
@@ -95,12 +95,8 @@ def curves(
             color="#555555",
             xytext=(4, 2),
             textcoords="offset points",
-            bbox={
-                "facecolor": "white",
-                "edgecolor": "none",
-                "alpha": 0.85,
-                "pad": 0.6,
-            },  # another level may be behind it
+            bbox={"facecolor": "white", "edgecolor": "none", "alpha": 0.85, "pad": 0.6},  # another level is behind it,
+            zorder=1.5,  # and curves are before it
         )
     _step_axis(axes, furthest)
     axes.set(xlabel=xlabel, ylabel=ylabel)
