@@ -19,8 +19,8 @@ class TrainConfig:
         schedule: the learning rate stays, or falls to `final_learning_rate` along half a cosine.
         warmup_steps: steps over which the learning rate rises from 0, ≥ 0.
         final_learning_rate: where the cosine ends, as a fraction of `learning_rate`, in [0, 1].
-        betas: AdamW's two decay rates, each in [0, 1). The usual (0.9, 0.999) remember a thousand steps: in a hundred, the
-            large gradients of the first ones make all later steps small.
+        betas: AdamW's two decay rates, each in [0, 1). The usual (0.9, 0.999) average over ten and a thousand steps; a
+            hundred steps do better with shorter memories (`benchmarks/ablations/optimizer.toml`).
         weight_decay: AdamW's decay towards zero, ≥ 0.
         pull: weight of the mean squared distance of the rows to their start, ≥ 0
             (Gal et al. 2022, section 5: regularisation towards the coarse word).

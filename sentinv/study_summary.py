@@ -193,7 +193,7 @@ def score_tables(found: Sequence[Arm], records: Sequence[Record]) -> list[Table]
             cell = [scores[score] for scores in single if score in scores]
             if cell:
                 rows.append([name, str(bootstrap(cell)), *("" for _ in steps[1:])])
-        if not any(cell.strip("-") for row in rows for cell in row[1:]):
+        if all(cell in ("-", "") for row in rows for cell in row[1:]):
             continue
         header = ["start", *(f"step {step}" for step in steps)]
         tables.append(Table(title, header, rows, "Mean over concepts (seeds averaged first) [95 % interval]."))

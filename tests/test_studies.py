@@ -21,7 +21,7 @@ from sentinv.placeholder import PlaceholderRows
 from sentinv.starts import StartSpec, Words
 from sentinv.studies import Study, key_of, read_concepts, read_study, trials
 from sentinv.trials import ConceptPictures, Measuring, train_curve, training_pictures
-from sentinv.workbench import Workbench, read_records, run_study, shares
+from sentinv.workbench import Workbench, cost, read_records, run_study, shares
 
 TRAIN = {"steps": 4, "evaluation_timesteps": 4, "evaluation_noises": 1}
 STUDY = Study(
@@ -281,6 +281,14 @@ def test_shares_cost_about_the_same():
     mine = shares(costs, 2)
     assert [sum(c for c, share in zip(costs, mine, strict=True) if share == k) for k in (0, 1)] == [1530, 1530]
     assert shares([7, 5], 1) == [0, 0]
+
+
+def test_cost_counts_training_and_looks(concepts):
+    """Two looks of 3 prompts, 2 images, 1 step and 2 evaluations each; a step of 4 items counts three times."""
+    costs = {trial.spec.name: cost(trial, STUDY) for trial in trials(STUDY, concepts[:1])}
+    assert costs["vanilla"] == 3 * 4 * 5 + 2 * 2 * 3 * 2
+    assert costs["caption"] == 3 * 4 * 4 + 2 * 2 * 3 * 2
+    assert costs["prompt-only"] == 2 * 3 * 2
 
 
 def test_a_picture_that_cannot_be_read_fails_alone(bench, concepts, tmp_path):
