@@ -13,8 +13,8 @@ STARTS = (
     *("vanilla@5000", "random", "word", "class", "caption", "human", "stars", "random-words", "other-caption"),
     *("image-only", "prompt-only", "targets-only"),
 )
-SMALL = ("vanilla", "class", "caption", "stars")
-_STEPS, _SMALL_STEPS = 1000, 200
+SMALL = ("vanilla@500", "class", "caption", "stars")
+_STEPS, _SMALL_STEPS = 1000, 100
 
 
 @click.command()
@@ -25,16 +25,16 @@ _STEPS, _SMALL_STEPS = 1000, 200
 @click.option("--steps", type=click.IntRange(min=1), help=f"Budget.  [default: {_STEPS}; {_SMALL_STEPS} with --small]")
 @click.option("--lr", type=float, help="Learning rate at its highest.  [default: that of invert]")
 @click.option("--schedule", type=click.Choice(["cosine", "constant"]), help="[default: that of invert]")
-@click.option("--count", type=click.IntRange(min=1), help="Images per prompt.  [default: 8; 4 with --small]")
+@click.option("--count", type=click.IntRange(min=1), help="Images per prompt.  [default: 8; 2 with --small]")
 @click.option("--sampling-steps", type=click.IntRange(min=1), default=25, show_default=True, help="DDIM steps.")
-@click.option("--small", is_flag=True, help="Four concepts, four starts, one seed: minutes instead of a night.")
+@click.option("--small", is_flag=True, help="Three concepts, four starts, one seed: minutes, not a night.")
 @study_options
 def convergence(**given: Any) -> None:
     """Train from different starts and compare the loss on one fixed grid.
 
     \b
     A start is one of vanilla, random, word, class, caption, caption-no-stopwords,
-    human, phrase:WORDS; a control: stars[:N], random-words[:N], other-caption;
+    caption-no-scene, human, phrase:WORDS; a control: stars[:N], random-words[:N], other-caption;
     or a reference: image-only, prompt-only, targets-only.
     caption@100 has a budget of its own.
 
@@ -57,7 +57,7 @@ def convergence(**given: Any) -> None:
         concepts=_few(given) if small else (),
         seeds=tuple(range(given["seeds"] or (1 if small else 3))),
         train=train,
-        count=given["count"] or (4 if small else 8),
+        count=given["count"] or (2 if small else 8),
         sampling_steps=given["sampling_steps"],
     )
     folder = given["output"] or Path("outputs") / ("convergence-small" if small else "convergence")
@@ -65,7 +65,8 @@ def convergence(**given: Any) -> None:
 
 
 def _few(given: dict[str, Any]) -> tuple[str, ...]:
-    """Every third concept, so that both kinds are among them; all pictures of --image."""
+    """Every fourth concept, so that both kinds are among them; all pictures of --image."""
     from sentinv.cli.studying import all_concepts
 
-    return tuple(concept.name for concept in all_concepts(given)[:: 1 if given["images"] else 3])
+    names = [concept.name for concept in all_concepts(given)]
+    return tuple(names if given["images"] else names[1::4] or names)

@@ -136,13 +136,15 @@ class _Late:
 
     def __call__(self, image: Any) -> Any:
         if self._made is None:
+            kind, _, dropped = self.name.partition("-no-")
             options = Options(
                 base_model=self.given["model"],
                 captioner=self.given["captioner"],
                 classifier=self.given["classifier"],
-                drop_stopwords=self.name.endswith("-no-stopwords"),
+                drop_stopwords=dropped == "stopwords",
+                drop_scene=dropped == "scene",
             )
-            self._made = INITIALIZERS[self.name.removesuffix("-no-stopwords")](options)
+            self._made = INITIALIZERS[kind](options)
         return self._made(image)
 
 

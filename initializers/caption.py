@@ -17,7 +17,9 @@ _LEAD = re.compile(
 )
 _REPEATED = re.compile(r"\b(\w+(?: \w+){0,3})(?: (?:and )?\1\b)+")
 _SCENE = re.compile(
-    r" (?:sitting |standing |lying |laying |parked )?(?:on|in|at|inside|under|near|by|against) (?:an?|the) .*"
+    r" (?:sitting |standing |lying |laying |parked )?"
+    r"(?:(?:on|in|at|inside|under|near|by|against|next to|on top of|in front of) (?:an?|the) "
+    r"|(?:on|in|at) (?:space|sunset|sunrise|night|snow|sand|grass|water)\b).*"
 )
 _STOPWORDS = re.compile(
     r"\b(?:an?|the|this|that|these|those|some|its|his|her|their|of|with|and|or|in|on|at|to|by|for|from|as"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -57,25 +58,39 @@ def save_figure(figure: Figure, folder: StrPath, stem: str) -> list[Path]:
     return paths
 
 
-def curves(
-    arms: Mapping[str, Sequence[Curve]],
-    *,
-    ylabel: str,
-    xlabel: str = "training steps",
-    levels: Mapping[str, float] | None = None,
-) -> Figure:
+@dataclass(frozen=True, kw_only=True)
+class Panel:
+    """Curves over the training steps that are drawn together.
+
+    Attributes:
+        arms: label → one curve per concept.
+        ylabel: what the curves show.
+        levels: label → height of a horizontal line.
+    """
+
+    arms: Mapping[str, Sequence[Curve]]
+    ylabel: str
+    levels: Mapping[str, float] = field(default_factory=dict)
+
+
+def curves(*panels: Panel) -> Figure:
     """Mean curves with 95 % bands over concepts, on a step axis that is linear to 10 and logarithmic from there.
 
     Args:
-        arms: label → one curve per concept.
-        ylabel: what the curves show.
-        xlabel: what they run over.
-        levels: label → height of a horizontal line.
+        panels: side by side; their arms have the colours of the first, and its legend.
     """
-    figure, axes = _figure((6.4, 3.9))
+    figure, every = _figure((6.4, 3.9) if len(panels) == 1 else (4.4 * len(panels), 3.2), len(panels))
+    for axes, panel in zip(every, panels, strict=True):
+        _draw_curves(axes, panel, list(panels[0].arms))
+    handles, labels = every[0].get_legend_handles_labels()
+    every[-1].legend(handles, labels, loc="upper left", bbox_to_anchor=(1.01, 1.0), borderaxespad=0, frameon=False)
+    return figure
+
+
+def _draw_curves(axes: Axes, panel: Panel, order: Sequence[str]) -> None:
     furthest = 1.0
-    for index, (label, own) in enumerate(arms.items()):
-        colour, dash = _look(index)
+    for label, own in panel.arms.items():
+        colour, dash = _look(order.index(label))
         points = band(own)
         steps = [step for step, _ in points]
         furthest = max(furthest, *steps)
@@ -83,11 +98,11 @@ def curves(
         if len(own) > 1:
             low, high = [value.low for _, value in points], [value.high for _, value in points]
             axes.fill_between(steps, low, high, color=colour, alpha=0.11, linewidth=0)
-    for index, (label, level) in enumerate((levels or {}).items()):  # side by side: levels can be close
+    for index, (label, level) in enumerate(panel.levels.items()):  # side by side: levels can be close
         axes.axhline(level, color="#888888", linewidth=0.8, linestyle=(0, (4, 3)), zorder=1)
         axes.annotate(
             label,
-            (0.2 * index, level),
+            (0.25 * index, level),
             xycoords=("axes fraction", "data"),
             ha="left",
             va="bottom",
@@ -99,9 +114,7 @@ def curves(
             zorder=1.5,  # and curves are before it
         )
     _step_axis(axes, furthest)
-    axes.set(xlabel=xlabel, ylabel=ylabel)
-    axes.legend(loc="upper left", bbox_to_anchor=(1.01, 1.0), borderaxespad=0, frameon=False)
-    return figure
+    axes.set(xlabel="training steps", ylabel=panel.ylabel)
 
 
 def plane(
@@ -119,7 +132,7 @@ def plane(
         paths: label of an arm → the way its mean takes over the steps, or over another setting.
         labels: of the x and the y axis, with an arrow to what is better.
     """
-    figure, axes = _figure((5.6, 4.3))
+    figure, (axes,) = _figure((5.6, 4.3), 1)
     for index, (label, points) in enumerate(arms.items()):
         colour, _ = _look(index)
         x, y = (bootstrap([point[axis] for point in points]) for axis in (0, 1))
@@ -158,7 +171,7 @@ def plane(
     return figure
 
 
-def _figure(size: tuple[float, float]) -> tuple[Figure, Axes]:
+def _figure(size: tuple[float, float], count: int) -> tuple[Figure, list[Axes]]:
     from matplotlib import rc_context
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
@@ -166,7 +179,7 @@ def _figure(size: tuple[float, float]) -> tuple[Figure, Axes]:
     with rc_context(_STYLE):
         figure = Figure(figsize=size, layout="constrained")
         FigureCanvasAgg(figure)
-        return figure, figure.subplots()
+        return figure, list(figure.subplots(1, count, squeeze=False)[0])
 
 
 def _look(index: int) -> tuple[str, str]:
@@ -178,7 +191,7 @@ def _step_axis(axes: Axes, furthest: float) -> None:
 
     axes.set_xscale("symlog", linthresh=10, linscale=0.6)
     axes.set_xlim(0, furthest)
-    ticks = [0, *(tick for tick in (5, 10, 25, 50, 100, 250, 500, 1000, 2500, 5000, 10000) if tick <= furthest)]
+    ticks = [0, *(tick for tick in (5, 10, 25, 50, 100, 250, 500, 1000, 5000, 10000) if tick <= furthest)]
     axes.set_xticks(ticks)
     axes.xaxis.set_minor_locator(NullLocator())
     axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))

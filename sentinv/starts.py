@@ -20,6 +20,7 @@ STARTS = {
     "class": "the classifier's label",
     "caption": "the captioner's sentence",
     "caption-no-stopwords": "the captioner's sentence without words that name nothing",
+    "caption-no-scene": "the captioner's sentence without where the thing is",
     "human": "the concept's caption by a person",
     "stars": "control: as many vectors as the caption has, all from *; stars:3 for three",
     "random-words": "control: as many random words as the caption has tokens; random-words:3 for three",
@@ -31,7 +32,7 @@ STARTS = {
 }
 """Name → what it is."""
 
-DESCRIBED = ("class", "caption", "caption-no-stopwords")
+DESCRIBED = ("class", "caption", "caption-no-stopwords", "caption-no-scene")
 """Those that an initializer has to say."""
 
 REFERENCES = ("image-only", "prompt-only", "targets-only")

@@ -78,24 +78,10 @@ def _figures(found: Sequence[Arm], records: Sequence[Record], folder: Path, conv
     def keep(figure: Any, stem: str, caption: str) -> None:
         pictures[caption] = plots.save_figure(figure, folder, stem)[0]
 
-    for measure in measures(found) if convergence else []:
-        own = {arm.label: arm.curves(measure) for arm in found}
-        losses = levelled(
-            {label: curves for label, curves in own.items() if any(len(curve) > 2 for curve in curves.values())}
-        )
-        if not losses:
-            continue
-        name = MEASURES[measure]
-        figure = plots.curves(losses, ylabel=f"{name} on the fixed grid", levels=_levels(found, measure))
-        band = "mean over concepts, 95 % band; each concept's own level is taken out of the band"
-        keep(figure, name.replace(" ", "-"), f"{name.capitalize()} on the fixed grid: {band}.")
-    for score, stem in (("clip_i", "clip-i"), ("clip_t", "clip-t")):
-        scored = {arm.label: arm.score_curves(score) for arm in found}
-        curves = levelled(
-            {label: own for label, own in scored.items() if any(len(curve) > 1 for curve in own.values())}
-        )
-        if curves and convergence:
-            keep(plots.curves(curves, ylabel=SCORES[score].split(": ")[1]), stem, SCORES[score])
+    for stem, (caption, panel) in (panels := _panels(found) if convergence else {}).items():
+        keep(plots.curves(panel), stem, caption)
+    if panels and "clip-i" in panels:
+        plots.save_figure(plots.curves(next(iter(panels.values()))[1], panels["clip-i"][1]), folder, "summary")
     points, ways = {}, {}
     for arm in found:
         x, y = arm.score_curves("clip_t"), arm.score_curves("clip_i")
@@ -111,6 +97,29 @@ def _figures(found: Sequence[Arm], records: Sequence[Record], folder: Path, conv
             "Reconstruction and editability after the last measured step; the lines show the way there.",
         )
     return pictures
+
+
+def _panels(found: Sequence[Arm]) -> dict[str, tuple[str, plots.Panel]]:
+    """Stem of a file → caption and curves: losses, the one that is minimised first, and scores."""
+    panels = {}
+    for measure in reversed(measures(found)):
+        own = {arm.label: arm.curves(measure) for arm in found}
+        losses = levelled(
+            {label: curves for label, curves in own.items() if any(len(curve) > 2 for curve in curves.values())}
+        )
+        if losses:
+            name = MEASURES[measure]
+            band = "mean over concepts, 95 % band; each concept's own level is taken out of the band"
+            panel = plots.Panel(arms=losses, ylabel=f"{name} on the fixed grid", levels=_levels(found, measure))
+            panels[name.replace(" ", "-")] = (f"{name.capitalize()} on the fixed grid: {band}.", panel)
+    for score, stem in (("clip_i", "clip-i"), ("clip_t", "clip-t")):
+        scored = {arm.label: arm.score_curves(score) for arm in found}
+        curves = levelled(
+            {label: own for label, own in scored.items() if any(len(curve) > 1 for curve in own.values())}
+        )
+        if curves:
+            panels[stem] = (SCORES[score], plots.Panel(arms=curves, ylabel=SCORES[score].split(": ")[1]))
+    return panels
 
 
 def _levels(found: Sequence[Arm], measure: str) -> dict[str, float]:

@@ -61,6 +61,10 @@ def test_tidy(sentence, text):
     [
         ("a cat sitting on a bed", "a cat"),
         ("a red cup in the forest at night", "a red cup"),
+        ("a cup at sunset", "a cup"),
+        ("a robot in space", "a robot"),
+        ("a cat sitting on top of a table", "a cat"),
+        ("a car parked in front of a house", "a car"),
         ("a woman in red", "a woman in red"),
         ("a cat with a hat", "a cat with a hat"),
     ],

@@ -126,6 +126,7 @@ def test_report_is_whole_and_repeatable(records, tmp_path):
         "clip-i.png",
         "clip-t.svg",
         "plane.png",
+        "summary.png",
         "report.html",
         "tables.md",
     } <= set(first)
@@ -145,7 +146,7 @@ def test_report_of_nothing_but_failures(tmp_path):
 
 def test_curves_draw_the_means(records):
     curves = {arm.label: list(arm.curves().values()) for arm in arms(records)}
-    figure = plots.curves(curves, ylabel="loss", levels={"vanilla at 500": 0.25})
+    figure = plots.curves(plots.Panel(arms=curves, ylabel="loss", levels={"vanilla at 500": 0.25}))
     axes = figure.axes[0]
     drawn = {line.get_label(): line for line in axes.lines}
     expected = [sum(dict(curve)[step] for curve in curves["caption"]) / 3 for step in STEPS]
@@ -154,10 +155,23 @@ def test_curves_draw_the_means(records):
     assert len(axes.collections) == 2 and axes.get_xlim() == (0, 1000)
 
 
+def test_panels_share_colours_and_the_first_has_all_labels(records):
+    own = {arm.label: list(arm.curves().values()) for arm in arms(records)}
+    figure = plots.curves(
+        plots.Panel(arms=own, ylabel="loss"), plots.Panel(arms={"caption": own["caption"]}, ylabel="again")
+    )
+    first, second = figure.axes
+    colours = {line.get_label(): line.get_color() for line in first.lines}
+    assert [line.get_color() for line in second.lines] == [colours["caption"]] != [colours["vanilla"]]
+    assert [text.get_text() for text in second.get_legend().get_texts()] == ["vanilla", "caption"]
+    assert first.get_legend() is None
+
+
 def test_figures_are_the_same_bytes_and_sharp(records, tmp_path):
     curves = {arm.label: list(arm.curves().values()) for arm in arms(records)}
-    png, svg = plots.save_figure(plots.curves(curves, ylabel="loss"), tmp_path, "a")
-    again = plots.save_figure(plots.curves(curves, ylabel="loss"), tmp_path, "b")
+    panel = plots.Panel(arms=curves, ylabel="loss")
+    png, svg = plots.save_figure(plots.curves(panel), tmp_path, "a")
+    again = plots.save_figure(plots.curves(panel), tmp_path, "b")
     assert (png.read_bytes(), svg.read_bytes()) == (again[0].read_bytes(), again[1].read_bytes())
     assert Image.open(png).width > 1000
 

@@ -11,12 +11,14 @@ from judging import DESCRIBERS, build_judge, random_picture, write_concepts
 from sentinv.backbone import Backbone
 from sentinv.batches import TrainingSet
 from sentinv.cli.main import cli
+from sentinv.cli.studying import describers
 from sentinv.config import TrainConfig
 from sentinv.errors import Interrupted, SentinvError
 from sentinv.files import JsonLines
 from sentinv.generation import GenerateConfig, generate
 from sentinv.images import read_image
 from sentinv.initialization import Initialization, starting_rows
+from sentinv.initializers import INITIALIZERS
 from sentinv.placeholder import PlaceholderRows
 from sentinv.starts import StartSpec, Words
 from sentinv.studies import Study, key_of, read_concepts, read_study, trials
@@ -114,6 +116,19 @@ def test_unknown_starts_are_one_line(text):
     with pytest.raises(SentinvError, match="initialisation") as error:
         StartSpec.parse(text)
     assert "\n" not in str(error.value)
+
+
+def test_dropped_words_are_dropped_by_the_captioner(monkeypatch):
+    asked = []
+    monkeypatch.setitem(INITIALIZERS, "caption", lambda options: asked.append(options) or (lambda image: "a dog"))
+    given = {"model": "toybox", "captioner": None, "classifier": None}
+    for name in ("caption", "caption-no-stopwords", "caption-no-scene"):
+        assert describers(given)[name](None) == "a dog"
+    assert [(options.drop_stopwords, options.drop_scene) for options in asked] == [
+        (False, False),
+        (True, False),
+        (False, True),
+    ]
 
 
 # Trials
@@ -289,6 +304,20 @@ def test_cost_counts_training_and_looks(concepts):
     assert costs["vanilla"] == 3 * 4 * 5 + 2 * 2 * 3 * 2
     assert costs["caption"] == 3 * 4 * 4 + 2 * 2 * 3 * 2
     assert costs["prompt-only"] == 2 * 3 * 2
+
+
+def test_the_small_convergence_study_is_small(request, monkeypatch):
+    """Ten minutes on two cores are about 70,000 evaluations of toybox's UNet; a tenth of them is for what else it does."""
+    asked = []
+    monkeypatch.setattr("sentinv.cli.bench_convergence.conduct", lambda studies, *_, **__: asked.extend(studies))
+    monkeypatch.chdir(request.config.rootpath)
+    result = CliRunner().invoke(cli, ["bench", "convergence", "--small"])
+    assert result.exit_code == 0, result.output
+    ((small, folder),) = asked
+    todo = list(trials(small, read_concepts("benchmarks/concepts/concepts.json")))
+    assert folder.name == "convergence-small" and len(todo) == 3 * 4
+    assert {trial.config.steps for trial in todo if trial.spec.name == "vanilla"} == {500}
+    assert sum(cost(trial, small) for trial in todo) < 63_000
 
 
 def test_a_picture_that_cannot_be_read_fails_alone(bench, concepts, tmp_path):
