@@ -10,22 +10,23 @@ import click
 from sentinv.cli.studying import conduct, study_options
 
 STARTS = (
-    *("vanilla@5000", "random", "word", "class", "caption", "human", "stars", "random-words", "other-caption"),
+    *("vanilla@5000", "random", "word", "class", "caption", "caption-no-scene", "human"),
+    *("stars", "random-words", "other-caption"),
     *("image-only", "prompt-only", "targets-only"),
 )
 SMALL = ("vanilla@500", "class", "caption", "stars")
-_STEPS, _SMALL_STEPS = 1000, 100
+_INIT = f"Again for more.  [default: {STARTS[0]} and {len(STARTS) - 1} others]"
 
 
 @click.command()
-@click.option(
-    "--init", "starts", multiple=True, metavar="START[@STEPS]", help="Again for more.  [default: all, see below]"
-)
+@click.option("--init", "starts", multiple=True, metavar="START[@STEPS]", help=_INIT)
 @click.option("--seeds", type=click.IntRange(min=1), help="How many, from 0.  [default: 3; 1 with --small]")
-@click.option("--steps", type=click.IntRange(min=1), help=f"Budget.  [default: {_STEPS}; {_SMALL_STEPS} with --small]")
+@click.option(
+    "--steps", type=click.IntRange(min=1), default=100, show_default=True, help="Budget, where START has none."
+)
 @click.option("--lr", type=float, help="Learning rate at its highest.  [default: that of invert]")
 @click.option("--schedule", type=click.Choice(["cosine", "constant"]), help="[default: that of invert]")
-@click.option("--count", type=click.IntRange(min=1), help="Images per prompt.  [default: 8; 2 with --small]")
+@click.option("--count", type=click.IntRange(min=1), help="Images per prompt.  [default: 4; 2 with --small]")
 @click.option("--sampling-steps", type=click.IntRange(min=1), default=25, show_default=True, help="DDIM steps.")
 @click.option("--small", is_flag=True, help="Three concepts, four starts, one seed: minutes, not a night.")
 @study_options
@@ -34,9 +35,9 @@ def convergence(**given: Any) -> None:
 
     \b
     A start is one of vanilla, random, word, class, caption, caption-no-stopwords,
-    caption-no-scene, human, phrase:WORDS; a control: stars[:N], random-words[:N], other-caption;
-    or a reference: image-only, prompt-only, targets-only.
-    caption@100 has a budget of its own.
+    caption-no-scene, human, phrase:WORDS; a control: stars[:N], random-words[:N],
+    other-caption; or a reference: image-only, prompt-only, targets-only.
+    vanilla@5000 has a budget of its own.
 
     \b
       sentinv bench convergence --small
@@ -46,7 +47,7 @@ def convergence(**given: Any) -> None:
     from sentinv.studies import Study
 
     small = given["small"]
-    train = {"steps": given["steps"] or (_SMALL_STEPS if small else _STEPS)}
+    train = {"steps": given["steps"]}
     train |= {
         name: given[option] for name, option in (("learning_rate", "lr"), ("schedule", "schedule")) if given[option]
     }
@@ -57,7 +58,7 @@ def convergence(**given: Any) -> None:
         concepts=_few(given) if small else (),
         seeds=tuple(range(given["seeds"] or (1 if small else 3))),
         train=train,
-        count=given["count"] or (2 if small else 8),
+        count=given["count"] or (2 if small else 4),
         sampling_steps=given["sampling_steps"],
     )
     folder = given["output"] or Path("outputs") / ("convergence-small" if small else "convergence")
