@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -65,12 +65,12 @@ class Panel:
     Attributes:
         arms: label → one curve per concept.
         ylabel: what the curves show.
-        levels: label → height of a horizontal line.
+        level: label and height of a horizontal line; None for none.
     """
 
     arms: Mapping[str, Sequence[Curve]]
     ylabel: str
-    levels: Mapping[str, float] = field(default_factory=dict)
+    level: tuple[str, float] | None = None
 
 
 def curves(*panels: Panel) -> Figure:
@@ -98,20 +98,18 @@ def _draw_curves(axes: Axes, panel: Panel, order: Sequence[str]) -> None:
         if len(own) > 1:
             low, high = [value.low for _, value in points], [value.high for _, value in points]
             axes.fill_between(steps, low, high, color=colour, alpha=0.11, linewidth=0)
-    for index, (label, level) in enumerate(panel.levels.items()):  # side by side: levels can be close
-        axes.axhline(level, color="#888888", linewidth=0.8, linestyle=(0, (4, 3)), zorder=1)
+    if panel.level is not None:
+        label, height = panel.level
+        axes.axhline(height, color="#888888", linewidth=0.8, linestyle=(0, (4, 3)), zorder=1)
         axes.annotate(
             label,
-            (0.25 * index, level),
+            (0, height),
             xycoords=("axes fraction", "data"),
-            ha="left",
+            xytext=(4, 2),
+            textcoords="offset points",
             va="bottom",
             fontsize=7.5,
             color="#555555",
-            xytext=(4, 2),
-            textcoords="offset points",
-            bbox={"facecolor": "white", "edgecolor": "none", "alpha": 0.85, "pad": 0.6},  # another level is behind it,
-            zorder=1.5,  # and curves are before it
         )
     _step_axis(axes, furthest)
     axes.set(xlabel="training steps", ylabel=panel.ylabel)
@@ -191,7 +189,7 @@ def _step_axis(axes: Axes, furthest: float) -> None:
 
     axes.set_xscale("symlog", linthresh=10, linscale=0.6)
     axes.set_xlim(0, furthest)
-    ticks = [0, *(tick for tick in (5, 10, 25, 50, 100, 250, 500, 1000, 5000, 10000) if tick <= furthest)]
+    ticks = [0, *(tick for tick in (5, 10, 25, 50, 100, 250, 1000, 5000) if tick <= furthest)]
     axes.set_xticks(ticks)
     axes.xaxis.set_minor_locator(NullLocator())
     axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))

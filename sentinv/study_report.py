@@ -13,7 +13,6 @@ from sentinv.files import atomic_write, make_folder
 from sentinv.statistics import levelled, mean_curve
 from sentinv.studies import Study
 from sentinv.study_summary import (
-    LEVELS,
     MEASURES,
     SCORES,
     Arm,
@@ -110,7 +109,7 @@ def _panels(found: Sequence[Arm]) -> dict[str, tuple[str, plots.Panel]]:
         if losses:
             name = MEASURES[measure]
             band = "mean over concepts, 95 % band; each concept's own level is taken out of the band"
-            panel = plots.Panel(arms=losses, ylabel=f"{name} on the fixed grid", levels=_levels(found, measure))
+            panel = plots.Panel(arms=losses, ylabel=f"{name} on the fixed grid", level=_level(found, measure))
             panels[name.replace(" ", "-")] = (f"{name.capitalize()} on the fixed grid: {band}.", panel)
     for score, stem in (("clip_i", "clip-i"), ("clip_t", "clip-t")):
         scored = {arm.label: arm.score_curves(score) for arm in found}
@@ -122,12 +121,13 @@ def _panels(found: Sequence[Arm]) -> dict[str, tuple[str, plots.Panel]]:
     return panels
 
 
-def _levels(found: Sequence[Arm], measure: str) -> dict[str, float]:
+def _level(found: Sequence[Arm], measure: str) -> tuple[str, float] | None:
+    """The loss that vanilla has in the end."""
     vanilla = longest_vanilla(found)
     if vanilla is None:
-        return {}
-    curve = dict(mean_curve(list(vanilla.curves(measure).values())))
-    return {f"vanilla at {step}": curve[step] for step in LEVELS if step in curve}
+        return None
+    step, loss = mean_curve(list(vanilla.curves(measure).values()))[-1]
+    return f"vanilla at {step}", loss
 
 
 def _facts(study: Study, outcome: Outcome) -> dict[str, str]:

@@ -146,7 +146,7 @@ def test_report_of_nothing_but_failures(tmp_path):
 
 def test_curves_draw_the_means(records):
     curves = {arm.label: list(arm.curves().values()) for arm in arms(records)}
-    figure = plots.curves(plots.Panel(arms=curves, ylabel="loss", levels={"vanilla at 500": 0.25}))
+    figure = plots.curves(plots.Panel(arms=curves, ylabel="loss", level=("vanilla at 500", 0.25)))
     axes = figure.axes[0]
     drawn = {line.get_label(): line for line in axes.lines}
     expected = [sum(dict(curve)[step] for curve in curves["caption"]) / 3 for step in STEPS]
