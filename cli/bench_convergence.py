@@ -44,7 +44,7 @@ def convergence(**given: Any) -> None:
       sentinv bench convergence --part 1/2 --threads 1   # and 2/2 beside it
       sentinv bench convergence --image cat.jpg --init vanilla --init "phrase:a cat"
     """  # noqa: D301 - click reads \b as "leave these lines as they are"
-    from sentinv.studies import Study
+    from sentinv.studies import IMAGES_AT, Study
 
     small = given["small"]
     train = {"steps": given["steps"]}
@@ -58,6 +58,7 @@ def convergence(**given: Any) -> None:
         concepts=_few(given) if small else (),
         seeds=tuple(range(given["seeds"] or (1 if small else 3))),
         train=train,
+        images_at=(0, 100, 500) if small else IMAGES_AT,
         count=given["count"] or (2 if small else 4),
         sampling_steps=given["sampling_steps"],
     )
