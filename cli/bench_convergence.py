@@ -14,7 +14,7 @@ STARTS = (
     *("stars", "random-words", "other-caption"),
     *("image-only", "prompt-only", "targets-only"),
 )
-SMALL = ("vanilla@500", "class", "caption", "stars")
+SMALL = ("vanilla@250", "class", "caption", "stars")
 _INIT = f"Again for more.  [default: {STARTS[0]} and {len(STARTS) - 1} others]"
 
 
@@ -58,7 +58,7 @@ def convergence(**given: Any) -> None:
         concepts=_few(given) if small else (),
         seeds=tuple(range(given["seeds"] or (1 if small else 3))),
         train=train,
-        images_at=(0, 100, 500) if small else IMAGES_AT,
+        images_at=(0, 100, 250) if small else IMAGES_AT,
         count=given["count"] or (2 if small else 4),
         sampling_steps=given["sampling_steps"],
     )
