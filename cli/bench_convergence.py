@@ -14,7 +14,7 @@ STARTS = (
     *("stars", "random-words", "other-caption"),
     *("image-only", "prompt-only", "targets-only"),
 )
-SMALL = ("vanilla@250", "class", "caption", "stars")
+SMALL = ("vanilla@500", "class", "caption", "stars")
 _INIT = f"Again for more.  [default: {STARTS[0]} and {len(STARTS) - 1} others]"
 
 
@@ -28,7 +28,7 @@ _INIT = f"Again for more.  [default: {STARTS[0]} and {len(STARTS) - 1} others]"
 @click.option("--schedule", type=click.Choice(["cosine", "constant"]), help="[default: that of invert]")
 @click.option("--count", type=click.IntRange(min=1), help="Images per prompt.  [default: 4; 2 with --small]")
 @click.option("--sampling-steps", type=click.IntRange(min=1), default=25, show_default=True, help="DDIM steps.")
-@click.option("--small", is_flag=True, help="Three concepts, four starts, one seed: minutes, not a night.")
+@click.option("--small", is_flag=True, help="Two concepts, four starts, one seed: minutes, not a night.")
 @study_options
 def convergence(**given: Any) -> None:
     """Train from different starts and compare the loss on one fixed grid.
@@ -58,7 +58,7 @@ def convergence(**given: Any) -> None:
         concepts=_few(given) if small else (),
         seeds=tuple(range(given["seeds"] or (1 if small else 3))),
         train=train,
-        images_at=(0, 100, 250) if small else IMAGES_AT,
+        images_at=(0, 100, 500) if small else IMAGES_AT,
         count=given["count"] or (2 if small else 4),
         sampling_steps=given["sampling_steps"],
     )
@@ -67,8 +67,8 @@ def convergence(**given: Any) -> None:
 
 
 def _few(given: dict[str, Any]) -> tuple[str, ...]:
-    """Every fourth concept, so that both kinds are among them; all pictures of --image."""
+    """Every sixth concept, so that both kinds are among them; all pictures of --image."""
     from sentinv.cli.studying import all_concepts
 
     names = [concept.name for concept in all_concepts(given)]
-    return tuple(names if given["images"] else names[1::4] or names)
+    return tuple(names if given["images"] else names[1::6] or names)

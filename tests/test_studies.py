@@ -307,7 +307,7 @@ def test_cost_counts_training_and_looks(concepts):
 
 
 def test_the_small_convergence_study_is_small(request, monkeypatch):
-    """With all else that it does, two cores do about 66 evaluations of toybox's UNet a second: 40,000 in ten minutes."""
+    """28,200 evaluations of toybox's UNet, and all else, take eight minutes on two cores: ten are the most."""
     asked = []
     monkeypatch.setattr("sentinv.cli.bench_convergence.conduct", lambda studies, *_, **__: asked.extend(studies))
     monkeypatch.chdir(request.config.rootpath)
@@ -315,9 +315,9 @@ def test_the_small_convergence_study_is_small(request, monkeypatch):
     assert result.exit_code == 0, result.output
     ((small, folder),) = asked
     todo = list(trials(small, read_concepts("benchmarks/concepts/concepts.json")))
-    assert folder.name == "convergence-small" and len(todo) == 3 * 4
-    assert {trial.config.steps for trial in todo if trial.spec.name == "vanilla"} == {250}
-    assert sum(cost(trial, small) for trial in todo) < 35_000
+    assert folder.name == "convergence-small" and len(todo) == 2 * 4
+    assert {trial.config.steps for trial in todo if trial.spec.name == "vanilla"} == {500}
+    assert sum(cost(trial, small) for trial in todo) < 30_000
 
 
 def test_a_picture_that_cannot_be_read_fails_alone(bench, concepts, tmp_path):
