@@ -77,13 +77,16 @@ def curves(*panels: Panel) -> Figure:
     """Mean curves with 95 % bands over concepts, on a step axis that is linear to 10 and logarithmic from there.
 
     Args:
-        panels: side by side; their arms have the colours of the first, and its legend.
+        panels: side by side; an arm has the same colour in all of them, and one entry in the legend.
     """
     figure, every = _figure((6.4, 3.9) if len(panels) == 1 else (4.4 * len(panels), 3.2), len(panels))
+    order = list(dict.fromkeys(label for panel in panels for label in panel.arms))
+    lines: dict[str, Any] = {}
     for axes, panel in zip(every, panels, strict=True):
-        _draw_curves(axes, panel, list(panels[0].arms))
-    handles, labels = every[0].get_legend_handles_labels()
-    every[-1].legend(handles, labels, loc="upper left", bbox_to_anchor=(1.01, 1.0), borderaxespad=0, frameon=False)
+        _draw_curves(axes, panel, order)
+        lines |= {str(line.get_label()): line for line in axes.lines if line.get_label() in order}
+    legend = [lines[label] for label in order]
+    every[-1].legend(legend, order, loc="upper left", bbox_to_anchor=(1.01, 1.0), borderaxespad=0, frameon=False)
     return figure
 
 

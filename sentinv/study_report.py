@@ -10,7 +10,7 @@ from typing import Any
 
 from sentinv import plots
 from sentinv.files import atomic_write, make_folder
-from sentinv.statistics import levelled, mean_curve
+from sentinv.statistics import Curve, levelled, mean_curve
 from sentinv.studies import Study
 from sentinv.study_summary import (
     MEASURES,
@@ -103,22 +103,20 @@ def _panels(found: Sequence[Arm]) -> dict[str, tuple[str, plots.Panel]]:
     panels = {}
     for measure in reversed(measures(found)):
         own = {arm.label: arm.curves(measure) for arm in found}
-        losses = levelled(
-            {label: curves for label, curves in own.items() if any(len(curve) > 2 for curve in curves.values())}
-        )
-        if losses:
+        if losses := _levelled(own, 3):
             name = MEASURES[measure]
             band = "mean over concepts, 95 % band; each concept's own level is taken out of the band"
             panel = plots.Panel(arms=losses, ylabel=f"{name} on the fixed grid", level=_level(found, measure))
             panels[name.replace(" ", "-")] = (f"{name.capitalize()} on the fixed grid: {band}.", panel)
     for score, stem in (("clip_i", "clip-i"), ("clip_t", "clip-t")):
-        scored = {arm.label: arm.score_curves(score) for arm in found}
-        curves = levelled(
-            {label: own for label, own in scored.items() if any(len(curve) > 1 for curve in own.values())}
-        )
-        if curves:
+        if curves := _levelled({arm.label: arm.score_curves(score) for arm in found}, 2):
             panels[stem] = (SCORES[score], plots.Panel(arms=curves, ylabel=SCORES[score].split(": ")[1]))
     return panels
+
+
+def _levelled(own: Mapping[str, Mapping[str, Curve]], points: int) -> dict[str, list[list[tuple[int, float]]]]:
+    """Those arms that have a curve of so many points, levelled."""
+    return levelled({label: curves for label, curves in own.items() if any(len(c) >= points for c in curves.values())})
 
 
 def _level(found: Sequence[Arm], measure: str) -> tuple[str, float] | None:

@@ -155,15 +155,18 @@ def test_curves_draw_the_means(records):
     assert len(axes.collections) == 2 and axes.get_xlim() == (0, 1000)
 
 
-def test_panels_share_colours_and_the_first_has_all_labels(records):
+def test_panels_share_colours_and_a_legend(records):
+    """An arm whose losses were not finite is in the second panel alone."""
     own = {arm.label: list(arm.curves().values()) for arm in arms(records)}
     figure = plots.curves(
-        plots.Panel(arms=own, ylabel="loss"), plots.Panel(arms={"caption": own["caption"]}, ylabel="again")
+        plots.Panel(arms=own, ylabel="loss"),
+        plots.Panel(arms={"diverged": own["caption"], "caption": own["caption"]}, ylabel="again"),
     )
     first, second = figure.axes
     colours = {line.get_label(): line.get_color() for line in first.lines}
-    assert [line.get_color() for line in second.lines] == [colours["caption"]] != [colours["vanilla"]]
-    assert [text.get_text() for text in second.get_legend().get_texts()] == ["vanilla", "caption"]
+    again = {line.get_label(): line.get_color() for line in second.lines}
+    assert again["caption"] == colours["caption"] and len({*colours.values(), again["diverged"]}) == 3
+    assert [text.get_text() for text in second.get_legend().get_texts()] == ["vanilla", "caption", "diverged"]
     assert first.get_legend() is None
 
 
