@@ -15,11 +15,15 @@ from diffusers import (
     VQModel,
 )
 from diffusers.pipelines.latent_diffusion import LDMBertModel
+from judging import build_judge, write_concepts
 from PIL import Image
 from tokenizers.pre_tokenizers import ByteLevel
 from transformers import BertTokenizer, CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection, CLIPTokenizer
 
 from sentinv.backbone import Backbone
+from sentinv.generation import GenerateConfig
+from sentinv.studies import read_concepts
+from sentinv.trials import Measuring
 
 WORDS = """a photo of the rendering cropped clean dirty dark my cool close up bright good one rendition nice small
 weird large painting in style picture cat dog rainbow striped tail mug red blue moon on""".split()
@@ -285,3 +289,15 @@ def same(before, after):
         for first, second in zip(before[0], after[0], strict=True)
     )
     return equal and before[1:4] == after[1:4] and all(a is b for a, b in zip(before[4], after[4], strict=True))
+
+
+@pytest.fixture(scope="session")
+def measuring(tokenizer):
+    """How studies measure: two images of one step, by a tiny CLIP."""
+    return Measuring(judge=build_judge(tokenizer), lpips=None, count=2, sampling=GenerateConfig(steps=1))
+
+
+@pytest.fixture
+def concepts(tmp_path):
+    """Two things that studies learn."""
+    return read_concepts(write_concepts(tmp_path / "concepts"))

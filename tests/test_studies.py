@@ -3,26 +3,15 @@ import warnings
 from dataclasses import replace
 
 import pytest
-import torch
 from click.testing import CliRunner
 from conftest import build_pipeline, copied
-from judging import DESCRIBERS, build_judge, random_picture, write_concepts
+from judging import DESCRIBERS, random_picture, write_concepts
 
 from sentinv.backbone import Backbone
-from sentinv.batches import TrainingSet
 from sentinv.cli.main import cli
-from sentinv.cli.studying import describers
-from sentinv.config import TrainConfig
 from sentinv.errors import Interrupted, SentinvError
 from sentinv.files import JsonLines
-from sentinv.generation import GenerateConfig, generate
-from sentinv.images import read_image
-from sentinv.initialization import Initialization, starting_rows
-from sentinv.initializers import INITIALIZERS
-from sentinv.placeholder import PlaceholderRows
-from sentinv.starts import StartSpec, Words
 from sentinv.studies import Study, key_of, read_concepts, read_study, trials
-from sentinv.trials import ConceptPictures, Measuring, train_curve, training_pictures
 from sentinv.workbench import Workbench, cost, read_records, run_study, shares
 
 TRAIN = {"steps": 4, "evaluation_timesteps": 4, "evaluation_noises": 1}
@@ -45,16 +34,6 @@ def _random_models_learn_little():
         yield
 
 
-@pytest.fixture(scope="module")
-def measuring(tokenizer):
-    return Measuring(judge=build_judge(tokenizer), lpips=None, count=2, sampling=GenerateConfig(steps=1))
-
-
-@pytest.fixture
-def concepts(tmp_path):
-    return read_concepts(write_concepts(tmp_path / "concepts"))
-
-
 @pytest.fixture
 def bench(sd1_backbone, concepts, measuring):
     return Workbench(sd1_backbone, concepts, DESCRIBERS, measuring)
@@ -62,151 +41,6 @@ def bench(sd1_backbone, concepts, measuring):
 
 def without_timing(records):
     return [{name: value for name, value in record.items() if name != "timing"} for record in records]
-
-
-# Starts
-
-
-@pytest.mark.parametrize(
-    ("text", "words"),
-    [
-        ("vanilla", "*"),
-        ("word", "mug"),
-        ("human", "a red mug"),
-        ("class", "dog"),
-        ("caption", "a blue striped dog"),
-        ("phrase:a rainbow tail@50", "a rainbow tail"),
-        ("stars", "* * * *"),
-        ("stars:2", "* *"),
-        ("other-caption", "a blue striped dog"),
-        ("image-only", ""),
-        ("targets-only", ""),
-    ],
-)
-def test_words_of_starts(text, words, concepts, tokenizer):
-    spec = StartSpec.parse(text)
-    assert Words(concepts, DESCRIBERS, tokenizer).of(spec, concepts[0], seed=0) == words
-    assert spec.steps == (50 if "@" in text else None)
-
-
-def test_random_words_are_whole_words_as_many_as_the_caption_has_tokens(concepts, tokenizer):
-    words = Words(concepts, DESCRIBERS, tokenizer)
-    for text, count in (("random", 1), ("random-words", 4), ("random-words:3", 3)):
-        spec = StartSpec.parse(text)
-        drawn = words.of(spec, concepts[0], seed=1)
-        assert len(tokenizer(drawn, add_special_tokens=False).input_ids) == count
-        assert drawn == words.of(spec, concepts[0], seed=1)
-    drawn = {words.of(StartSpec.parse("random-words"), concepts[0], seed) for seed in range(5)}
-    assert len(drawn) > 1
-
-
-def test_a_picture_is_described_once(concepts, tokenizer):
-    calls = []
-    describers = {"caption": lambda image: calls.append(1) or Initialization("a dog")}
-    words = Words(concepts, describers, tokenizer)
-    for name in ("caption", "stars", "random-words"):
-        words.of(StartSpec.parse(name), concepts[0], 0)
-    assert len(calls) == 1
-
-
-@pytest.mark.parametrize(
-    "text", ["nonsense", "phrase", "phrase:", "stars:0", "stars:x", "vanilla:1", "caption@", "@5", ""]
-)
-def test_unknown_starts_are_one_line(text):
-    with pytest.raises(SentinvError, match="initialisation") as error:
-        StartSpec.parse(text)
-    assert "\n" not in str(error.value)
-
-
-def test_dropped_words_are_dropped_by_the_captioner(monkeypatch):
-    asked = []
-    monkeypatch.setitem(INITIALIZERS, "caption", lambda options: asked.append(options) or (lambda image: "a dog"))
-    given = {"model": "toybox", "captioner": None, "classifier": None}
-    for name in ("caption", "caption-no-stopwords", "caption-no-scene"):
-        assert describers(given)[name](None) == "a dog"
-    assert [(options.drop_stopwords, options.drop_scene) for options in asked] == [
-        (False, False),
-        (True, False),
-        (False, True),
-    ]
-
-
-# Trials
-
-
-def test_curve_is_the_loss_of_the_rows_of_that_step_on_the_same_grid(sd1_backbone, concepts):
-    """Oracle: rows kept at a step, put on the grid of a new training set with another seed, give that step's loss."""
-    config = TrainConfig(**TRAIN, learning_rate=0.3)
-    start = starting_rows(Initialization("a red mug"), sd1_backbone)
-    pictures = training_pictures(concepts[0], 1, masked=False)
-    curve = train_curve(sd1_backbone, pictures, start, config, loss_at=(0, 1, 4), keep_at=(0, 1, 4))
-    assert [step for step, _ in curve.losses] == [0, 1, 4] == list(curve.rows)
-    assert torch.equal(curve.rows[0]["text_encoder"], start.rows["text_encoder"])
-    for (step, loss), (_, objective) in zip(curve.losses, curve.objectives, strict=True):
-        rows = PlaceholderRows({"<other>": curve.rows[step]})
-        with rows.installed(sd1_backbone):
-            data = TrainingSet(sd1_backbone, pictures, rows, replace(config, seed=9, batch_size=2))
-            assert data.evaluate(data.evaluation_batches()) == pytest.approx((objective, loss), rel=1e-5)
-    assert curve.seconds[0] == (0, 0.0) and curve.seconds[1][1] < curve.seconds[2][1]
-
-
-def test_progressive_adds_one_vector_after_another(sd1_backbone, concepts):
-    config = TrainConfig(**{**TRAIN, "steps": 6})
-    start = starting_rows(Initialization("a red mug"), sd1_backbone)
-    pictures = training_pictures(concepts[0], 1, masked=False)
-    every = range(7)
-    curve = train_curve(sd1_backbone, pictures, start, config, loss_at=every, keep_at=every, progressive=True)
-    assert [len(curve.rows[step]["text_encoder"]) for step in every] == [1, 1, 1, 2, 2, 3, 3]
-    assert [step for step, _ in curve.losses] == list(every)
-    moved = curve.rows[3]["text_encoder"][0] - curve.rows[2]["text_encoder"][0]
-    assert 0 < moved.norm() < 0.2  # the first vector goes on from where it was
-
-
-def test_training_pictures_and_mask(concepts):
-    assert [p.mask for p in training_pictures(concepts[0], 3, masked=False)] == [None] * 3
-    assert training_pictures(concepts[0], 1, masked=True)[0].mask.size == (16, 16)
-    with pytest.raises(SentinvError, match="has 3 pictures, asked for are 4"):
-        training_pictures(concepts[0], 4, masked=False)
-    with pytest.raises(SentinvError, match="mask"):
-        training_pictures(concepts[0], 2, masked=True)
-
-
-def test_scores_by_hand(sd1_backbone, concepts, measuring):
-    """The reference of a copier: its cosine with the image is 1, with targets and texts that of the picture itself."""
-    pictures = ConceptPictures(concepts[0], measuring, (16, 16))
-    own = measuring.judge.images([random_picture(0)])[0]
-    copied_scores = pictures.scores_of_copying()
-    assert copied_scores["clip_i"] == pytest.approx(1, abs=1e-5)
-    targets = measuring.judge.images([random_picture(3), random_picture(4)])
-    assert copied_scores["clip_i_edits"] == pytest.approx((targets @ own).mean().item(), rel=1e-4)
-    texts = measuring.judge.texts(["a photo of on the moon", "a painting of"])
-    assert copied_scores["clip_t"] == pytest.approx((texts @ own).mean().item(), rel=1e-4)
-    made = measuring.judge.images(generate(sd1_backbone, "a photo of", count=2, seed=0, config=measuring.sampling))
-    assert pictures.scores(sd1_backbone, None)["clip_i"] == pytest.approx((made @ own).mean().item(), rel=1e-4)
-    assert "lpips" not in copied_scores
-
-
-def test_scores_of_true_pictures_by_hand(concepts, measuring):
-    """A perfect word: other pictures of the thing, and for each edit exactly what it should give."""
-    pictures = ConceptPictures(concepts[0], measuring, (16, 16))
-    own, *views = (
-        measuring.judge.images([read_image(path).image])[0] for path in (concepts[0].image, *concepts[0].views)
-    )
-    targets = [measuring.judge.images([read_image(path).image])[0] for path in concepts[0].targets]
-    texts = measuring.judge.texts(["a photo of on the moon", "a painting of"])
-    true_scores = pictures.scores_of_targets()
-    assert true_scores["clip_i"] == pytest.approx(sum((own @ view).item() for view in views) / 2, rel=1e-4)
-    assert true_scores["clip_i_edits"] == pytest.approx(1, abs=1e-5)
-    both = zip(targets, texts, strict=True)
-    assert true_scores["clip_t"] == pytest.approx(sum((one @ text).item() for one, text in both) / 2, rel=1e-4)
-    assert "clip_i_views" not in true_scores
-    for lacking in ("views", "targets"):
-        without = ConceptPictures(replace(concepts[0], **{lacking: ()}), measuring, (16, 16))
-        with pytest.raises(SentinvError, match="has no views or no targets"):
-            without.scores_of_targets()
-
-
-# Studies
 
 
 def test_trials_are_the_product_and_references_come_once(concepts):

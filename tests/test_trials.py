@@ -1,0 +1,90 @@
+"""One run of a study: what is trained, and what is measured."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+from judging import random_picture
+
+from sentinv.batches import TrainingSet
+from sentinv.config import TrainConfig
+from sentinv.errors import SentinvError
+from sentinv.generation import generate
+from sentinv.images import read_image
+from sentinv.initialization import Initialization, starting_rows
+from sentinv.placeholder import PlaceholderRows
+from sentinv.trials import ConceptPictures, train_curve, training_pictures
+
+TRAIN = {"steps": 4, "evaluation_timesteps": 4, "evaluation_noises": 1}
+
+
+def test_curve_is_the_loss_of_the_rows_of_that_step_on_the_same_grid(sd1_backbone, concepts):
+    """Oracle: rows kept at a step, put on the grid of a new training set with another seed, give that step's loss."""
+    config = TrainConfig(**TRAIN, learning_rate=0.3)
+    start = starting_rows(Initialization("a red mug"), sd1_backbone)
+    pictures = training_pictures(concepts[0], 1, masked=False)
+    curve = train_curve(sd1_backbone, pictures, start, config, loss_at=(0, 1, 4), keep_at=(0, 1, 4))
+    assert [step for step, _ in curve.losses] == [0, 1, 4] == list(curve.rows)
+    assert torch.equal(curve.rows[0]["text_encoder"], start.rows["text_encoder"])
+    for (step, loss), (_, objective) in zip(curve.losses, curve.objectives, strict=True):
+        rows = PlaceholderRows({"<other>": curve.rows[step]})
+        with rows.installed(sd1_backbone):
+            data = TrainingSet(sd1_backbone, pictures, rows, replace(config, seed=9, batch_size=2))
+            assert data.evaluate(data.evaluation_batches()) == pytest.approx((objective, loss), rel=1e-5)
+    assert curve.seconds[0] == (0, 0.0) and curve.seconds[1][1] < curve.seconds[2][1]
+
+
+def test_progressive_adds_one_vector_after_another(sd1_backbone, concepts):
+    config = TrainConfig(**{**TRAIN, "steps": 6})
+    start = starting_rows(Initialization("a red mug"), sd1_backbone)
+    pictures = training_pictures(concepts[0], 1, masked=False)
+    every = range(7)
+    curve = train_curve(sd1_backbone, pictures, start, config, loss_at=every, keep_at=every, progressive=True)
+    assert [len(curve.rows[step]["text_encoder"]) for step in every] == [1, 1, 1, 2, 2, 3, 3]
+    assert [step for step, _ in curve.losses] == list(every)
+    moved = curve.rows[3]["text_encoder"][0] - curve.rows[2]["text_encoder"][0]
+    assert 0 < moved.norm() < 0.2  # the first vector goes on from where it was
+
+
+def test_training_pictures_and_mask(concepts):
+    assert [p.mask for p in training_pictures(concepts[0], 3, masked=False)] == [None] * 3
+    assert training_pictures(concepts[0], 1, masked=True)[0].mask.size == (16, 16)
+    with pytest.raises(SentinvError, match="has 3 pictures, asked for are 4"):
+        training_pictures(concepts[0], 4, masked=False)
+    with pytest.raises(SentinvError, match="mask"):
+        training_pictures(concepts[0], 2, masked=True)
+
+
+def test_scores_by_hand(sd1_backbone, concepts, measuring):
+    """The reference of a copier: its cosine with the image is 1, with targets and texts that of the picture itself."""
+    pictures = ConceptPictures(concepts[0], measuring, (16, 16))
+    own = measuring.judge.images([random_picture(0)])[0]
+    copied_scores = pictures.scores_of_copying()
+    assert copied_scores["clip_i"] == pytest.approx(1, abs=1e-5)
+    targets = measuring.judge.images([random_picture(3), random_picture(4)])
+    assert copied_scores["clip_i_edits"] == pytest.approx((targets @ own).mean().item(), rel=1e-4)
+    texts = measuring.judge.texts(["a photo of on the moon", "a painting of"])
+    assert copied_scores["clip_t"] == pytest.approx((texts @ own).mean().item(), rel=1e-4)
+    made = measuring.judge.images(generate(sd1_backbone, "a photo of", count=2, seed=0, config=measuring.sampling))
+    assert pictures.scores(sd1_backbone, None)["clip_i"] == pytest.approx((made @ own).mean().item(), rel=1e-4)
+    assert "lpips" not in copied_scores
+
+
+def test_scores_of_true_pictures_by_hand(concepts, measuring):
+    """A perfect word: other pictures of the thing, and for each edit exactly what it should give."""
+    pictures = ConceptPictures(concepts[0], measuring, (16, 16))
+    own, *views = (
+        measuring.judge.images([read_image(path).image])[0] for path in (concepts[0].image, *concepts[0].views)
+    )
+    targets = [measuring.judge.images([read_image(path).image])[0] for path in concepts[0].targets]
+    texts = measuring.judge.texts(["a photo of on the moon", "a painting of"])
+    true_scores = pictures.scores_of_targets()
+    assert true_scores["clip_i"] == pytest.approx(sum((own @ view).item() for view in views) / 2, rel=1e-4)
+    assert true_scores["clip_i_edits"] == pytest.approx(1, abs=1e-5)
+    both = zip(targets, texts, strict=True)
+    assert true_scores["clip_t"] == pytest.approx(sum((one @ text).item() for one, text in both) / 2, rel=1e-4)
+    assert "clip_i_views" not in true_scores
+    for lacking in ("views", "targets"):
+        without = ConceptPictures(replace(concepts[0], **{lacking: ()}), measuring, (16, 16))
+        with pytest.raises(SentinvError, match="has no views or no targets"):
+            without.scores_of_targets()
