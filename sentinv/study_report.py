@@ -14,6 +14,7 @@ from sentinv.statistics import Curve, levelled, mean_curve
 from sentinv.studies import Study
 from sentinv.study_summary import (
     MEASURES,
+    REFERENCE_NAMES,
     SCORES,
     Arm,
     arms,
@@ -32,7 +33,7 @@ from sentinv.tables import Table
 from sentinv.version import __version__
 from sentinv.workbench import Outcome, Record
 
-_SHOWN = ("steps", "learning_rate", "schedule", "batch_size", "min_snr", "pull", "flip", "kind")
+_SHOWN = ("steps", "learning_rate", "schedule", "betas", "batch_size", "min_snr", "pull", "flip", "kind")
 
 
 def write_report(
@@ -149,8 +150,14 @@ def _facts(study: Study, outcome: Outcome) -> dict[str, str]:
             f"{train['evaluation_timesteps']} timesteps by {train['evaluation_noises']} noises, the same for all runs"
         )
         facts["loss"] = f"mean squared error on {grid}; image's mean latents; rows of that very step; weighted: min-SNR"
-        facts["hyper-parameters"] = ", ".join(f"{name} {short(train[name])}" for name in _SHOWN)
+        facts["hyper-parameters"] = ", ".join(f"{name} {_values(settings, name)}" for name in _SHOWN)
     return facts
+
+
+def _values(settings: Sequence[Mapping[str, Any]], name: str) -> str:
+    """A hyper-parameter as the runs have it; references, which train nothing, only where there are no others."""
+    trained = [one for one in settings if one["start"] not in REFERENCE_NAMES] or settings
+    return " or ".join(dict.fromkeys(short(one["train"][name]) for one in trained))
 
 
 def _facts_markdown(facts: Mapping[str, str]) -> str:

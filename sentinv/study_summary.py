@@ -74,7 +74,7 @@ def arms(records: Iterable[Record]) -> list[Arm]:
     found = []
     for (start, steps, point), own in groups.items():
         budgets = {other for name, other, same in groups if name == start and same == point}
-        varied = [f"{name} {value}" for name, value in point]
+        varied = [f"{name.replace('_', ' ')} {value}" for name, value in point]
         named = [start] if len(starts) > 1 or not varied else []
         budget = [f"{steps} steps"] if len(budgets) > 1 and "steps" not in dict(point) else []
         found.append(Arm(", ".join([*named, *varied, *budget]), start, steps, tuple(own)))

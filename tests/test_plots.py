@@ -36,7 +36,15 @@ def record(concept, start, seed, *, steps=1000, speed=1.0, point=None):
     if start.endswith("-only"):
         losses, scores = [], [[0, {"clip_i": 1.0 if start == "image-only" else 0.4, "clip_t": 0.1}]]
     train = {"steps": steps, "learning_rate": 0.01, "evaluation_timesteps": 16, "evaluation_noises": 2}
-    train |= {"schedule": "cosine", "batch_size": 4, "min_snr": 0.05, "pull": 0.0, "flip": True, "kind": "object"}
+    train |= {
+        "schedule": "cosine",
+        "betas": [0.8, 0.9],
+        "batch_size": 4,
+        "min_snr": 0.05,
+        "pull": 0.0,
+        "flip": True,
+        "kind": "object",
+    }
     settings = {"concept": concept, "start": start, "seed": seed, "point": point or {}, "train": train}
     timing = {"training": [[step, 0.1 * step] for step in at]} if losses else {}
     weighted = [[step, loss / 5] for step, loss in losses]
@@ -136,6 +144,16 @@ def test_report_is_whole_and_repeatable(records, tmp_path):
     assert all(table.title in first["tables.md"].decode() for table in tables)
     write_report(study, outcome, tmp_path, notes={"model": "tiny"}, convergence=True)
     assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == first
+
+
+def test_report_names_every_value_of_a_hyper_parameter_that_varies(tmp_path):
+    runs = [record("cat", "caption", 0, steps=steps, point={"steps": steps}) for steps in (100, 500)]
+    outcome = Outcome(records=[record("cat", "prompt-only", 0), *runs])
+    write_report(Study(title="x"), outcome, tmp_path, notes={}, convergence=False)
+    assert (
+        "steps 100 or 500, learning_rate 0.01, schedule cosine, betas [0.8, 0.9]"
+        in (tmp_path / "tables.md").read_text()
+    )
 
 
 def test_report_of_nothing_but_failures(tmp_path):
