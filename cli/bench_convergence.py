@@ -49,12 +49,14 @@ def convergence(**given: Any) -> None:
     small = given["small"]
     train = {"steps": given["steps"]}
     train |= {
-        name: given[option] for name, option in (("learning_rate", "lr"), ("schedule", "schedule")) if given[option]
+        name: given[option]
+        for name, option in (("learning_rate", "lr"), ("schedule", "schedule"))
+        if given[option] is not None
     }
     study = Study(
         title="Convergence",
         question="How many steps does each start need to reach the loss of plain textual inversion?",
-        starts=given["starts"] or (SMALL if small else STARTS),
+        starts=given["starts"] or _fitting(SMALL if small else STARTS, given),
         concepts=_few(given) if small else (),
         seeds=tuple(range(given["seeds"] or (1 if small else 3))),
         train=train,
@@ -64,6 +66,18 @@ def convergence(**given: Any) -> None:
     )
     folder = given["output"] or Path("outputs") / ("convergence-small" if small else "convergence")
     conduct([(study, folder)], given, convergence=True)
+
+
+def _fitting(starts: tuple[str, ...], given: dict[str, Any]) -> tuple[str, ...]:
+    """Those that need nothing that pictures of one's own, or a study without images, do not have."""
+    lacking: set[str] = set()
+    if given["images"]:
+        lacking |= {"word", "human", "targets-only"}
+    if len(given["images"]) == 1:
+        lacking |= {"other-caption"}
+    if given["no_images"]:
+        lacking |= {"image-only", "prompt-only", "targets-only"}
+    return tuple(start for start in starts if start not in lacking)
 
 
 def _few(given: dict[str, Any]) -> tuple[str, ...]:

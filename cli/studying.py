@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from sentinv.starts import StudyConcept
     from sentinv.studies import Study
     from sentinv.trials import Measuring
+    from sentinv.workbench import Outcome
 
 CONCEPTS = Path("benchmarks/concepts/concepts.json")
 _PATH = click.Path(path_type=Path)
@@ -73,7 +74,6 @@ def conduct(studies: Sequence[tuple[Study, Path]], given: dict[str, Any], *, con
     """
     import torch
 
-    from sentinv.study_report import write_report
     from sentinv.workbench import Workbench, run_study
 
     if given["threads"]:
@@ -86,23 +86,43 @@ def conduct(studies: Sequence[tuple[Study, Path]], given: dict[str, Any], *, con
     for declared, folder in studies:
         study = replace(declared, concepts=given["only"]) if given["only"] else declared
         measuring, notes = judges(study, backbone, given)
-        workbench = Workbench(backbone, concepts, describers(given), measuring)
+        facts = {**machine(backbone), **notes}
+        origin = {name: facts[name] for name in ("machine", "date")}
+        workbench = Workbench(backbone, concepts, describers(given), measuring, origin)
         outcome = run_study(
             study, workbench, folder, part=given["part"], tell=lambda line: notice(line, quiet=given["quiet"])
         )
-        facts = {**machine(backbone), **notes}
-        tables = write_report(study, outcome, folder, notes=facts, convergence=convergence)
         failed += len(outcome.failures)
-        summary = {"report": str(folder / "report.html"), "runs": len(outcome.records), "missing": outcome.missing}
-        results.append({"title": study.title, **summary, "failures": outcome.failures})
-        if not given["as_json"]:
-            click.echo("\n".join([f"## {study.title}\n", *(table.markdown() for table in tables)]))
-            notice(f"report: {folder / 'report.html'}", quiet=given["quiet"])
+        results.append(_conclude(study, outcome, folder, facts, given, convergence=convergence))
     if given["as_json"]:
         print_json({"studies": results})
     if failed:
-        notice(f"error: {failed} runs failed; the report names them, and the same command tries them again")
+        notice(f"error: {failed} runs failed, as told above; the same command tries them again")
         raise click.exceptions.Exit(1)
+
+
+def _conclude(
+    study: Study, outcome: Outcome, folder: Path, facts: dict[str, str], given: dict[str, Any], *, convergence: bool
+) -> dict[str, Any]:
+    """Write the report and print its tables, once the study is whole; returns what --json says of it."""
+    from sentinv.study_report import write_report
+
+    report = None if outcome.missing else folder / "report.html"
+    lines = [f"{study.title}: {name}: {why}" for name, why in outcome.failures]
+    if report is not None:
+        tables = write_report(study, outcome, folder, notes=facts, convergence=convergence)
+        lines = [f"## {study.title}\n", *(table.markdown() for table in tables), *lines]
+    else:
+        lines.append(
+            f"{study.title}: {outcome.missing} runs of other parts are missing: without --part, when all are done,"
+        )
+        lines.append("the same command writes the report")
+    if not given["as_json"]:
+        click.echo("\n".join(lines))
+        if report is not None:
+            notice(f"report: {report}", quiet=given["quiet"])
+    summary = {"report": report and str(report), "runs": len(outcome.records), "missing": outcome.missing}
+    return {"title": study.title, **summary, "failures": outcome.failures}
 
 
 def all_concepts(given: dict[str, Any]) -> list[StudyConcept]:

@@ -15,7 +15,7 @@ from sentinv.initialization import Initializer, plan, whole_words
 
 STARTS = {
     "vanilla": "one vector from *, as Gal et al.",
-    "random": "one random word of the vocabulary, another for each seed",
+    "random": "one random word of the vocabulary, another for each concept and seed",
     "word": "the concept's word",
     "class": "the classifier's label",
     "caption": "the captioner's sentence",
@@ -124,7 +124,7 @@ class Words:
             case "vanilla":
                 return "*"
             case "random":
-                return self._random(1, seed)
+                return self._random(1, concept, seed)
             case "phrase":
                 return spec.argument
             case "word":
@@ -134,7 +134,7 @@ class Words:
             case "stars":
                 return " ".join("*" * self._count(spec, concept))
             case "random-words":
-                return self._random(self._count(spec, concept), seed)
+                return self._random(self._count(spec, concept), concept, seed)
             case "other-caption":
                 return self._said_of("caption", self._next(concept))
             case name if name in REFERENCES:
@@ -152,8 +152,9 @@ class Words:
     def _count(self, spec: StartSpec, concept: StudyConcept) -> int:
         return int(spec.argument) if spec.argument else len(plan(self._said_of("caption", concept), self.tokenizer).ids)
 
-    def _random(self, count: int, seed: int) -> str:
-        return " ".join(Random(seed).choices(whole_words(self.tokenizer), k=count))  # noqa: S311 - nothing to guess
+    def _random(self, count: int, concept: StudyConcept, seed: int) -> str:
+        draws = Random(f"{concept.name} {seed}")  # noqa: S311 - nothing to guess
+        return " ".join(draws.choices(whole_words(self.tokenizer), k=count))
 
     def _next(self, concept: StudyConcept) -> StudyConcept:
         if len(self.concepts) < 2:

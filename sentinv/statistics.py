@@ -111,11 +111,6 @@ def mean_curve(curves: Sequence[Curve]) -> list[tuple[int, float]]:
     return [(step, float(np.mean([table[step] for table in tables]))) for step in sorted(shared)]
 
 
-def steps_to_reach(curve: Curve, level: float) -> int | None:
-    """First step of the curve at or below a level, without interpolation; None if there is none."""
-    return next((step for step, value in curve if value <= level), None)
-
-
 @dataclass(frozen=True)
 class Crossing:
     """How soon one mean curve reaches another's level.

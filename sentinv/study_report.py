@@ -27,6 +27,7 @@ from sentinv.study_summary import (
     references,
     score_tables,
     short,
+    spread_table,
     trade_table,
 )
 from sentinv.tables import Table
@@ -62,8 +63,8 @@ def write_report(
     tables = [table for table in crossings if table is not None]
     tables += [loss_table(found, measure) for measure in kinds]
     tables += score_tables(found, outcome.records)
-    tables += [table for table in (gain_table(found), trade_table(found)) if table is not None]
-    facts = {**_facts(study, outcome), **notes}
+    tables += [table for table in (gain_table(found), trade_table(found), spread_table(found)) if table is not None]
+    facts = {**_facts(study, outcome), **notes, **_origins(outcome.records)}
     markdown = "\n".join([f"## {study.title}\n", *(table.markdown() for table in tables), _facts_markdown(facts)])
     atomic_write(folder / "tables.md", markdown.encode(), overwrite=True)
     page = _page(study, outcome, tables, pictures, facts)
@@ -102,16 +103,19 @@ def _figures(found: Sequence[Arm], records: Sequence[Record], folder: Path, conv
 def _panels(found: Sequence[Arm]) -> dict[str, tuple[str, plots.Panel]]:
     """Stem of a file → caption and curves: losses, the one that is minimised first, and scores."""
     panels = {}
+    band = (
+        "mean over concepts, 95 % band; where all starts have the same concepts, each concept's own level is taken out"
+    )
     for measure in reversed(measures(found)):
         own = {arm.label: arm.curves(measure) for arm in found}
         if losses := _levelled(own, 3):
             name = MEASURES[measure]
-            band = "mean over concepts, 95 % band; each concept's own level is taken out of the band"
             panel = plots.Panel(arms=losses, ylabel=f"{name} on the fixed grid", level=_level(found, measure))
             panels[name.replace(" ", "-")] = (f"{name.capitalize()} on the fixed grid: {band}.", panel)
     for score, stem in (("clip_i", "clip-i"), ("clip_t", "clip-t")):
         if curves := _levelled({arm.label: arm.score_curves(score) for arm in found}, 2):
-            panels[stem] = (SCORES[score], plots.Panel(arms=curves, ylabel=SCORES[score].split(": ")[1]))
+            caption = f"{SCORES[score]}: {band}."
+            panels[stem] = (caption, plots.Panel(arms=curves, ylabel=SCORES[score].split(": ")[1]))
     return panels
 
 
@@ -137,13 +141,18 @@ def _facts(study: Study, outcome: Outcome) -> dict[str, str]:
         "runs": f"{len(outcome.records)} done, {outcome.missing} of other parts missing, {len(outcome.failures)} failed",
         "concepts": f"{len(concepts)}: {', '.join(concepts)}",
         "seeds": ", ".join(map(str, study.seeds)),
-        "images": f"{study.count} per prompt with seeds 0 to {study.count - 1}, {study.sampling_steps} DDIM steps"
-        + "".join(f", guidance {scale:g}" for scale in scales),
         "interval": "95 % percentile bootstrap over concepts, 10000 resamples (2000 for steps), seed 0; one concept: none",
-        "CLIP-I": "mean over pairs of cos(CLIP(generated), CLIP(image))",
-        "CLIP-T": "cos(mean of CLIP(generated), CLIP(prompt without placeholder))",
         "sentinv": __version__,
     }
+    if scales:
+        facts |= {
+            "images": f"{study.count} per prompt with seeds 0 to {study.count - 1}, {study.sampling_steps} DDIM steps"
+            + "".join(f", guidance {scale:g}" for scale in scales),
+            "CLIP-I": "mean over pairs of cos(CLIP(generated), CLIP(image))",
+            "CLIP-T": "cos(mean of CLIP(generated), CLIP(prompt without placeholder)): the more images, the larger; the "
+            "references but for prompt only have one image per prompt",
+            "CLIP-T of single images": "mean of cos(CLIP(generated), CLIP(prompt without placeholder))",
+        }
     if settings:
         train = settings[0]["train"]
         grid = (
@@ -152,6 +161,15 @@ def _facts(study: Study, outcome: Outcome) -> dict[str, str]:
         facts["loss"] = f"mean squared error on {grid}; image's mean latents; rows of that very step; weighted: min-SNR"
         facts["hyper-parameters"] = ", ".join(f"{name} {_values(settings, name)}" for name in _SHOWN)
     return facts
+
+
+def _origins(records: Sequence[Record]) -> dict[str, str]:
+    """Where and when the runs were made, as far as they say so: this need not be where the report is."""
+    found = {}
+    for name in ("machine", "date"):
+        if said := sorted({record["timing"][name] for record in records if name in record["timing"]}):
+            found[name] = "; ".join(said)
+    return found
 
 
 def _values(settings: Sequence[Mapping[str, Any]], name: str) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from statistics import median
+from statistics import mean, median, stdev, variance
 from typing import Any
 
 from sentinv.statistics import Crossing, Curve, bootstrap, crossing, mean_curve
@@ -131,7 +131,7 @@ def crossing_table(found: Sequence[Arm], measure: str) -> Table | None:
             cross = crossing([curves[name] for name in names], [reference[name] for name in names], level)
             cells.append(_crossing(cross, rate, arm.steps))
         below = sum(last(curves[name]) <= dict(reference[name])[levels[-1]] for name in names)
-        rows.append([*cells, f"{below} of {len(names)}"])
+        rows.append([*cells, "-" if arm is vanilla else f"{below} of {len(names)}"])
     header = [
         "start",
         *(f"vanilla's at {level}" for level in levels),
@@ -169,10 +169,45 @@ def loss_table(found: Sequence[Arm], measure: str) -> Table:
     return Table(title, header, rows, "Mean over concepts (seeds averaged first) [95 % interval].")
 
 
+def spread_table(found: Sequence[Arm]) -> Table | None:
+    """How far runs lie apart that differ in nothing but their seed; None where no concept has two of them."""
+    wanted = {**MEASURES, "clip_i": "CLIP-I to the training image", "clip_t": "CLIP-T"}
+    rows = []
+    for arm in found:
+        cells = [_spread(arm, name) for name in wanted]
+        if any(cell != "-" for cell in cells):
+            rows.append([arm.label, *cells])
+    if not rows:
+        return None
+    note = (
+        "Standard deviation of the last values over seeds, within concepts (root of the mean variance) / that of the concepts' "
+        "means."
+    )
+    return Table("Spread over seeds", ["start", *wanted.values()], rows, note)
+
+
+def _spread(arm: Arm, name: str) -> str:
+    own: dict[str, list[float]] = {}
+    for record in arm.records:
+        if name in MEASURES:
+            values = [value for _, value in record["result"][name][-1:]]
+        else:
+            values = [scores[name] for _, scores in record["result"]["scores"][-1:] if name in scores]
+        own.setdefault(record["settings"]["concept"], []).extend(value for value in values if value is not None)
+    within = [variance(values) for values in own.values() if len(values) > 1]
+    if not within:
+        return "-"
+    means = [mean(values) for values in own.values() if values]
+    digits = 4 if name in MEASURES else 3
+    between = f"{stdev(means):.{digits}f}" if len(means) > 1 else "-"
+    return f"{mean(within) ** 0.5:.{digits}f} / {between}"
+
+
 SCORES = {
     "clip_i": "reconstruction: CLIP-I to the training image",
     "clip_i_views": "reconstruction: CLIP-I to held-out views",
     "clip_t": "editability: CLIP-T, mean over the editing prompts",
+    "clip_t_each": "editability: CLIP-T of single images, whatever their number",
     "clip_i_edits": "edits: CLIP-I to pictures of the thing itself in the asked scene or style",
     "lpips": "LPIPS to the training image (lower is closer)",
 }

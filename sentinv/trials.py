@@ -66,6 +66,8 @@ def train_curve(
 ) -> Curve:
     """Train, and look at the fixed grid at chosen steps.
 
+    The grid is always that of the whole first picture, so that runs on several pictures or with a mask can be compared.
+
     Args:
         backbone: the frozen model.
         pictures: of one concept.
@@ -109,11 +111,13 @@ def _stage(
     rows = PlaceholderRows({TOKEN: start.rows})
     with rows.installed(backbone), lean_convolutions(backbone.unet):
         run = Run(TrainingSet(backbone, pictures, rows, config), rows, start, config)
+        first = TrainingSet(backbone, [replace(pictures[0], mask=None)], rows, config)
+        grid = first.evaluation_batches()
 
         def look() -> None:
             step = watch.offset + run.step
             if step in watch.loss_at:
-                objective, plain = run.data.evaluate(run.grid)
+                objective, plain = first.evaluate(grid)
                 curve.objectives.append((step, objective))
                 curve.losses.append((step, plain))
                 curve.seconds.append((step, seconds))
@@ -169,11 +173,17 @@ class ConceptPictures:
         self._targets = _embedded(measuring.judge, concept.targets)
         self._texts = measuring.judge.texts([without_placeholder(prompt) for prompt in concept.edits])
 
-    def scores(self, backbone: Backbone, concept: Concept | None) -> dict[str, Any]:
-        """Measure a learned word, or with None what the prompts give without it."""
+    def scores(self, backbone: Backbone, concept: Concept | None, *, trained: int = 1) -> dict[str, Any]:
+        """Measure a learned word, or with None what the prompts give without it.
+
+        Args:
+            backbone: draws the images.
+            concept: the word.
+            trained: how many of the concept's pictures it was learned from; views among them are not held out.
+        """
         made = self._generate(backbone, RECONSTRUCTION_PROMPT, concept)
         edited = [self._generate(backbone, prompt, concept) for prompt in self.concept.edits]
-        return self._judge(made, edited)
+        return self._judge(made, edited, trained)
 
     def scores_of_copying(self) -> dict[str, Any]:
         """Measure the concept's own picture in the place of generated ones."""
@@ -192,12 +202,14 @@ class ConceptPictures:
         del scores["clip_i_views"]  # of pictures with themselves
         return scores
 
-    def _judge(self, made: Sequence[Image.Image], edited: Sequence[Sequence[Image.Image]]) -> dict[str, Any]:
+    def _judge(
+        self, made: Sequence[Image.Image], edited: Sequence[Sequence[Image.Image]], trained: int = 1
+    ) -> dict[str, Any]:
         measuring = self.measuring
         embedded = measuring.judge.images(made)
         scores: dict[str, Any] = {"clip_i": pairwise_cosine(embedded, self._own).mean().item()}
-        if self._views is not None:
-            scores["clip_i_views"] = pairwise_cosine(embedded, self._views).mean().item()
+        if self._views is not None and len(held_out := self._views[trained - 1 :]):
+            scores["clip_i_views"] = pairwise_cosine(embedded, held_out).mean().item()
         if measuring.lpips is not None:
             mine = torch.cat([prepare(image, self.size, multiple=1) for image in made])
             theirs = prepare(self.image, self.size, multiple=1).expand_as(mine)
@@ -207,6 +219,8 @@ class ConceptPictures:
         if follows:
             scores["clip_t"] = sum(follows) / len(follows)
             scores["clip_t_prompts"] = follows
+            each = [(images @ text).mean().item() for images, text in zip(edits, self._texts, strict=True)]
+            scores["clip_t_each"] = sum(each) / len(each)
         if self._targets is not None:
             near = [(images @ goal).mean().item() for images, goal in zip(edits, self._targets, strict=True)]
             scores["clip_i_edits"] = sum(near) / len(near)

@@ -53,6 +53,7 @@ class Workbench:
         concepts: that studies may name.
         describers: initializers, for the starts that need one.
         measuring: how images are measured; None to measure none.
+        origin: what the timing of each record says besides: machine, date.
     """
 
     def __init__(
@@ -61,9 +62,11 @@ class Workbench:
         concepts: Sequence[StudyConcept],
         describers: Mapping[str, Initializer],
         measuring: Measuring | None,
+        origin: Mapping[str, str] | None = None,
     ) -> None:
         self.backbone, self.concepts, self.measuring = backbone, list(concepts), measuring
         self.words = Words(concepts, describers, backbone.text_encoders[0].tokenizer)
+        self.origin = dict(origin or {})
         self._pictures: ConceptPictures | None = None
 
     def settings(self, trial: Trial, study: Study) -> dict[str, Any]:
@@ -108,7 +111,7 @@ class Workbench:
             progressive=trial.progressive,
         )
         begun = time.perf_counter()
-        scores = [[step, self._measure(trial.concept, rows)] for step, rows in curve.rows.items()]
+        scores = [[step, self._measure(trial, rows)] for step, rows in curve.rows.items()]
         last = curve.rows[max(curve.rows)] if curve.rows else {}
         whole = {name: rows for name, rows in last.items() if len(rows) == start.count}
         moved = row_statistics(whole, start.rows) if len(whole) == len(start.rows) else {}
@@ -123,8 +126,9 @@ class Workbench:
         }
         return result, {"training": [list(pair) for pair in curve.seconds], "measuring": time.perf_counter() - begun}
 
-    def _measure(self, concept: StudyConcept, rows: Mapping[str, Any]) -> dict[str, Any]:
-        return self._of(concept).scores(self.backbone, Concept(token=TOKEN, rows=rows))
+    def _measure(self, trial: Trial, rows: Mapping[str, Any]) -> dict[str, Any]:
+        pictures = self._of(trial.concept)
+        return pictures.scores(self.backbone, Concept(token=TOKEN, rows=rows), trained=trial.images)
 
     def _reference(self, trial: Trial) -> dict[str, Any]:
         if self.measuring is None:
@@ -177,6 +181,7 @@ def run_study(
                 if key not in done and mine[index] == part[0] - 1:
                     begun = time.perf_counter()
                     result, timing = bench.run(trial, settings)
+                    timing |= bench.origin
                     done[key] = _plain({"key": key, "settings": settings, "result": result, "timing": timing})
                     file.write(done[key])
                     tell(f"{index + 1}/{len(todo)} {trial}: {time.perf_counter() - begun:.0f} s")

@@ -16,6 +16,7 @@ from sentinv.study_summary import (
     measures,
     references,
     score_tables,
+    spread_table,
     trade_table,
 )
 from sentinv.tables import Table
@@ -121,6 +122,14 @@ def test_gain_and_trade_by_hand(records):
     expected = 0.2 * (math.exp(-10 * 50 / 300) - math.exp(-1000 / 300)) / 4
     assert trade.rows[1][2].startswith(f"{expected:.3f} [") and trade.rows[0][3].startswith("0.000 [")
     assert trade_table([found[1]]) is None
+
+
+def test_spread_over_seeds_by_hand(records):
+    """Seeds differ by .001, concepts by .01: deviations .001 / √2 and .01, a fifth of that in the weighted loss."""
+    rows = spread_table(arms(records)).rows
+    assert [row[1:3] for row in rows] == [["0.0007 / 0.0100", "0.0001 / 0.0020"]] * 2
+    assert rows[0][3] == "0.001 / 0.010"
+    assert spread_table(arms([record(c, "caption", 0) for c in CONCEPTS])) is None
 
 
 def test_report_is_whole_and_repeatable(records, tmp_path):

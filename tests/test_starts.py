@@ -39,6 +39,7 @@ def test_random_words_are_whole_words_as_many_as_the_caption_has_tokens(concepts
         drawn = words.of(spec, concepts[0], seed=1)
         assert len(tokenizer(drawn, add_special_tokens=False).input_ids) == count
         assert drawn == words.of(spec, concepts[0], seed=1)
+        assert drawn != words.of(spec, concepts[1], seed=1)
     drawn = {words.of(StartSpec.parse("random-words"), concepts[0], seed) for seed in range(5)}
     assert len(drawn) > 1
 

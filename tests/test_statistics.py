@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from sentinv.statistics import band, bootstrap, crossing, group_means, levelled, mean_curve, steps_to_reach
+from sentinv.statistics import band, bootstrap, crossing, group_means, levelled, mean_curve
 
 
 def test_bootstrap_of_equal_values_is_a_point():
@@ -64,11 +64,6 @@ def test_levelling_takes_out_what_concepts_differ_in_and_keeps_the_means():
         assert all(point.high - point.low == pytest.approx(0, abs=1e-12) for _, point in band(flat[label]))
     del arms["b"]["mug"]
     assert levelled(arms)["b"] == [arms["b"]["cat"]]
-
-
-@pytest.mark.parametrize(("level", "step"), [(2.0, 0), (0.5, 5), (0.49, 10), (0.1, None)])
-def test_steps_to_reach(level, step):
-    assert steps_to_reach([(0, 1.0), (5, 0.5), (10, 0.3)], level) == step
 
 
 def test_crossing_of_identical_concepts_has_no_spread():

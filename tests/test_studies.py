@@ -247,9 +247,28 @@ def test_commands(tmp_path, tokenizer, measuring):
     result = CliRunner().invoke(cli, command)
     assert result.exit_code == 0, result.stderr
     assert json.loads(result.stdout)["studies"][0]["runs"] == 2
+    half = CliRunner().invoke(cli, [*command[:-1], "--part", "1/2", "--no-images"])
+    assert half.exit_code == 0 and "1 runs of other parts are missing" in half.stdout
+    assert "##" not in half.stdout
     study.write_text("unknown = 1")
     wrong = CliRunner().invoke(cli, command)
     assert wrong.exit_code == 1 and wrong.stderr.count("\n") == 1 and "unknown" in wrong.stderr
+
+
+def test_convergence_leaves_out_starts_that_cannot_be_had(monkeypatch):
+    asked = []
+    monkeypatch.setattr("sentinv.cli.bench_convergence.conduct", lambda studies, *_, **__: asked.append(studies[0][0]))
+    every = {"word", "human", "other-caption", "targets-only", "image-only", "caption"}
+    for options, lacking in (
+        ([], set()),
+        (["--no-images"], {"targets-only", "image-only"}),
+        (["--image", "a.png"], {"word", "human", "other-caption", "targets-only"}),
+        (["--image", "a.png", "--image", "b.png"], {"word", "human", "targets-only"}),
+    ):
+        assert CliRunner().invoke(cli, ["bench", "convergence", *options]).exit_code == 0
+        assert every & set(asked[-1].starts) == every - lacking
+    wrong = CliRunner().invoke(cli, ["bench", "convergence", "--lr", "0"])
+    assert wrong.exit_code == 1 and "learning_rate" in wrong.stderr
 
 
 def test_studies_leave_the_model_as_it_was(_pipelines, concepts, measuring, tmp_path):

@@ -5,6 +5,7 @@ from dataclasses import replace
 import pytest
 import torch
 from judging import random_picture
+from PIL import Image
 
 from sentinv.batches import TrainingSet
 from sentinv.config import TrainConfig
@@ -46,6 +47,23 @@ def test_progressive_adds_one_vector_after_another(sd1_backbone, concepts):
     assert 0 < moved.norm() < 0.2  # the first vector goes on from where it was
 
 
+def test_loss_is_that_of_the_whole_first_picture_whatever_is_trained_on(sd1_backbone, concepts):
+    """Without a step all runs have the same loss, though the first picture has a mask, or others are learned as well."""
+    start = starting_rows(Initialization("a red mug"), sd1_backbone)
+    config = TrainConfig(**{**TRAIN, "steps": 1})
+    half = Image.new("L", (16, 16), 0)
+    half.paste(255, (0, 0, 8, 16))
+    alone = training_pictures(concepts[0], 1, masked=False)
+    others = [training_pictures(concepts[0], 3, masked=False), [replace(alone[0], mask=half)]]
+    first, *rest = (
+        train_curve(sd1_backbone, pictures, start, config, loss_at=(0, 1), keep_at=(1,))
+        for pictures in (alone, *others)
+    )
+    for curve in rest:
+        assert curve.losses[0] == first.losses[0] and curve.objectives[0] == first.objectives[0]
+        assert not torch.equal(curve.rows[1]["text_encoder"], first.rows[1]["text_encoder"])
+
+
 def test_training_pictures_and_mask(concepts):
     assert [p.mask for p in training_pictures(concepts[0], 3, masked=False)] == [None] * 3
     assert training_pictures(concepts[0], 1, masked=True)[0].mask.size == (16, 16)
@@ -68,6 +86,20 @@ def test_scores_by_hand(sd1_backbone, concepts, measuring):
     made = measuring.judge.images(generate(sd1_backbone, "a photo of", count=2, seed=0, config=measuring.sampling))
     assert pictures.scores(sd1_backbone, None)["clip_i"] == pytest.approx((made @ own).mean().item(), rel=1e-4)
     assert "lpips" not in copied_scores
+    assert copied_scores["clip_t_each"] == pytest.approx(
+        copied_scores["clip_t"], rel=1e-4
+    )  # of one image they are the same
+
+
+def test_views_that_were_trained_on_are_not_held_out(sd1_backbone, concepts, measuring):
+    pictures = ConceptPictures(concepts[0], measuring, (16, 16))
+    made = measuring.judge.images(generate(sd1_backbone, "a photo of", count=2, seed=0, config=measuring.sampling))
+    views = [measuring.judge.images([read_image(path).image])[0] for path in concepts[0].views]
+    for trained in (1, 2):
+        near = pictures.scores(sd1_backbone, None, trained=trained)["clip_i_views"]
+        expected = [(made @ view).mean().item() for view in views[trained - 1 :]]
+        assert near == pytest.approx(sum(expected) / len(expected), rel=1e-4)
+    assert "clip_i_views" not in pictures.scores(sd1_backbone, None, trained=3)
 
 
 def test_scores_of_true_pictures_by_hand(concepts, measuring):
