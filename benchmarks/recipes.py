@@ -10,7 +10,7 @@ paired by concept and seed. Runs that the first file holds already are not run a
 import json
 import sys
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +20,7 @@ from torch import Generator, Tensor
 import sentinv
 from sentinv.backbone import Backbone
 from sentinv.batches import Batch, TrainingSet
+from sentinv.cli.studying import machine
 from sentinv.config import TrainConfig
 from sentinv.files import JsonLines
 from sentinv.frozen import lean_convolutions
@@ -30,7 +31,7 @@ from sentinv.placeholder import PlaceholderRows
 from sentinv.run import Run
 from sentinv.starts import StudyConcept
 from sentinv.statistics import bootstrap
-from sentinv.studies import read_concepts
+from sentinv.studies import key_of, read_concepts
 from sentinv.tables import Table
 
 CONCEPTS = Path(__file__).resolve().parent / "concepts" / "concepts.json"
@@ -203,23 +204,29 @@ def losses(
     return found
 
 
-def records(path: Path) -> Iterator[dict[str, Any]]:
+def records(path: Path, backbone: Backbone) -> Iterator[dict[str, Any]]:
     """All runs: those that the file holds, and the others, which are added to it."""
     lines = JsonLines(path)
-    done = {(one["concept"], one["recipe"], one["seed"]): one for one in map(json.loads, path.read_text().splitlines())}
-    backbone, captioner = sentinv.load("toybox"), make("caption", "toybox")
+    done = {one["key"]: one for one in map(json.loads, path.read_text().splitlines())}
     concepts = read_concepts(CONCEPTS)
+    captioner = make("caption", "toybox")
     starts = [starting_rows(captioner(read_image(concept.image).image), backbone) for concept in concepts]
     for seed in SEEDS:
         for concept, start in zip(concepts, starts, strict=True):
             for name, recipe in RECIPES.items():
-                if (concept.name, name, seed) not in done:
-                    one = {"concept": concept.name, "recipe": name, "seed": seed}
-                    one |= losses(backbone, concept, start, recipe, seed)
-                    lines.write(one)
-                    done[concept.name, name, seed] = one
-                    print(concept.name, seed, name, one["rows"], flush=True)
-                yield done[concept.name, name, seed]
+                one: dict[str, Any] = {"concept": concept.name, "recipe": name, "seed": seed}
+                context = {
+                    "config": asdict(CONFIG),
+                    "looks": LOOK_AT,
+                    "words": start.text,
+                    "model": backbone.fingerprint,
+                }
+                key = key_of({**one, **context})
+                if key not in done:
+                    done[key] = {"key": key, **one, **losses(backbone, concept, start, recipe, seed)}
+                    lines.write(done[key])
+                    print(concept.name, seed, name, done[key]["rows"], flush=True)
+                yield done[key]
 
 
 def table(runs: list[dict[str, Any]]) -> Table:
@@ -244,8 +251,11 @@ def table(runs: list[dict[str, Any]]) -> Table:
 
 
 def main(log: Path, target: Path) -> None:
-    made = table(list(records(log)))
-    target.write_text(f"{made.markdown()}\n`python benchmarks/recipes.py {log} {target}`\n", encoding="utf-8")
+    backbone = sentinv.load("toybox")
+    made = table(list(records(log, backbone)))
+    facts = machine(backbone)
+    notes = f"{facts['model']}; {facts['machine']}; {facts['date']}: `python benchmarks/recipes.py {log} {target}`"
+    target.write_text(f"{made.markdown()}\n{notes}\n", encoding="utf-8")
     print(made.markdown())
 
 

@@ -48,8 +48,8 @@ _PATH = click.Path(path_type=Path)
 def editing(**given: Any) -> None:
     """Edit the concepts' pictures by every method, and compare with their true targets.
 
-    Writes records.jsonl, tables.md, curves and a contact sheet for each edit. A study that was stopped goes on after the
-    last concept that was finished.
+    Words are learned from the concept's caption by a person, or its word. Writes tables.md, curves, and for each concept its
+    records (NAME.jsonl) and contact sheets. A study that was stopped goes on after the last concept that was finished.
 
     \b
       sentinv bench editing
@@ -119,12 +119,17 @@ def _one(
     from dataclasses import asdict
 
     from sentinv.config import TrainConfig
-    from sentinv.editing_study import Case, run_case
+    from sentinv.editing import EditConfig
+    from sentinv.editing_study import ARMS, Case, run_case
     from sentinv.files import atomic_write, finite
+    from sentinv.noising import InversionConfig
 
     config = TrainConfig(steps=given["train_steps"])
     settings = {
+        "format": 2,  # counted up when records of older versions of this program are no longer comparable
         "study": asdict(study),
+        "arms": {name: ARMS[name]._asdict() for name in study.arms},
+        "defaults": [asdict(EditConfig()), asdict(InversionConfig())],
         "model": backbone.fingerprint,
         "dtype": str(backbone.dtype),
         "train": asdict(config),

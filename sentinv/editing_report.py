@@ -30,7 +30,6 @@ _COLUMNS = {
     "source_psnr_outside": "… outside",
     "target_ratio": "distance to target",
     "success": "edit success",
-    "judge_object": "object kept",
 }
 
 
