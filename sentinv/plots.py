@@ -21,6 +21,9 @@ COLOURS = ("#4D4D4D", "#0072B2", "#D55E00", "#009E73", "#56B4E9", "#E69F00", "#C
 Gray comes first: for what others are compared with.
 """
 
+FEW = 10
+"""Curves of no more points than this show each of them."""
+
 MARKERS = "osD^vP*X"
 DASHES = ("-", "--", "-.", ":")
 
@@ -97,7 +100,9 @@ def _draw_curves(axes: Axes, panel: Panel, order: Sequence[str]) -> None:
         points = band(own)
         steps = [step for step, _ in points]
         furthest = max(furthest, *steps)
-        axes.plot(steps, [value.mean for _, value in points], dash, color=colour, label=label)
+        marker = "o" if len(points) <= FEW else ""  # a line alone would look measured all along
+        means = [value.mean for _, value in points]
+        axes.plot(steps, means, dash, color=colour, label=label, marker=marker, markersize=3.5)
         if len(own) > 1:
             low, high = [value.low for _, value in points], [value.high for _, value in points]
             axes.fill_between(steps, low, high, color=colour, alpha=0.11, linewidth=0)
@@ -156,17 +161,22 @@ def plane(
             markerfacecolor=colour if index < len(COLOURS) else "white",
             linestyle="none",
         )
-    for label, (horizontal, vertical) in (references or {}).items():
+    for horizontal, vertical in (references or {}).values():
         axes.plot(horizontal, vertical, "x", color="#222222", markersize=7)
+    axes.margins(0.12)
+    middle = sum(axes.get_xlim()) / 2
+    for label, (horizontal, vertical) in (references or {}).items():
+        left = horizontal > middle  # away from the arms, which are to the right
         axes.annotate(
             label,
             (horizontal, vertical),
-            xytext=(5, 4),
+            xytext=(-6 if left else 6, 0),
             textcoords="offset points",
+            ha="right" if left else "left",
+            va="center",
             fontsize=8,
             color="#222222",
         )
-    axes.margins(0.12)
     axes.set(xlabel=labels[0], ylabel=labels[1])
     axes.legend(loc="upper left", bbox_to_anchor=(1.01, 1.0), borderaxespad=0, frameon=False)
     return figure
