@@ -42,6 +42,8 @@ class Interval:
 def bootstrap(values: Sequence[float], *, seed: int = 0, resamples: int = RESAMPLES) -> Interval:
     """Mean of values with its 95 % percentile bootstrap interval (Efron 1979; Efron & Tibshirani 1993, chapter 13).
 
+    Of few values it is too short: of twelve normal ones it covers the mean in 90 % of cases, not 95.
+
     Args:
         values: independent ones, ≥ 1. One value has no interval: low and high are that value.
         seed: of the resampling.
