@@ -34,6 +34,6 @@ class _Studies(click.Group):
 def bench() -> None:
     """Repeat the studies: convergence, editing, ablation, speed.
 
-    Each run of a study is a line in records.jsonl. A study that was stopped goes on where it was when the same command is
-    given again. Tables, figures and report.html are made of the records.
+    A study that was stopped goes on where it was when the same command is given again. What it found is in tables.md (speed.md)
+    in its folder; convergence and ablation have a line in records.jsonl for each run, and report.html, as well.
     """
