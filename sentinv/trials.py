@@ -224,6 +224,7 @@ class ConceptPictures:
         if self._targets is not None:
             near = [(images @ goal).mean().item() for images, goal in zip(edits, self._targets, strict=True)]
             scores["clip_i_edits"] = sum(near) / len(near)
+            scores["clip_i_edits_prompts"] = near
         return scores
 
     def _generate(self, backbone: Backbone, prompt: str, concept: Concept | None) -> list[Image.Image]:
