@@ -116,26 +116,13 @@ def _one(
 ) -> list[Record]:
     """Run one concept, or read its records if they are there."""
     import json
-    from dataclasses import asdict
 
     from sentinv.config import TrainConfig
-    from sentinv.editing import EditConfig
-    from sentinv.editing_study import ARMS, Case, run_case
+    from sentinv.editing_study import Case, run_case
     from sentinv.files import atomic_write, finite
-    from sentinv.noising import InversionConfig
 
     config = TrainConfig(steps=given["train_steps"])
-    settings = {
-        "format": 2,  # counted up when records of older versions of this program are no longer comparable
-        "study": asdict(study),
-        "arms": {name: ARMS[name]._asdict() for name in study.arms},
-        "defaults": [asdict(EditConfig()), asdict(InversionConfig())],
-        "model": backbone.fingerprint,
-        "dtype": str(backbone.dtype),
-        "train": asdict(config),
-        "source": _digest(source),
-        "judge": judge.digest if judge is not None else None,
-    }
+    settings = _settings(backbone, source, study, judge, config)
     path = folder / f"{source.name}.jsonl"
     if path.is_file():
         first, *lines = path.read_text(encoding="utf-8").splitlines()
@@ -148,6 +135,29 @@ def _one(
     atomic_write(path, text.encode(), overwrite=True)
     _sheets(case.image, case.targets, source, made, folder)
     return records
+
+
+def _settings(
+    backbone: Backbone, source: StudyConcept, study: EditingStudy, judge: AttributeJudge | None, config: TrainConfig
+) -> dict[str, Any]:
+    """All that decides a concept's records."""
+    from dataclasses import asdict
+
+    from sentinv.editing import EditConfig
+    from sentinv.editing_study import ARMS
+    from sentinv.noising import InversionConfig
+
+    return {
+        "format": 2,  # counted up when records of older versions of this program are no longer comparable
+        "study": asdict(study),
+        "arms": {name: ARMS[name]._asdict() for name in study.arms},
+        "defaults": [asdict(EditConfig()), asdict(InversionConfig())],
+        "model": backbone.fingerprint,
+        "dtype": str(backbone.dtype),
+        "train": asdict(config),
+        "source": _digest(source),
+        "judge": judge.digest if judge is not None else None,
+    }
 
 
 def _restored(record: Record) -> Record:

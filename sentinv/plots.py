@@ -161,11 +161,19 @@ def plane(
             markerfacecolor=colour if index < len(COLOURS) else "white",
             linestyle="none",
         )
-    for horizontal, vertical in (references or {}).values():
+    _draw_references(axes, references or {})
+    axes.set(xlabel=labels[0], ylabel=labels[1])
+    axes.legend(loc="upper left", bbox_to_anchor=(1.01, 1.0), borderaxespad=0, frameon=False)
+    return figure
+
+
+def _draw_references(axes: Axes, references: Mapping[str, tuple[float, float]]) -> None:
+    """Crosses, each with its label on the side away from the arms."""
+    for horizontal, vertical in references.values():
         axes.plot(horizontal, vertical, "x", color="#222222", markersize=7)
     axes.margins(0.12)
     middle = sum(axes.get_xlim()) / 2
-    for label, (horizontal, vertical) in (references or {}).items():
+    for label, (horizontal, vertical) in references.items():
         left = horizontal > middle  # away from the arms, which are to the right
         axes.annotate(
             label,
@@ -177,9 +185,6 @@ def plane(
             fontsize=8,
             color="#222222",
         )
-    axes.set(xlabel=labels[0], ylabel=labels[1])
-    axes.legend(loc="upper left", bbox_to_anchor=(1.01, 1.0), borderaxespad=0, frameon=False)
-    return figure
 
 
 def _figure(size: tuple[float, float], count: int) -> tuple[Figure, list[Axes]]:

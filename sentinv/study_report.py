@@ -167,8 +167,12 @@ def _origins(records: Sequence[Record]) -> dict[str, str]:
     """Where and when the runs were made, as far as they say so: this need not be where the report is."""
     found = {}
     for name in ("machine", "date"):
-        if said := sorted({record["timing"][name] for record in records if name in record["timing"]}):
-            found[name] = "; ".join(said)
+        said = [record["timing"][name] for record in records if name in record["timing"]]
+        if said:
+            some = (
+                f" (of {len(said)} of {len(records)} runs; older ones do not say)" if len(said) < len(records) else ""
+            )
+            found[name] = "; ".join(sorted(set(said))) + some
     return found
 
 

@@ -146,7 +146,7 @@ def crossing_table(found: Sequence[Arm], measure: str) -> Table | None:
 
 def loss_table(found: Sequence[Arm], measure: str) -> Table:
     """Loss on the fixed grid of each arm at some steps."""
-    wanted = (0, 25, 50, 100, 500, 1000, 5000)
+    wanted = (0, 25, 50, 75, 100, 500, 1000, 5000)
     curves = {arm.label: arm.curves(measure) for arm in found}
     every = {step for own in curves.values() for curve in own.values() for step, _ in curve}
     steps = [step for step in wanted if step in every]

@@ -165,6 +165,14 @@ def test_report_names_every_value_of_a_hyper_parameter_that_varies(tmp_path):
     )
 
 
+def test_report_says_where_and_when_runs_were_made_as_far_as_they_tell(tmp_path):
+    told, silent = record("cat", "caption", 0), record("mug", "caption", 0)
+    told["timing"] |= {"machine": "here", "date": "2020-01-01"}
+    for runs, date in (([told], "2020-01-01\n"), ([told, silent], "2020-01-01 (of 1 of 2 runs"), ([silent], "today")):
+        write_report(Study(title="x"), Outcome(records=runs), tmp_path, notes={"date": "today"}, convergence=False)
+        assert f"- **date**: {date}" in (tmp_path / "tables.md").read_text()
+
+
 def test_report_of_nothing_but_failures(tmp_path):
     outcome = Outcome([], [("cat", "not there")])
     assert write_report(Study(title="x"), outcome, tmp_path, notes={}, convergence=True) == []

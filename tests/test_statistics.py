@@ -33,6 +33,13 @@ def test_bootstrap_covers_the_truth_as_often_as_it_says():
     assert 0.90 <= np.mean([interval.low <= 0 <= interval.high for interval in intervals]) <= 0.98
 
 
+def test_bootstrap_of_twelve_is_too_short():
+    """As its docstring says: it covers the mean in 90 % of cases."""
+    random = np.random.default_rng(1)
+    intervals = [bootstrap(random.normal(0, 1, 12), seed=index, resamples=500) for index in range(2000)]
+    assert np.mean([interval.low <= 0 <= interval.high for interval in intervals]) == pytest.approx(0.90, abs=0.02)
+
+
 def test_bootstrap_is_repeatable_and_needs_values():
     assert bootstrap([1, 2, 5], seed=3) == bootstrap([1, 2, 5], seed=3)
     assert str(bootstrap([1.0])) == "1.000"
