@@ -82,6 +82,6 @@ def _plan(job: Job) -> dict[str, Any]:
         "steps": config.steps,
         "batch_size": config.batch_size,
         "learning_rate": config.learning_rate,
-        "memory": training_memory(given["model"], config, given["dtype"]),
+        "memory": training_memory(given["model"], config, given["dtype"], given["device"]),
         "files": [str(job.outputs.concept), str(job.outputs.report), str(job.outputs.metrics)],
     }

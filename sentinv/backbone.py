@@ -6,6 +6,7 @@ Every size and constant is read from the model's configs.
 from __future__ import annotations
 
 import hashlib
+import json
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -91,11 +92,20 @@ class Backbone:
         from diffusers import DDIMScheduler
 
         self.name, self.guidance_scale = name, guidance_scale
+        asked = scheduler.config
+        if not {"beta_start", "trained_betas"} & asked.keys() or asked.get("use_flow_sigmas"):
+            raise ModelError(
+                f"{name}: expected a scheduler with betas, as Stable Diffusion 1, 2 and XL have, got "
+                f"{type(scheduler).__name__}: models of other noise processes (EDM, flow matching) are not supported"
+            )
         self.zeros_for_empty_prompt = zeros_for_empty_prompt
         self.unet, self.vae = unet, vae
         self.text_encoders = tuple(text_encoders)
-        self.scheduler_config = dict(scheduler.config)
-        schedule = DDIMScheduler.from_config(scheduler.config)
+        schedule = DDIMScheduler.from_config(
+            asked, clip_sample=asked.get("clip_sample", False)
+        )  # its default is to clip
+        # what a scheduler of another class has by default is not what the model was made for
+        self.scheduler_config = dict(asked if isinstance(scheduler, DDIMScheduler) else schedule.config)
         self.alphas_cumprod: Tensor = schedule.alphas_cumprod.clone()
         self.final_alpha_cumprod = float(schedule.final_alpha_cumprod)
         self.prediction_type: str = self.scheduler_config.get("prediction_type", "epsilon")
@@ -181,11 +191,31 @@ class Backbone:
         """
         digest = hashlib.sha256()
         for index, module in enumerate(self._modules()):
-            for name, parameter in sorted(module.named_parameters()):
+            for name, parameter in sorted(_named_parameters(module)):
                 values = parameter.detach().flatten()
                 signs = values[:: max(1, len(values) // 512)][:512].signbit()
                 digest.update(f"{index} {name} {tuple(parameter.shape)} ".encode() + signs.cpu().numpy().tobytes())
         return digest.hexdigest()
+
+    @cached_property
+    def constants(self) -> str:
+        """What else decides what the model gives, in 16 hex digits: noise schedule, sampling grid, scales and size.
+
+        Two backbones of one `fingerprint` differ in it where somebody changed a config.
+        """
+        scheduler, latents = self.scheduler_config, self.vae.config
+        told = {
+            "alphas_cumprod": [f"{alpha:.6g}" for alpha in (*self.alphas_cumprod.tolist(), self.final_alpha_cumprod)],
+            "prediction_type": self.prediction_type,
+            "grid": [scheduler.get("timestep_spacing", "leading"), scheduler.get("steps_offset", 0)],
+            "latents": [
+                latents.get(name) for name in ("scaling_factor", "shift_factor", "latents_mean", "latents_std")
+            ],
+            "resolution": self.resolution,
+            "prompts": [self.zeros_for_empty_prompt, *(self._wants_mask(encoder) for encoder in self.text_encoders)],
+            "guidance_scale": self.guidance_scale,
+        }
+        return hashlib.sha256(json.dumps(told).encode()).hexdigest()[:16]
 
     # Images and latents
 
@@ -205,17 +235,27 @@ class Backbone:
         posterior = encoded.latent_dist
         return Moments(posterior.mean.float(), posterior.std.float())
 
+    @property
+    def _latent_scale(self) -> tuple[float | Tensor, float | Tensor]:
+        """What is taken from unscaled latents, and what they are multiplied by then."""
+        config = self.vae.config
+        mean, std = config.get("latents_mean"), config.get("latents_std")
+        if mean is None or std is None:
+            return config.get("shift_factor") or 0.0, config.scaling_factor
+        shift, spread = (torch.tensor(values, device=self.device).reshape(1, -1, 1, 1) for values in (mean, std))
+        return shift, config.scaling_factor / spread
+
     def sample_latents(self, mean: Tensor, std: Tensor, noise: Tensor) -> Tensor:
         """Draw scaled latents `[B, C, h, w]` from moments, with standard normal noise of that shape."""
-        config = self.vae.config
-        return (mean + std * noise - (config.get("shift_factor") or 0.0)) * config.scaling_factor
+        shift, scale = self._latent_scale
+        return (mean + std * noise - shift) * scale
 
     @torch.no_grad()
     def decode(self, latents: Tensor) -> Tensor:
         """Decode scaled latents `[B, C, h, w]` to images `[B, 3, H, W]` in [-1, 1], float32."""
-        config = self.vae.config
+        shift, scale = self._latent_scale
         with self._vae_dtype() as dtype:
-            unscaled = latents.to(dtype) / config.scaling_factor + (config.get("shift_factor") or 0.0)
+            unscaled = (latents.float() / scale + shift).to(dtype)
             pixels = self.vae.decode(unscaled).sample
         return pixels.float().clamp(-1, 1)
 
@@ -276,3 +316,10 @@ class Backbone:
             extra["added_cond_kwargs"] = {"text_embeds": condition.pooled, "time_ids": sizes.repeat(len(latents), 1)}
         hidden = condition.hidden.to(self.dtype)
         return self.unet(latents.to(self.dtype), timesteps, hidden, return_dict=False, **extra)[0].float()
+
+
+def _named_parameters(module: nn.Module) -> Iterator[tuple[str, nn.Parameter]]:
+    """Parameters by the names that they have in the newest transformers: older ones prefix those of CLIP's text model."""
+    prefix = "text_model." if type(module).__name__ == "CLIPTextModel" else ""
+    for name, parameter in module.named_parameters():
+        yield name.removeprefix(prefix), parameter

@@ -16,20 +16,23 @@ from torch.overrides import TorchFunctionMode
 
 from sentinv.config import TrainConfig
 from sentinv.frozen import lean_convolutions
-from sentinv.models import autoencoder_class, parts_of, source_of, text_encoder_class
+from sentinv.models import autoencoder_class, best_device, best_dtype, parts_of, source_of, text_encoder_class
 from sentinv.parts import load_part
 
 if TYPE_CHECKING:
     from sentinv.backbone import Backbone
 
 
-def training_memory(name: str, config: TrainConfig, dtype: str | None = None) -> dict[str, int] | None:
+def training_memory(
+    name: str, config: TrainConfig, dtype: str | None = None, device: str | None = None
+) -> dict[str, int] | None:
     """Estimate what training with a model takes.
 
     Args:
         name: as `load` takes it.
         config: of the training; batch size and gradient checkpointing count.
-        dtype: "float32", "float16" or "bfloat16"; what `load` would choose here if not given.
+        dtype: "float32", "float16" or "bfloat16"; what `load` would choose for the device if not given.
+        device: where it would run; the best there is if not given.
 
     Returns:
         Bytes of "weights", "activations", and "total" of both; None for a single checkpoint file, which has no configs.
@@ -40,8 +43,7 @@ def training_memory(name: str, config: TrainConfig, dtype: str | None = None) ->
     source = source_of(name)
     if isinstance(source, Path):
         return None
-    accelerated = torch.cuda.is_available() or torch.backends.mps.is_available()
-    precision = getattr(torch, dtype) if dtype else torch.float16 if accelerated else torch.float32
+    precision = getattr(torch, dtype) if dtype else best_dtype(torch.device(device) if device else best_device())
     with torch.device("meta"):
         unet, vae, encoders = _networks(name, source)
     parts = [network.to(precision) for network in (unet, vae, *encoders)]

@@ -59,8 +59,8 @@ def load(
     Raises:
         ModelError: If the model is missing, incomplete, cannot be reached or is of a family that is not supported.
     """
-    target = torch.device(device) if device is not None else _best_device()
-    precision = dtype or _best_dtype(target)
+    target = torch.device(device) if device is not None else best_device()
+    precision = dtype or best_dtype(target)
     source = source_of(name)
     if isinstance(source, Path):
         backbone = _load_single_file(str(name), source, precision)
@@ -232,13 +232,15 @@ def _is_hub_id(text: str) -> bool:
     return text.count("/") == 1
 
 
-def _best_device() -> torch.device:
+def best_device() -> torch.device:
+    """CUDA, else Apple's, else the CPU."""
     if torch.cuda.is_available():
         return torch.device("cuda")
     return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
 
 
-def _best_dtype(device: torch.device) -> torch.dtype:
+def best_dtype(device: torch.device) -> torch.dtype:
+    """What `load` takes on a device if it is not told."""
     if device.type == "cpu":
         return torch.float32
     return torch.bfloat16 if device.type == "cuda" and torch.cuda.is_bf16_supported(False) else torch.float16

@@ -5,7 +5,13 @@ from types import SimpleNamespace
 import pytest
 import torch
 from conftest import FAMILIES, build_ldm, build_pipeline, build_vqvae, copied, same, snapshot
-from diffusers import EulerDiscreteScheduler
+from diffusers import (
+    DDIMScheduler,
+    EDMEulerScheduler,
+    EulerDiscreteScheduler,
+    FlowMatchEulerDiscreteScheduler,
+    UniPCMultistepScheduler,
+)
 from huggingface_hub.errors import RemoteEntryNotFoundError
 from safetensors.torch import load_file
 
@@ -240,3 +246,58 @@ def test_a_repository_of_something_else_is_told_in_one_line(monkeypatch):
     monkeypatch.setattr("sentinv.parts._go_offline_if_unreachable", lambda: None)
     with pytest.raises(ModelError, match=r"sd15 on the hub has no model_index.json: expected a model in the layout"):
         load("sd15", device="cpu")
+
+
+@pytest.mark.parametrize("scheduler", [EDMEulerScheduler(), FlowMatchEulerDiscreteScheduler()])
+def test_other_noise_processes_are_refused(sd1, scheduler):
+    sd1.scheduler = scheduler
+    with pytest.raises(ModelError, match=f"with betas.*got {type(scheduler).__name__}"):
+        Backbone.from_pipeline(sd1, "tiny")
+    sd1.scheduler = UniPCMultistepScheduler(use_flow_sigmas=True, prediction_type="epsilon")
+    with pytest.raises(ModelError, match="not supported"):
+        Backbone.from_pipeline(sd1, "tiny")
+
+
+def test_the_grid_does_not_depend_on_what_else_a_scheduler_has_by_default(sd1):
+    """Euler's own default spacing is another; a folder with that scheduler is sampled by DDIM's, and so is a pipeline."""
+    wanted = ddim_grid(Backbone.from_pipeline(sd1, "tiny"), 10)
+    own = {name: value for name, value in sd1.scheduler.config.items() if name != "timestep_spacing"}
+    sd1.scheduler = EulerDiscreteScheduler.from_config(own)
+    assert sd1.scheduler.config.timestep_spacing == "linspace"
+    assert ddim_grid(Backbone.from_pipeline(sd1, "tiny"), 10) == wanted
+
+
+def test_latents_are_normalised_as_their_autoencoder_says(sd1):
+    """As StableDiffusionXLPipeline does it: latents * std / scaling_factor + mean, on the way back."""
+    mean, std = [0.5, -1.0, 2.0, 0.1], [2.0, 0.5, 1.0, 3.0]
+    sd1.vae.register_to_config(latents_mean=mean, latents_std=std)
+    backbone = Backbone.from_pipeline(sd1, "tiny")
+    latents = torch.randn(2, 4, 8, 8, generator=torch.Generator().manual_seed(0))
+    m, s = (torch.tensor(values).reshape(1, 4, 1, 1) for values in (mean, std))
+    unscaled = latents * s / backbone.vae.config.scaling_factor + m
+    assert torch.allclose(backbone.decode(latents), backbone.vae.decode(unscaled).sample.clamp(-1, 1), atol=1e-5)
+    zeros = torch.zeros_like(unscaled)
+    assert torch.allclose(backbone.sample_latents(unscaled, zeros, zeros), latents, atol=1e-5)
+
+
+def test_constants_tell_what_weights_do_not(sd1):
+    backbone = Backbone.from_pipeline(sd1, "tiny")
+    seen = {backbone.constants}
+    assert Backbone.from_pipeline(sd1, "other").constants in seen
+    for changed in ({"prediction_type": "v_prediction"}, {"timestep_spacing": "trailing"}, {"beta_end": 0.02}):
+        other = DDIMScheduler.from_config(sd1.scheduler.config, **changed)
+        same_weights = Backbone("tiny", sd1.unet, sd1.vae, backbone.text_encoders, other)
+        assert same_weights.fingerprint == backbone.fingerprint
+        seen.add(same_weights.constants)
+    sd1.vae.register_to_config(scaling_factor=0.5)
+    seen.add(Backbone.from_pipeline(sd1, "tiny").constants)
+    assert len(seen) == 5
+
+
+def test_the_fingerprint_is_the_same_under_the_names_of_older_transformers(sd1):
+    new = Backbone.from_pipeline(sd1, "tiny")
+    old = Backbone.from_pipeline(sd1, "tiny")
+    model = old.text_encoders[0].model
+    prefixed = [(f"text_model.{name.removeprefix('text_model.')}", one) for name, one in model.named_parameters()]
+    model.named_parameters = lambda: prefixed
+    assert old.fingerprint == new.fingerprint
