@@ -1,4 +1,4 @@
-"""Checkpoints of a training run: one safetensors file each, its state in tensors and a JSON header. No pickle.
+"""Checkpoints of a training run: one safetensors file each, its state in tensors, one of them JSON. No pickle.
 
 At least two are kept, and an older one goes only after the newer has been read back.
 """
@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from sentinv.concept import DIGEST, content_digest
@@ -42,7 +43,9 @@ class Checkpoint:
 
 
 def save_checkpoint(folder: str | Path, checkpoint: Checkpoint, keep: int = 2) -> Path:
-    """Write a checkpoint, read it back, and only then remove all but the newest `keep`.
+    """Write a checkpoint, read it back, and only then remove all but the newest `keep`, and those of later steps.
+
+    Those are of an earlier run in the same folder: a run goes on from its newest checkpoint.
 
     Raises:
         SentinvError: If it cannot be written.
@@ -53,13 +56,15 @@ def save_checkpoint(folder: str | Path, checkpoint: Checkpoint, keep: int = 2) -
     folder = make_folder(folder)
     sweep(folder)
     content = {"step": checkpoint.step, "state": dict(checkpoint.state), "settings": dict(checkpoint.settings)}
-    header = {_STATE: json.dumps(content, sort_keys=True)}
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in checkpoint.tensors.items()}
-    header[DIGEST] = content_digest(tensors, header)
+    text = json.dumps(content, sort_keys=True).encode()  # not in the header: that is short, and a history is long
+    tensors[_STATE] = torch.frombuffer(bytearray(text), dtype=torch.uint8)
+    header = {DIGEST: content_digest(tensors, {})}
     path = folder / f"step-{checkpoint.step:06d}.safetensors"
     atomic_write(path, save(tensors, metadata=header), overwrite=True)
     read_checkpoint(path)
-    for old in _found(folder)[max(keep, 2) :]:
+    found = _found(folder)
+    for old in (*found[: found.index(path)], *found[found.index(path) :][max(keep, 2) :]):
         old.unlink(missing_ok=True)
     return path
 
@@ -75,7 +80,7 @@ def read_checkpoint(path: str | Path) -> Checkpoint:
         tensors, header = read_safetensors(path)
         if header.get(DIGEST) != content_digest(tensors, header):
             raise CheckpointError(f"{path.name} is damaged: its content does not match its sha256")
-        content = json.loads(header[_STATE])
+        content = json.loads(tensors.pop(_STATE).numpy().tobytes())
         return Checkpoint(content["step"], tensors, content["state"], content["settings"])
     except (ConceptError, KeyError, json.JSONDecodeError) as error:
         raise CheckpointError(f"{path.name} is not a checkpoint that can be read: {error}") from error

@@ -89,7 +89,8 @@ class Start:
     @property
     def text(self) -> str:
         """The words that are used."""
-        return self.initialization.text.removesuffix(self.dropped).rstrip()
+        text = self.initialization.text
+        return " ".join(check_text(text).split()).removesuffix(self.dropped).rstrip() if self.dropped else text
 
 
 def plan(text: str, tokenizer: Any, max_vectors: int | None = None) -> Plan:

@@ -22,7 +22,7 @@ class StopRequest:
 
 @contextmanager
 def stop_request() -> Iterator[StopRequest]:
-    """Catch SIGINT and SIGTERM inside a ``with`` block; outside the main thread nothing is caught.
+    """Catch SIGINT and SIGTERM inside a ``with`` block; outside the main thread nothing is caught, nor what is ignored.
 
     The second signal acts as it would have without us.
     """
@@ -30,7 +30,8 @@ def stop_request() -> Iterator[StopRequest]:
     if threading.current_thread() is not threading.main_thread():
         yield request
         return
-    previous = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    previous = {number: handler for number, handler in handlers.items() if handler not in (signal.SIG_IGN, None)}
 
     def ask(number: int, frame: FrameType | None) -> None:
         request.signal_number = number

@@ -41,7 +41,7 @@ def provenance(
         "sentinv.version": __version__,
         "sentinv.base_model_hash": backbone.fingerprint,
         "sentinv.initializer": start.initialization.source,
-        "sentinv.initial_text": start.initialization.text,
+        "sentinv.initial_text": start.text,
         "sentinv.tokens": json.dumps(start.tokens),
         "sentinv.steps": str(history.best_step),
         "sentinv.learning_rate": repr(config.learning_rate),

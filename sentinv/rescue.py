@@ -72,22 +72,29 @@ class Rescue:
         """Take these measures, besides those that are taken."""
         unet = self.backbone.unet
         if measures.float32:
-            for module in (unet, *(encoder.model for encoder in self.backbone.text_encoders)):
-                for tensor in (*module.parameters(), *module.buffers()):
-                    if tensor.is_floating_point() and tensor.dtype.itemsize < 4:
-                        self._undo.callback(_retype, tensor, tensor.dtype)
-                        _retype(tensor, torch.float32)
+            with ExitStack() as begun:  # where memory ends on the way, what was begun is undone
+                for module in (unet, *(encoder.model for encoder in self.backbone.text_encoders)):
+                    for tensor in (*module.parameters(), *module.buffers()):
+                        if tensor.is_floating_point() and tensor.dtype.itemsize < 4:
+                            begun.callback(_retype, tensor, tensor.dtype)
+                            _retype(tensor, torch.float32)
+                self._undo.callback(begun.pop_all().close)
         if measures.gradient_checkpointing and not unet.is_gradient_checkpointing:
             self._undo.callback(unet.disable_gradient_checkpointing)
             unet.enable_gradient_checkpointing()
         self.measures = measures
 
     def more_precision(self) -> bool:
-        """Compute in float32 from now on. Returns whether that is a change."""
+        """Compute in float32 from now on. Returns whether that is a change; not where there is no memory for it."""
         halves = (self.backbone.dtype, *(encoder.table.weight.dtype for encoder in self.backbone.text_encoders))
         if all(dtype.itemsize >= 4 for dtype in halves):
             return False
-        self.take(replace(self.measures, float32=True))
+        try:
+            self.take(replace(self.measures, float32=True))
+        except (RuntimeError, MemoryError) as error:
+            if not is_out_of_memory(error):
+                raise
+            return False
         return True
 
     def attempt(self, work: Callable[[], Result]) -> Result:

@@ -178,12 +178,12 @@ class Run:
     @torch.no_grad()
     def _wrong(self, losses: list[float]) -> str:
         """What is wrong with the state, as `history.stop` has it; "" if nothing is."""
-        longest = max(
+        longest = [
             parameter.norm(dim=1).max().item() / self.medians[name] for name, parameter in self.rows.rows.items()
-        )
-        if not all(map(math.isfinite, [*losses, longest])):
+        ]
+        if not all(map(math.isfinite, [*losses, *longest])):
             return "not finite"
-        return "runaway" if longest > max(RUNAWAY, 1.01 * (self.config.max_norm or 0)) else ""
+        return "runaway" if max(longest) > max(RUNAWAY, 1.01 * (self.config.max_norm or 0)) else ""
 
     def _grid_loss(self) -> float:
         objective, _ = self._attempt(

@@ -120,6 +120,7 @@ def _settings(data: TrainingSet, start: Start, config: TrainConfig, token: str) 
     return settings | {
         "token": token,
         "model": data.backbone.fingerprint,
+        "constants": data.backbone.constants,
         "dtype": str(data.backbone.dtype),
         "start": _digest(list(start.rows.values())),
         "images": _digest([data.pixels]),

@@ -23,6 +23,22 @@ def test_round_trip_keeps_the_two_newest(tmp_path):
     assert torch.equal(loaded.tensors["rows"], checkpoint(3).tensors["rows"])
 
 
+def test_what_an_earlier_run_left_does_not_outlive_a_new_one(tmp_path):
+    """A run that starts anew in the folder of an old one, which had gone further."""
+    for step in (100, 150, 50):
+        path = save_checkpoint(tmp_path, checkpoint(step))
+    assert [one.name for one in tmp_path.iterdir()] == [path.name]
+    assert latest_checkpoint(tmp_path).step == 50
+
+
+def test_a_long_history_can_be_read_back(tmp_path):
+    long = Checkpoint(
+        100_000, {"rows": torch.ones(1, 2)}, {"history": [[step, 0.123456789] for step in range(400_000)]}, {}
+    )
+    save_checkpoint(tmp_path, long)
+    assert latest_checkpoint(tmp_path).state == long.state
+
+
 @pytest.mark.parametrize(
     "damage", [lambda data: data[:-3], lambda data: data[:-1] + b"\x55", lambda data: b"", lambda data: b"x" * 99]
 )

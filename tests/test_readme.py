@@ -139,7 +139,11 @@ def interrupt(command):
     """Start a command and stop it after its first step."""
     words = shlex.split(re.sub(r"--steps \d+", "--steps 30", command))
     process = subprocess.Popen(
-        [sys.executable, "-m", *words], env={**os.environ, "PYTHONPATH": str(ROOT)}, stderr=subprocess.PIPE, text=True
+        [sys.executable, "-m", *words],
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        stderr=subprocess.PIPE,
+        text=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # tests in the background have it ignored
     )
     metrics = Path("teapot-run/metrics.jsonl")
     while process.poll() is None and not (metrics.exists() and metrics.read_text()):

@@ -7,12 +7,15 @@ import pytest
 import torch
 from conftest import same, snapshot
 
+import sentinv.rescue
 from sentinv.backbone import Backbone
+from sentinv.batches import TrainingSet
 from sentinv.config import TrainConfig
 from sentinv.errors import Interrupted, TrainingError
-from sentinv.initialization import Initialization
+from sentinv.initialization import Initialization, starting_rows
+from sentinv.placeholder import PlaceholderRows
 from sentinv.rescue import is_out_of_memory
-from sentinv.run import RUNAWAY
+from sentinv.run import RUNAWAY, Run
 from sentinv.training import train_concept
 
 CONFIG = TrainConfig(steps=6, evaluate_every=3, evaluation_timesteps=2, checkpoint_every=1)
@@ -194,3 +197,35 @@ def test_other_errors_are_not_taken_for_it(sd1_backbone, picture, predicts):
     with pytest.raises(RuntimeError, match="one device"):
         train_concept(sd1_backbone, [picture], WORDS, CONFIG)
     assert is_out_of_memory(MemoryError()) and is_out_of_memory(RuntimeError("CUBLAS_STATUS_ALLOC_FAILED"))
+
+
+def test_no_room_for_float32_stops_with_the_last_good_rows(sd1_backbone, picture, predicts, monkeypatch):
+    """The weights that were made larger before memory ended are as they were."""
+    honest, seen = sentinv.rescue._retype, []
+
+    def retype(tensor, dtype):
+        if dtype == torch.float32 and len(seen) == 5:
+            raise ENDS[0]
+        seen.append(dtype)
+        honest(tensor, dtype)
+
+    monkeypatch.setattr("sentinv.rescue._retype", retype)
+    predicts(breaks_in_half_precision)
+    before = snapshot(halved(sd1_backbone))
+    with pytest.warns(UserWarning, match="not finite at step 1: stopped"):
+        _, history = train_concept(sd1_backbone, [picture], WORDS, CONFIG)
+    assert history.stop == "not finite" and same(before, snapshot(sd1_backbone))
+    assert seen == [torch.float32] * 5 + [torch.bfloat16] * 6  # the last of them had not changed yet
+
+
+def test_rows_that_are_not_finite_are_seen_in_any_text_encoder(xl, picture):
+    backbone = Backbone.from_pipeline(xl, "tiny")
+    start = starting_rows(WORDS, backbone)
+    for bad in start.rows:
+        rows = PlaceholderRows({"<c>": {name: own.clone() for name, own in start.rows.items()}})
+        with rows.installed(backbone):
+            run = Run(TrainingSet(backbone, [picture], rows, CONFIG), rows, start, CONFIG)
+            assert run._wrong([0.0]) == ""
+            with torch.no_grad():
+                rows.rows[bad][0, 0] = float("nan")
+            assert run._wrong([0.0]) == "not finite"

@@ -195,6 +195,7 @@ def saving(model: Backbone, repeats: int = 5) -> tuple[float, float]:
 
 def main() -> None:
     """All three."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # of a job in the background it is ignored
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--kills", type=int, default=300)
     parser.add_argument("--signals", type=int, default=200)
