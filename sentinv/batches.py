@@ -16,7 +16,7 @@ from PIL import Image
 from torch import Generator, Tensor
 
 from sentinv.backbone import Moments
-from sentinv.decoding import Picture
+from sentinv.decoding import Picture, picture_of
 from sentinv.errors import SentinvError
 from sentinv.images import prepare, prepare_mask
 from sentinv.loss import add_noise, denoising_loss, evaluation_grid, min_snr_weights, stratified_timesteps, target
@@ -73,7 +73,8 @@ class TrainingSet:
 
     Args:
         backbone: encodes the images; the rows need not be installed.
-        images: of any size, ≥ 1; cropped to the model's square. A `Picture`'s mask is white where the concept is.
+        images: of any size, ≥ 1; cropped to the model's square. A `Picture`'s mask is white where the concept is; so is what is
+            opaque of an image.
         rows: whose placeholder.
         config: templates, flip, mask_background, evaluation grid.
 
@@ -96,9 +97,7 @@ class TrainingSet:
         self.config = config
         (token,) = rows.vocabulary
         size = (backbone.resolution, backbone.resolution)
-        pictures = [
-            image if isinstance(image, Picture) else Picture(image=image, mask=None, notices=()) for image in images
-        ]
+        pictures = [image if isinstance(image, Picture) else picture_of(image) for image in images]
         self.pixels = torch.cat([prepare(picture.image, size, multiple=backbone.vae_scale) for picture in pictures])
         self.image_count = len(images)
         mirrored = [self.pixels.flip(-1)] if config.flip else []

@@ -85,6 +85,18 @@ def decode(data: bytes, name: str, background: tuple[int, int, int]) -> Picture:
     return _judge_warnings(picture, caught, name, data)
 
 
+def picture_of(image: Image.Image, background: tuple[int, int, int] = (255, 255, 255)) -> Picture:
+    """What an image of Pillow shows: of any mode, as if it were read from a file.
+
+    Raises:
+        SentinvError: If it is wholly transparent.
+    """
+    notices: list[str] = []
+    colours, alpha = _split(image, depth=8)
+    turn = _orientation(image, "the image", notices)
+    return _composed(colours, alpha, image.info.get("icc_profile"), turn, "the image", background, notices)
+
+
 def _kind(data: bytes, name: str) -> str:
     if data.startswith(b"\xff\xd8\xff"):
         return "JPEG"
@@ -127,7 +139,19 @@ def _check_size(width: int, height: int, name: str) -> None:
 
 def _decode(data: bytes, kind: str, name: str, background: tuple[int, int, int]) -> Picture:
     notices: list[str] = []
-    colours, alpha, profile, turn = _load(data, kind, name, notices)
+    return _composed(*_load(data, kind, name, notices), name, background, notices)
+
+
+def _composed(
+    colours: Image.Image,
+    alpha: Image.Image | None,
+    profile: bytes | None,
+    turn: Image.Transpose | None,
+    name: str,
+    background: tuple[int, int, int],
+    notices: list[str],
+) -> Picture:
+    """In sRGB, upright, laid on the background."""
     colours = _to_srgb(colours, profile, name, notices)
     if alpha is not None:
         low, high = alpha.getextrema()

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from PIL import Image, ImageDraw, ImageFont, ImageOps, PngImagePlugin
 
-from sentinv.decoding import Picture, decode
+from sentinv.decoding import Picture, decode, picture_of
 from sentinv.errors import SentinvError
 from sentinv.files import StrPath, atomic_write, shown
 
@@ -51,7 +51,7 @@ def prepare(image: Image.Image, size: tuple[int, int], *, multiple: int = 8) -> 
     """Centre-crop and resize (Lanczos) a picture for a model.
 
     Args:
-        image: Any size, mode RGB.
+        image: Any size and mode; transparent parts are laid on white.
         size: Height and width in pixels, each a multiple of `multiple`.
         multiple: What the model's sizes must be a multiple of.
 
@@ -63,7 +63,7 @@ def prepare(image: Image.Image, size: tuple[int, int], *, multiple: int = 8) -> 
     """
     if any(side <= 0 or side % multiple for side in size):
         raise ValueError(f"size must be positive multiples of {multiple}, got {size}")
-    cropped = crop_resize(image.convert("RGB"), size, Image.Resampling.LANCZOS)
+    cropped = crop_resize(picture_of(image).image, size, Image.Resampling.LANCZOS)
     pixels = torch.from_numpy(np.asarray(cropped, dtype=np.float32))
     return (pixels / 127.5 - 1).permute(2, 0, 1)[None].contiguous()
 
@@ -162,7 +162,7 @@ def grid(
     rows = math.ceil(len(images) / columns)
     width = max(image.width for image in images)
     height = max(image.height for image in images)
-    font = ImageFont.load_default(size=max(11, min(18, width // 16)))
+    font = ImageFont.load_default(size=max(12, min(18, width // 16)))
     line = math.ceil(font.getbbox("Ág")[3]) + 6 if captions is not None else 0
     step = (width + gap, height + line + gap)
     sheet = Image.new("RGB", (columns * step[0] + gap, rows * step[1] + gap), WHITE)

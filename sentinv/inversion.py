@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from PIL import Image
 
 from sentinv.config import TrainConfig
-from sentinv.decoding import Picture
+from sentinv.decoding import Picture, picture_of
 from sentinv.images import read_image
 from sentinv.initialization import Initialization, Initializer, starting_rows
 from sentinv.training import train_concept
@@ -44,7 +44,7 @@ def invert(
         **options: further arguments of `train_concept`, which see: checkpoints, resume, on_step.
 
     Returns:
-        The concept, with the first image as its thumbnail. Transparent parts of a picture that is read are not learned.
+        The concept, with the first image as its thumbnail. Transparent parts of a picture are not learned.
 
     Raises:
         SentinvError: As `train_concept` and `read_image`.
@@ -61,7 +61,7 @@ def invert(
 
 def _picture(source: Source) -> Picture:
     if isinstance(source, Image.Image):
-        return Picture(image=source.convert("RGB"), mask=None, notices=())
+        return picture_of(source)
     return source if isinstance(source, Picture) else read_image(source)
 
 

@@ -16,7 +16,9 @@ from sentinv.config import TrainConfig
 from sentinv.decoding import Picture
 from sentinv.errors import CheckpointError, Interrupted, TrainingError
 from sentinv.generation import GenerateConfig, generate_latents, seeded
+from sentinv.images import read_image
 from sentinv.initialization import Initialization, starting_rows
+from sentinv.interrupt import stop_request
 from sentinv.inversion import invert
 from sentinv.placeholder import PlaceholderRows
 from sentinv.run import Run, learning_rate_at
@@ -325,3 +327,45 @@ def test_invert_takes_words_callables_and_paths(sd1_backbone, picture, tmp_path)
     assert rows_of(by_words) == rows_of(by_call)
     assert by_call.metadata["sentinv.initializer"] == "mine"
     assert by_words.metadata["modelspec.thumbnail"].startswith("data:image/jpeg;base64,")
+
+
+def test_images_of_pillow_are_seen_as_those_of_files(sd1_backbone, tmp_path):
+    """Transparent, and lying on its side by EXIF: upright, with a mask, and on white."""
+    drawn = Image.new("RGBA", (48, 32), (200, 30, 30, 255))
+    drawn.paste((0, 0, 0, 0), (0, 0, 12, 32))
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    drawn.save(tmp_path / "cut.png", exif=exif)
+    by_path, by_image = (
+        TrainingSet(sd1_backbone, [one], PlaceholderRows({"<c>": {"text_encoder": torch.ones(1, 16)}}), QUICK)
+        for one in (read_image(tmp_path / "cut.png"), Image.open(tmp_path / "cut.png"))
+    )
+    assert torch.equal(by_path.pixels, by_image.pixels) and torch.equal(by_path.mask, by_image.mask)
+    config = replace(QUICK, steps=2)
+    concepts = [
+        invert(sd1_backbone, one, "a mug", config) for one in (tmp_path / "cut.png", Image.open(tmp_path / "cut.png"))
+    ]
+    assert rows_of(concepts[0]) == rows_of(concepts[1])
+
+
+def test_what_was_cut_off_is_not_said_to_be_the_start(sd1_backbone, picture):
+    words = "a cat  with\ta striped  tail"
+    with pytest.warns(UserWarning, match="only room"):
+        start = starting_rows(Initialization(words), sd1_backbone, 2)
+    assert start.text == "a cat"
+    concept, _ = train_concept(sd1_backbone, [picture], start, replace(QUICK, steps=1))
+    assert concept.metadata["sentinv.initial_text"] == "a cat"
+
+
+def test_a_signal_that_is_ignored_stays_ignored():
+    """A script's background job ignores SIGINT, so that Ctrl-C ends the script alone."""
+    previous = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        with stop_request() as request:
+            os.kill(os.getpid(), signal.SIGINT)
+            assert request.signal_number is None
+            os.kill(os.getpid(), signal.SIGTERM)
+            assert request.signal_number == signal.SIGTERM
+        assert signal.getsignal(signal.SIGINT) is signal.SIG_IGN
+    finally:
+        signal.signal(signal.SIGINT, previous)
