@@ -66,7 +66,8 @@ def ddim_grid(backbone: Backbone, steps: int) -> list[Step]:
 
     Raises:
         ValueError: If `steps` is out of range.
-        ModelError: If the config clips or thresholds samples, which no latent model survives, or ends in pure noise.
+        ModelError: If the config clips or thresholds samples, which no latent model survives, or ends in pure noise; or if
+            its `steps_offset` leaves no room for so many steps.
     """
     config, total = backbone.scheduler_config, backbone.train_timesteps
     if not 1 <= steps <= total:
@@ -94,7 +95,11 @@ def _timesteps(spacing: str, steps: int, total: int, offset: int) -> list[int]:
     """Timesteps from high to low (Lin et al. 2024, arXiv:2305.08891, table 2)."""
     match spacing:
         case "leading":
-            return [min(index * (total // steps) + offset, total - 1) for index in reversed(range(steps))]
+            if (steps - 1) * (total // steps) + offset >= total:
+                raise ModelError(
+                    f"with a steps_offset of {offset} there are at most {total - offset} steps, got {steps}: take fewer"
+                )
+            return [index * (total // steps) + offset for index in reversed(range(steps))]
         case "trailing":
             return [round(total - index * total / steps) - 1 for index in range(steps)]
         case "linspace":

@@ -21,12 +21,13 @@ if TYPE_CHECKING:
 
 
 @torch.no_grad()
-def encode_prompts(backbone: Backbone, prompts: Sequence[str], concepts: Sequence[Concept] = ()) -> Condition:
-    """Encode prompts in which learned words may occur. Where the model has zeros for the empty prompt, it gets them.
+def encode_prompts(backbone: Backbone, prompts: Sequence[str | None], concepts: Sequence[Concept] = ()) -> Condition:
+    """Encode prompts in which learned words may occur.
 
     Args:
         backbone: the model.
-        prompts: B of them; placeholders in their short form ``<c>``.
+        prompts: B of them; placeholders in their short form ``<c>``. None is no prompt: zeros where the model has those for
+            it (`zeros_for_empty_prompt`), else the empty one.
         concepts: the learned words. One that was learned on another model gives a warning.
 
     Raises:
@@ -38,12 +39,13 @@ def encode_prompts(backbone: Backbone, prompts: Sequence[str], concepts: Sequenc
             made = f" ({concept.base_model})" if concept.base_model else ""
             warnings.warn(f"{concept.token} was learned on another model{made} than {backbone.name}", stacklevel=3)
     rows = PlaceholderRows.of_concepts(list(concepts)) if concepts else None
-    for prompt in prompts:
-        check_placeholders(prompt, rows.vocabulary if rows is not None else {})
+    texts = [prompt or "" for prompt in prompts]
+    for text in texts:
+        check_placeholders(text, rows.vocabulary if rows is not None else {})
     with rows.installed(backbone) if rows is not None else nullcontext():
-        condition = backbone.encode_prompts(backbone.tokenize(prompts, rows))
+        condition = backbone.encode_prompts(backbone.tokenize(texts, rows))
     if backbone.zeros_for_empty_prompt:
-        empty = torch.tensor([not prompt for prompt in prompts], device=backbone.device)
+        empty = torch.tensor([prompt is None for prompt in prompts], device=backbone.device)
         condition.hidden[empty] = 0
         if condition.pooled is not None:
             condition.pooled[empty] = 0

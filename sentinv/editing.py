@@ -129,7 +129,7 @@ def ddim_invert(
     latents = encode_image(backbone, pixels)
     check_finite(latents, "encoding", 0, config.steps, grid[-1])
     guided = config.guidance_scale != 1
-    prompts = ["", source_prompt] if guided else [source_prompt]
+    prompts = [None, source_prompt] if guided else [source_prompt]
     denoise = Denoiser(backbone, encode_prompts(backbone, prompts, concepts), config.guidance_scale)
     path = find_path(denoise, latents, grid, config, on_step)
     return Archive(
@@ -188,7 +188,7 @@ def sweep(
     if needs_offsets(archive, config):
         archive, cost = take_offsets(backbone, archive, concepts, config)
         offsets = archive.offsets[config.offset_guidance(backbone)]
-    away = archive.source_prompt if config.source == "npi" else ""
+    away = archive.source_prompt if config.source == "npi" else None
     scale = config.guidance(backbone)
     prompts = [prompt] if scale == 1 else [away, prompt]
     denoise = Denoiser(backbone, encode_prompts(backbone, prompts, concepts), scale)
@@ -219,7 +219,7 @@ def take_offsets(
     scale = config.offset_guidance(backbone)
     if scale in archive.offsets:
         return archive, 0
-    prompts = [archive.source_prompt] if scale == 1 else ["", archive.source_prompt]
+    prompts = [archive.source_prompt] if scale == 1 else [None, archive.source_prompt]
     denoise = Denoiser(backbone, encode_prompts(backbone, prompts, concepts), scale)
     path = replace(archive.path, states=archive.path.states.to(backbone.device))
     offsets = find_offsets(denoise, path, archive.grid, archive.config.eta)

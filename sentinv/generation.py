@@ -26,7 +26,7 @@ class GenerateConfig:
     Attributes:
         steps: DDIM steps, ≥ 1.
         guidance_scale: classifier-free guidance (Ho & Salimans 2022), ≥ 0; 1 turns it off, None is the model's own.
-        negative_prompt: what guidance leads away from.
+        negative_prompt: what guidance leads away from; "" for no prompt.
         batch_size: images sampled at a time, ≥ 1.
         height: of the images in pixels, a multiple of the VAE's scale; the model's own if None.
         width: likewise.
@@ -107,7 +107,7 @@ def generate_latents(
 ) -> Tensor:
     """Sample latents `[len(generators), C, h, w]` float32, one per generator. Otherwise as `generate`."""
     config = config or GenerateConfig()
-    prompts = [prompt] if config.guidance_scale == 1 else [config.negative_prompt, prompt]
+    prompts = [prompt] if config.guidance_scale == 1 else [config.negative_prompt or None, prompt]
     conditions = encode_prompts(backbone, prompts, concepts)
     shape = _latent_shape(backbone, config)
     noise = torch.stack([torch.randn(shape, generator=generator, dtype=torch.float32) for generator in generators])

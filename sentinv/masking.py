@@ -145,7 +145,7 @@ def edit_masked(
         grid = ddim_grid(backbone, config.steps)
         path = add_noise_path(encode_image(backbone, pixels), grid, config.seed, independent=False)
     states = path.states.to(backbone.device)
-    prompts = [prompt] if config.guidance_scale == 1 else ["", prompt]
+    prompts = [prompt] if config.guidance_scale == 1 else [None, prompt]
     denoise = Denoiser(backbone, encode_prompts(backbone, prompts, concepts), config.guidance_scale)
     first = first_step(config.start, len(grid))
 

@@ -156,7 +156,12 @@ class _Solution:
 def _solve(
     denoise: Denoiser, clean: Tensor, step: Step, start: Tensor, evaluations: int, tolerance: float
 ) -> _Solution:
-    """Iterate x = ddim_step(clean, eps(x)). An image that has converged stays as it is: batches do not mix."""
+    """Iterate x = ddim_step(clean, eps(x)). An image that has converged stays as it is: batches do not mix.
+
+    In half precision moves end at what its rounding makes of eps; below that they say nothing of convergence.
+    """
+    dtype = denoise.backbone.dtype
+    floor = torch.finfo(dtype).eps / 8 if dtype.itemsize < 4 else 0.0
     latents, eps = start, torch.zeros_like(start)
     moving = torch.ones(len(start), dtype=torch.bool, device=start.device)
     move = ratio = torch.full((len(start),), math.nan, device=start.device)
@@ -166,9 +171,9 @@ def _solve(
         distance = relative_rms(moved, latents)
         chosen = moving.reshape(-1, 1, 1, 1)
         latents, eps = torch.where(chosen, moved, latents), torch.where(chosen, asked, eps)
-        ratio = torch.where(moving, distance / move.clamp(min=1e-12), ratio)
+        ratio = torch.where(moving & (distance > floor), distance / move.clamp(min=1e-12), ratio)
         move = torch.where(moving, distance, move)
-        moving = moving & (distance > tolerance)
+        moving = moving & (distance > max(tolerance, floor))
         if not moving.any():
             break
     return _Solution(latents, eps, move.max().item(), ratio.nan_to_num(-math.inf).max().item())

@@ -16,6 +16,7 @@ class ClosedForm:
 
     name = "closed form"
     device = torch.device("cpu")
+    dtype = torch.float64
     fingerprint = "0" * 64
 
     def __init__(self, prediction_type="epsilon", components=8, spread=0.35, seed=0, **config):

@@ -93,3 +93,11 @@ def test_two_text_encoders_make_the_images_of_diffusers(xl, zeros):
         output_type="latent",
     ).images
     assert (ours - theirs).abs().max() < 1e-5 * theirs.std()
+
+
+def test_an_empty_prompt_is_no_missing_one(xl):
+    """Oracle: StableDiffusionXLPipeline, which has zeros for the missing negative prompt and not for an empty prompt."""
+    xl.register_to_config(force_zeros_for_empty_prompt=True)
+    ours = generate_latents(Backbone.from_pipeline(xl, "tiny"), "", generators=seeded(1, 1), config=QUICK)
+    theirs = xl("", generator=seeded(1, 1), num_inference_steps=4, guidance_scale=7.5, output_type="latent").images
+    assert (ours - theirs).abs().max() < 1e-5 * theirs.std()

@@ -181,3 +181,19 @@ def test_refuses_what_is_out_of_range():
             InversionConfig(**options)
     with pytest.raises(dataclasses.FrozenInstanceError):
         InversionConfig().steps = 3
+
+
+@pytest.mark.parametrize(("dtype", "warned"), [(torch.bfloat16, False), (torch.float16, False), (torch.float64, True)])
+def test_rounding_is_not_taken_for_divergence(dtype, warned):
+    """An eps that is rounded at random never settles; in half precision that is as it must be, else it is worth a word."""
+    model, random = ClosedForm(), torch.Generator().manual_seed(0)
+    honest, model.dtype = model.predict, dtype
+    size = torch.finfo(torch.bfloat16 if dtype == torch.float64 else dtype).eps
+
+    def rounded(latents, timesteps, condition):
+        eps = honest(latents, timesteps, condition)
+        return eps * (1 + 0.5 * size * torch.randn(eps.shape, generator=random, dtype=eps.dtype))
+
+    model.predict = rounded
+    path = find_path(Denoiser(model, model.prompt()), model.samples(4), ddim_grid(model, 50), passes(8))
+    assert any(value >= 1 for value in path.contractions) == warned
