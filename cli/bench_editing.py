@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from sentinv.editing_study import EditingStudy, Record
     from sentinv.judges import AttributeJudge
     from sentinv.starts import StudyConcept
+    from sentinv.tables import Table
 
 _PATH = click.Path(path_type=Path)
 
@@ -49,17 +50,18 @@ def editing(**given: Any) -> None:
     """Edit the concepts' pictures by every method, and compare with their true targets.
 
     Words are learned from the concept's caption by a person, or its word. Writes tables.md, curves, and for each concept its
-    records (NAME.jsonl) and contact sheets. A study that was stopped goes on after the last concept that was finished.
+    records (NAME.jsonl) and contact sheets. A study that was stopped goes on after the last concept that was finished; one
+    with other settings needs a folder of its own.
 
     \b
       sentinv bench editing
-      sentinv bench editing --concept robot --arm pec-npi --arm ddim-none
+      sentinv bench editing --concept robot --arm pec-npi --arm ddim-none -o outputs/robot
     """  # noqa: D301 - click reads \b as "leave these lines as they are"
     import torch
 
-    from sentinv.editing_report import write_editing_report
     from sentinv.editing_study import ARMS, EditingStudy
     from sentinv.files import make_folder
+    from sentinv.locks import lock
     from sentinv.studies import read_concepts
 
     if given["threads"]:
@@ -76,17 +78,27 @@ def editing(**given: Any) -> None:
     backbone = load_backbone(given["model"], given["device"], given["dtype"])
     judge = _judge(given)
     records: list[Record] = []
-    for source in sources:
-        notice(source.name, quiet=given["quiet"])
-        records += _one(backbone, source, study, judge, folder, given)
-    guidance = "each arm's own" if study.guidance_scale is None else f"{study.guidance_scale:g}"
-    settings = f"steps {study.steps}, guidance {guidance}, training steps {given['train_steps']}"
-    notes = {**machine(backbone), "settings": settings}
-    tables = write_editing_report(records, folder, notes)
+    with lock(folder / "tables.md"):
+        there = [_there(backbone, source, study, judge, folder, given) for source in sources]
+        for source, own in zip(sources, there, strict=True):
+            notice(source.name, quiet=given["quiet"])
+            records += _run(backbone, source, study, judge, folder, given) if own is None else own
+        tables = _report(backbone, study, records, folder, given)
     if given["as_json"]:
         print_json({"folder": str(folder), "records": len(records), "concepts": len(sources)})
     else:
         click.echo("\n".join(table.markdown() for table in tables))
+
+
+def _report(
+    backbone: Backbone, study: EditingStudy, records: Sequence[Record], folder: Path, given: dict[str, Any]
+) -> list[Table]:
+    from sentinv.editing_report import write_editing_report
+
+    guidance = "each arm's own" if study.guidance_scale is None else f"{study.guidance_scale:g}"
+    settings = f"steps {study.steps}, guidance {guidance}, training steps {given['train_steps']}"
+    notes = {**machine(backbone), "settings": settings}
+    return write_editing_report(records, folder, notes)
 
 
 def _chosen(sources: Sequence[StudyConcept], only: Sequence[str]) -> list[StudyConcept]:
@@ -106,7 +118,43 @@ def _judge(given: dict[str, Any]) -> AttributeJudge | None:
     return None
 
 
-def _one(
+def _there(
+    backbone: Backbone,
+    source: StudyConcept,
+    study: EditingStudy,
+    judge: AttributeJudge | None,
+    folder: Path,
+    given: dict[str, Any],
+) -> list[Record] | None:
+    """Read the records of a concept, if there are any.
+
+    Raises:
+        SentinvError: If they can't be read, or are of another study.
+    """
+    import json
+
+    from sentinv.config import TrainConfig
+    from sentinv.errors import SentinvError
+    from sentinv.files import shown
+
+    path = folder / f"{source.name}.jsonl"
+    if not path.is_file():
+        return None
+    config = TrainConfig(steps=given["train_steps"])
+    settings = json.loads(json.dumps(_settings(backbone, source, study, judge, config)))
+    try:
+        there, *records = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+        other = [name for name in settings if there.get(name) != settings[name]]
+    except (OSError, ValueError, AttributeError) as error:
+        raise SentinvError(f"{shown(path)} is no file of records: name another --output, or remove it") from error
+    if other:
+        raise SentinvError(
+            f"{shown(path)} is of a study with other settings ({', '.join(other)}): name another --output, or remove it"
+        )
+    return [_restored(record) for record in records]
+
+
+def _run(
     backbone: Backbone,
     source: StudyConcept,
     study: EditingStudy,
@@ -114,7 +162,7 @@ def _one(
     folder: Path,
     given: dict[str, Any],
 ) -> list[Record]:
-    """Run one concept, or read its records if they are there."""
+    """Run one concept, and write its records and sheets."""
     import json
 
     from sentinv.config import TrainConfig
@@ -124,10 +172,6 @@ def _one(
     config = TrainConfig(steps=given["train_steps"])
     settings = _settings(backbone, source, study, judge, config)
     path = folder / f"{source.name}.jsonl"
-    if path.is_file():
-        first, *lines = path.read_text(encoding="utf-8").splitlines()
-        if json.loads(first) == json.loads(json.dumps(settings)):
-            return [_restored(json.loads(line)) for line in lines]
     case = Case.read(backbone, source, _learned(backbone, source, folder, config))
     made = list(run_case(backbone, case, study, judge))
     records = [record for record, _ in made]
@@ -153,6 +197,7 @@ def _settings(
         "arms": {name: ARMS[name]._asdict() for name in study.arms},
         "defaults": [asdict(EditConfig()), asdict(InversionConfig())],
         "model": backbone.fingerprint,
+        "constants": backbone.constants,
         "dtype": str(backbone.dtype),
         "train": asdict(config),
         "source": _digest(source),
@@ -182,7 +227,9 @@ def _learned(backbone: Backbone, source: StudyConcept, folder: Path, config: Tra
     from sentinv.concept import Concept
     from sentinv.inversion import invert
 
-    key = sha256(repr((config, _digest(source), backbone.fingerprint, backbone.dtype)).encode()).hexdigest()[:8]
+    key = sha256(
+        repr((config, _digest(source), backbone.fingerprint, backbone.constants, backbone.dtype)).encode()
+    ).hexdigest()[:8]
     path = folder / f"{source.name}-{config.steps}-{key}.safetensors"
     if path.is_file():
         return Concept.load(path)

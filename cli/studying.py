@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from sentinv.cli.options import Decorated, load_backbone, model_options, notice, output_options, print_json, tell_toybox
+from sentinv.errors import SentinvError
 from sentinv.initializers import INITIALIZERS, Options
 
 if TYPE_CHECKING:
@@ -81,6 +82,8 @@ def conduct(studies: Sequence[tuple[Study, Path]], given: dict[str, Any], *, con
     concepts = all_concepts(given)
     tell_toybox(given["model"], quiet=given["quiet"])
     backbone = load_backbone(given["model"], given["device"], given["dtype"])
+    for declared, _ in studies if not given["no_images"] else ():
+        _check_sampling(backbone, declared)
     failed = 0
     results = []
     for declared, folder in studies:
@@ -99,6 +102,20 @@ def conduct(studies: Sequence[tuple[Study, Path]], given: dict[str, Any], *, con
     if failed:
         notice(f"error: {failed} runs failed, as told above; the same command tries them again")
         raise click.exceptions.Exit(1)
+
+
+def _check_sampling(backbone: Backbone, study: Study) -> None:
+    """Refuse before anything is trained what could not be measured then.
+
+    Raises:
+        SentinvError: If so.
+    """
+    from sentinv.ddim import ddim_grid
+
+    try:
+        ddim_grid(backbone, study.sampling_steps)
+    except ValueError as error:
+        raise SentinvError(f"{study.title}: sampling {error}: take fewer") from error
 
 
 def _conclude(
@@ -129,13 +146,16 @@ def all_concepts(given: dict[str, Any]) -> list[StudyConcept]:
     """The concepts of the file, or one for each --image.
 
     Raises:
-        SentinvError: If the file can't be read.
+        SentinvError: If the file can't be read, or two images have one name.
     """
     from sentinv.evaluation import EDITING_PROMPTS
     from sentinv.starts import StudyConcept
     from sentinv.studies import read_concepts
 
     if given["images"]:
+        names = [path.stem for path in given["images"]]
+        if len(set(names)) < len(names):
+            raise SentinvError(f"expected images with different names, got {', '.join(names)}: rename one")
         return [StudyConcept(name=path.stem, image=path, edits=EDITING_PROMPTS) for path in given["images"]]
     return read_concepts(given["concepts"])
 

@@ -1,11 +1,12 @@
 """Hyper-parameters: frozen, keyword-only, checked when made. No paths, devices or loggers."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Literal, get_args
 
 Kind = Literal["object", "style"]
 Schedule = Literal["constant", "cosine"]
 Stop = Literal["never", "auto"]
+_KINDS = {bool: "True or False", int: "a whole number"}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,7 +44,7 @@ class TrainConfig:
         seed: of every random draw of the training, in [0, 2**63).
 
     Raises:
-        ValueError: If a value is out of its range.
+        ValueError: If a value is out of its range, or not of its type.
     """
 
     steps: int = 100
@@ -72,6 +73,10 @@ class TrainConfig:
     seed: int = 0
 
     def __post_init__(self) -> None:
+        for field in fields(self):
+            kind = type(field.default)
+            if kind in (bool, int):
+                _check(self, field.name, type(getattr(self, field.name)) is kind, _KINDS[kind])
         positive = ("batch_size", "evaluate_every", "evaluation_timesteps", "evaluation_noises", "patience")
         for name in (*positive, "checkpoint_every"):
             _check(self, name, getattr(self, name) >= 1, "at least 1")

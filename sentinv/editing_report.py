@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -99,6 +99,7 @@ def comparisons(records: Sequence[Record], ours: str = DEFAULT) -> list[Table]:
             better = interval.high < 0 if key == COMPARED[0] else interval.low > 0
             worse = interval.low > 0 if key == COMPARED[0] else interval.high < 0
             verdict = "better" if better else "worse" if worse else "no difference shown"
+            verdict = "one concept: none" if interval.n == 1 else verdict
             rows.append([f"{ours} less {other}", str(interval), verdict, str(len(differences))])
         if rows:
             header = ["difference", "mean and 95 % interval", "verdict", "edits"]
@@ -142,8 +143,8 @@ def curve(records: Sequence[Record], key: str, label: str) -> Figure:
         if not group:
             continue
         skips = list(dict.fromkeys(record["skip"] for record in group))
-        points = [_mean(record for record in group if record["skip"] == skip) for skip in skips]
-        way = [(point[key], point["source_psnr"]) for point in points]
+        points = [[record for record in group if record["skip"] == skip] for skip in skips]
+        way = [(_mean(one, key), _mean(one, "source_psnr")) for one in points]
         if len(way) == 1:
             references[arm] = way[0]
         else:
@@ -153,7 +154,5 @@ def curve(records: Sequence[Record], key: str, label: str) -> Figure:
     return plane(arms, references=references, paths=paths, labels=(label, "preservation (PSNR to source, dB) →"))
 
 
-def _mean(records: Iterable[Record]) -> dict[str, float]:
-    group = list(records)
-    keys = ("source_psnr", *(key for key in COMPARED if key in group[0]))
-    return {key: float(np.mean([record[key] for record in group])) for key in keys}
+def _mean(records: Sequence[Record], key: str) -> float:
+    return float(np.mean([record[key] for record in records]))

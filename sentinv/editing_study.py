@@ -156,7 +156,8 @@ def measure(case: Case, index: int, image: Image.Image, judge: AttributeJudge | 
     than doing nothing, 0 is perfect.
     """
     result: Record = {"source_psnr": pixel_psnr(image, case.image)}
-    regions = {"inside": case.mask, "outside": ~case.mask} if case.mask is not None else {}
+    parts = {"inside": case.mask, "outside": ~case.mask} if case.mask is not None else {}
+    regions = {name: region for name, region in parts.items() if region.any()}
     for name, region in regions.items():
         result[f"source_psnr_{name}"] = pixel_psnr(image, case.image, region)
     if case.targets:
@@ -220,7 +221,7 @@ def _sdedit(
 ) -> Iterator[Made]:
     """Noise the image to a level and sample from there (Meng et al. 2022, arXiv:2108.01073); without one, from noise."""
     grid = ddim_grid(backbone, study.steps)
-    condition = encode_prompts(backbone, ["", prompt], [case.concept])
+    condition = encode_prompts(backbone, [None, prompt], [case.concept])
     side = backbone.resolution // backbone.vae_scale
     shape = (1, backbone.unet.config.in_channels, side, side)
     clean = archive.path.states[-1] if archive is not None else torch.zeros(shape)

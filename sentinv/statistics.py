@@ -79,31 +79,40 @@ def band(curves: Sequence[Curve], *, seed: int = 0) -> list[tuple[int, Interval]
 
 
 def levelled(arms: Mapping[str, Mapping[str, Curve]]) -> dict[str, list[list[tuple[int, float]]]]:
-    """Take each concept's own level out of its curves, as within-subject intervals do (Cousineau 2005).
+    """Take each concept's own level out of its curves, as within-subject intervals do (Cousineau 2005; Morey 2008).
 
     Concepts differ far more in loss than starts do, and all starts meet the same concepts. A concept's level is its mean over
-    arms and over the steps that all curves have; the mean level is put back, so mean curves stay as they are.
+    arms and over the steps that all curves have; the mean level is put back, so mean curves stay as they are. The level has a
+    share of each arm's own differences in it, so that what is left is too small; of M arms it is enlarged by sqrt(M / (M - 1)).
 
     Args:
-        arms: label → (concept → curve). Where arms do not have the same concepts nothing is changed.
+        arms: label → (concept → curve). Where there is one arm, or not all have the same concepts and steps in common, nothing
+            is changed.
     """
     concepts = {frozenset(own) for own in arms.values()}
     plain = {label: [list(curve) for curve in own.values()] for label, own in arms.items()}
-    if len(concepts) != 1:
-        return plain
     tables = {label: {name: dict(curve) for name, curve in own.items()} for label, own in arms.items()}
-    steps = set.intersection(*(set(table) for own in tables.values() for table in own.values()))
-    if not steps:
+    steps = set.intersection(*(set(table) for own in tables.values() for table in own.values())) if plain else set()
+    if len(arms) < 2 or len(concepts) != 1 or not steps:
         return plain
     levels = {
         name: float(np.mean([own[name][step] for own in tables.values() for step in sorted(steps)]))
         for name in next(iter(concepts))
     }
     middle = float(np.mean(list(levels.values())))
-    return {
-        label: [[(step, value - levels[name] + middle) for step, value in curve] for name, curve in own.items()]
-        for label, own in arms.items()
-    }
+    scale = (len(arms) / (len(arms) - 1)) ** 0.5
+    found = {}
+    for label, own in tables.items():
+        flat = {name: {step: own[name][step] - levels[name] + middle for step in own[name]} for name in own}
+        means = {
+            step: float(np.mean([table[step] for table in flat.values() if step in table]))
+            for step in set().union(*flat.values())
+        }
+        found[label] = [
+            [(step, means[step] + scale * (value - means[step])) for step, value in table.items()]
+            for table in flat.values()
+        ]
+    return found
 
 
 def mean_curve(curves: Sequence[Curve]) -> list[tuple[int, float]]:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import itertools
 import json
+import math
 import tomllib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
@@ -88,16 +89,32 @@ class Study:
                 raise SentinvError(
                     f"{self.title}: the grid lists no values for {name!r}: give at least one, or leave it out"
                 )
-        for name in ("seeds", "loss_at", "images_at"):
-            if not all(type(value) is int and value >= 0 for value in getattr(self, name)):
-                raise SentinvError(
-                    f"{self.title}: {name} must be whole numbers of at least 0, got {list(getattr(self, name))}"
-                )
+        self._check_types()
         if not self.starts or not self.seeds or self.count < 1 or self.sampling_steps < 1:
             raise SentinvError(f"{self.title}: expected at least one start, one seed, one image and one sampling step")
         for point in self.points():
             for start in self.starts:
                 self.config(StartSpec.parse(start), 0, point)
+
+    def _check_types(self) -> None:
+        for names, kind, what in (
+            (("title", "question"), str, "text"),
+            (("count", "sampling_steps"), int, "a whole number"),
+        ):
+            for name in names:
+                if type(getattr(self, name)) is not kind:
+                    raise SentinvError(f"{self.title}: {name} must be {what}, got {getattr(self, name)!r}")
+        for name in ("seeds", "loss_at", "images_at"):
+            if not all(type(value) is int and value >= 0 for value in getattr(self, name)):
+                raise SentinvError(
+                    f"{self.title}: {name} must be whole numbers of at least 0, got {list(getattr(self, name))}"
+                )
+        for name in ("starts", "concepts"):
+            if not all(type(value) is str for value in getattr(self, name)):
+                raise SentinvError(f"{self.title}: {name} must be texts, got {list(getattr(self, name))}")
+        scale = self.guidance_scale
+        if scale is not None and (type(scale) not in (int, float) or not 0 <= scale < math.inf):
+            raise SentinvError(f"{self.title}: guidance_scale must be a number of at least 0, got {scale!r}")
 
     def points(self) -> list[dict[str, Any]]:
         """All points of the grid."""

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import base64
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from html import escape
 from pathlib import Path
+from statistics import mean
 from typing import Any
 
 from sentinv import plots
@@ -20,7 +22,6 @@ from sentinv.study_summary import (
     arms,
     crossing_table,
     gain_table,
-    last,
     longest_vanilla,
     loss_table,
     measures,
@@ -86,10 +87,10 @@ def _figures(found: Sequence[Arm], records: Sequence[Record], folder: Path, conv
     points, ways = {}, {}
     for arm in found:
         x, y = arm.score_curves("clip_t"), arm.score_curves("clip_i")
-        if x and y:
-            points[arm.label] = [(last(x[name]), last(y[name])) for name in x]
-            mean_x, mean_y = mean_curve(list(x.values())), mean_curve(list(y.values()))
-            ways[arm.label] = [(a, b) for (_, a), (_, b) in zip(mean_x, mean_y, strict=True)]
+        pairs = [(dict(x[name]), dict(y[name])) for name in x if name in y]
+        if shared := sorted(set.intersection(*({*a} & {*b} for a, b in pairs))) if pairs else []:
+            points[arm.label] = [(a[shared[-1]], b[shared[-1]]) for a, b in pairs]
+            ways[arm.label] = [(mean(a[step] for a, _ in pairs), mean(b[step] for _, b in pairs)) for step in shared]
     if points:
         figure = plots.plane(points, references=references(records, "clip_t", "clip_i"), paths=ways)
         keep(
@@ -104,7 +105,8 @@ def _panels(found: Sequence[Arm]) -> dict[str, tuple[str, plots.Panel]]:
     """Stem of a file → caption and curves: losses, the one that is minimised first, and scores."""
     panels = {}
     band = (
-        "mean over concepts, 95 % band; where all starts have the same concepts, each concept's own level is taken out"
+        "mean over concepts, 95 % band; where several starts have the same concepts, each concept's own level is taken out "
+        "(Cousineau 2005; Morey 2008)"
     )
     for measure in reversed(measures(found)):
         own = {arm.label: arm.curves(measure) for arm in found}
@@ -127,18 +129,19 @@ def _levelled(own: Mapping[str, Mapping[str, Curve]], points: int) -> dict[str, 
 def _level(found: Sequence[Arm], measure: str) -> tuple[str, float] | None:
     """The loss that vanilla has in the end."""
     vanilla = longest_vanilla(found)
-    if vanilla is None:
-        return None
-    step, loss = mean_curve(list(vanilla.curves(measure).values()))[-1]
-    return f"vanilla at {step}", loss
+    curves = list(vanilla.curves(measure).values()) if vanilla is not None else []
+    whole = mean_curve(curves) if curves else []
+    return (f"vanilla at {whole[-1][0]}", whole[-1][1]) if whole else None
 
 
 def _facts(study: Study, outcome: Outcome) -> dict[str, str]:
     settings = [record["settings"] for record in outcome.records]
     concepts = list(dict.fromkeys(one["concept"] for one in settings))
     scales = {one["sampling"][1] for one in settings if "sampling" in one}
+    stops = Counter(record["result"].get("stop", "steps") for record in outcome.records)
+    early = "".join(f", {count} ended early: {why}" for why, count in stops.items() if why != "steps")
     facts = {
-        "runs": f"{len(outcome.records)} done, {outcome.missing} of other parts missing, {len(outcome.failures)} failed",
+        "runs": f"{len(outcome.records)} done, {outcome.missing} of other parts missing, {len(outcome.failures)} failed{early}",
         "concepts": f"{len(concepts)}: {', '.join(concepts)}",
         "seeds": ", ".join(map(str, study.seeds)),
         "interval": "95 % percentile bootstrap over concepts, 10000 resamples (2000 for steps), seed 0; one concept: none",
@@ -147,7 +150,9 @@ def _facts(study: Study, outcome: Outcome) -> dict[str, str]:
     if scales:
         facts |= {
             "images": f"{study.count} per prompt with seeds 0 to {study.count - 1}, {study.sampling_steps} DDIM steps"
-            + "".join(f", guidance {scale:g}" for scale in scales),
+            + "".join(
+                f", guidance {scale:g}" if scale is not None else ", the model's own guidance" for scale in scales
+            ),
             "CLIP-I": "mean over pairs of cos(CLIP(generated), CLIP(image))",
             "CLIP-T": "cos(mean of CLIP(generated), CLIP(prompt without placeholder)): the more images, the larger; the "
             "references but for prompt only have one image per prompt",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from math import inf
 from statistics import mean, median, stdev, variance
 from typing import Any
 
@@ -39,12 +40,15 @@ class Arm:
         return list(dict.fromkeys(record["settings"]["concept"] for record in self.records))
 
     def curves(self, measure: str = "losses") -> dict[str, list[tuple[int, float]]]:
-        """Concept → its curve on the fixed grid, mean over seeds: of "losses" or of "objectives" (weighted as trained)."""
+        """Concept → its curve on the fixed grid, mean over seeds: of "losses" or of "objectives" (weighted as trained).
+
+        Values that were not finite are left out, and concepts that have no others.
+        """
         own: dict[str, list[Curve]] = {}
         for record in self.records:
             points = [(step, loss) for step, loss in record["result"][measure] if loss is not None]
             own.setdefault(record["settings"]["concept"], []).append(points)
-        return {name: mean_curve(curves) for name, curves in own.items()}
+        return {name: curve for name, curves in own.items() if (curve := mean_curve(curves))}
 
     def score_curves(self, score: str) -> dict[str, list[tuple[int, float]]]:
         """Concept → (step, score), mean over seeds."""
@@ -117,7 +121,9 @@ def crossing_table(found: Sequence[Arm], measure: str) -> Table | None:
         return None
     name_of = MEASURES[measure]
     reference = vanilla.curves(measure)
-    shared = set.intersection(*({step for step, _ in curve} for curve in reference.values()))
+    shared = set.intersection(*({step for step, _ in curve} for curve in reference.values())) if reference else set()
+    if not shared:
+        return None
     levels = sorted({step for step in LEVELS if step in shared} | {max(shared)})
     rows = []
     for arm in found:
@@ -130,7 +136,8 @@ def crossing_table(found: Sequence[Arm], measure: str) -> Table | None:
         for level in levels:
             cross = crossing([curves[name] for name in names], [reference[name] for name in names], level)
             cells.append(_crossing(cross, rate, arm.steps))
-        below = sum(last(curves[name]) <= dict(reference[name])[levels[-1]] for name in names)
+        ends = {name: dict(curves[name]).get(arm.steps, inf) for name in names}
+        below = sum(ends[name] <= dict(reference[name])[levels[-1]] for name in names)
         rows.append([*cells, "-" if arm is vanilla else f"{below} of {len(names)}"])
     header = [
         "start",
@@ -160,7 +167,7 @@ def loss_table(found: Sequence[Arm], measure: str) -> Table:
             [
                 arm.label,
                 _range(vectors),
-                *(bootstrap(own).text(4) if len(own) == len(tables) else "-" for own in values),
+                *(bootstrap(own).text(4) if own and len(own) == len(tables) else "-" for own in values),
                 f"{rate:.3f}" if rate is not None else "-",
             ]
         )
@@ -222,7 +229,7 @@ def score_tables(found: Sequence[Arm], records: Sequence[Record]) -> list[Table]
         rows = []
         for label, own in curves.items():
             values = [[dict(curve)[step] for curve in own if step in dict(curve)] for step in steps]
-            rows.append([label, *(str(bootstrap(cell)) if cell else "-" for cell in values)])
+            rows.append([label, *(_of_all(cell, len(own)) for cell in values)])
         for start, name in REFERENCE_NAMES.items():
             single = [r["result"]["scores"][0][1] for r in records if r["settings"]["start"] == start]
             cell = [scores[score] for scores in single if score in scores]
@@ -273,9 +280,14 @@ def _differences(
             for step in steps
         ]
         if any(values):
-            rows.append([label, *(str(bootstrap(cell)) if cell else "-" for cell in values)])
+            rows.append([label, *(_of_all(cell, len(own.keys() & base.keys())) for cell in values)])
     header = ["start", *(f"step {step}" for step in steps)]
     return Table(title, header, rows, "Mean of differences paired by concept [95 % interval].") if rows else None
+
+
+def _of_all(values: Sequence[float], count: int) -> str:
+    """Their mean, if all of so many concepts have one: what is left after some went wrong is another sample."""
+    return str(bootstrap(values)) if values and len(values) == count else "-"
 
 
 def _crossing(cross: Crossing, rate: float | None, budget: int) -> str:
@@ -284,11 +296,6 @@ def _crossing(cross: Crossing, rate: float | None, budget: int) -> str:
     low, high = ("never" if end is None else str(end) for end in (cross.low, cross.high))
     seconds = f", {cross.steps * rate:.1f} s" if rate is not None else ""
     return f"{cross.steps} [{low}, {high}]{seconds}"
-
-
-def last(curve: Curve) -> float:
-    """Value at the last step."""
-    return curve[-1][1]
 
 
 def _range(values: Sequence[int]) -> str:

@@ -81,33 +81,36 @@ def train_curve(
     counts = range(1, start.count + 1) if progressive else [start.count]
     ends = [config.steps * (index + 1) // len(counts) for index in range(len(counts))]
     learned: dict[str, Tensor] = {}
-    begun = 0
+    watch = _Watch(curve, loss_at, keep_at)
     for stage, (count, end) in enumerate(zip(counts, ends, strict=True)):
         rows = {
             name: torch.cat([learned[name], own[len(learned[name]) : count]]) if learned else own[:count]
             for name, own in start.rows.items()
         }
         first = Start(start.initialization, start.tokens[:count], rows)
-        steps = end - begun
+        steps = end - watch.steps
         own = replace(config, steps=steps, evaluate_every=max(1, steps), seed=config.seed + stage)
-        learned = _stage(backbone, pictures, first, own, _Watch(curve, begun, loss_at, keep_at))
-        begun = end
+        learned = _stage(backbone, pictures, first, own, watch)
+        watch.steps = end
     return curve
 
 
 @dataclass
 class _Watch:
+    """What is written down, and the steps and seconds of training so far: steps of the stages before, seconds of all."""
+
     curve: Curve
-    offset: int
     loss_at: Sequence[int]
     keep_at: Sequence[int]
+    steps: int = 0
+    seconds: float = 0.0
 
 
 def _stage(
     backbone: Backbone, pictures: Sequence[Picture], start: Start, config: TrainConfig, watch: _Watch
 ) -> dict[str, Tensor]:
     """Train one stage; returns its last rows."""
-    curve, seconds = watch.curve, watch.curve.seconds[-1][1] if watch.curve.seconds else 0.0
+    curve = watch.curve
     rows = PlaceholderRows({TOKEN: start.rows})
     with rows.installed(backbone), lean_convolutions(backbone.unet):
         run = Run(TrainingSet(backbone, pictures, rows, config), rows, start, config)
@@ -115,22 +118,22 @@ def _stage(
         grid = first.evaluation_batches()
 
         def look() -> None:
-            step = watch.offset + run.step
+            step = watch.steps + run.step
             if step in watch.loss_at:
                 objective, plain = first.evaluate(grid)
                 curve.objectives.append((step, objective))
                 curve.losses.append((step, plain))
-                curve.seconds.append((step, seconds))
+                curve.seconds.append((step, watch.seconds))
             if step in watch.keep_at:
                 curve.rows[step] = rows.of(TOKEN)
 
-        if watch.offset == 0:
+        if watch.steps == 0:
             look()
         while run.step < config.steps and not run.history.stop:
             begun = time.perf_counter()
             run.train_step()
             run.settle()
-            seconds += time.perf_counter() - begun
+            watch.seconds += time.perf_counter() - begun
             look()
     curve.stop = run.history.stop or "steps"
     return {name: value.cpu() for name, value in rows.of(TOKEN).items()}

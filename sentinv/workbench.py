@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from sentinv.concept import Concept
 from sentinv.errors import Interrupted, SentinvError
-from sentinv.files import JsonLines, make_folder, shown
+from sentinv.files import JsonLines, finite, make_folder, shown
 from sentinv.initialization import Initialization, Initializer, starting_rows
 from sentinv.locks import lock
 from sentinv.provenance import row_statistics
@@ -77,6 +77,7 @@ class Workbench:
         """
         context: dict[str, Any] = {
             "model": self.backbone.fingerprint,
+            "constants": self.backbone.constants,
             "dtype": str(self.backbone.dtype),
             "pictures": _digest_of_files(trial),
             "loss_at": [step for step in study.loss_at if step <= trial.config.steps],
@@ -244,7 +245,7 @@ def read_records(folder: str | Path) -> dict[str, Record]:
 
 def _plain(record: Record) -> Record:
     """As it will be read back."""
-    return json.loads(json.dumps(record))
+    return json.loads(json.dumps(finite(record)))
 
 
 def _digest_of_files(trial: Trial) -> str:

@@ -13,7 +13,7 @@ from transformers import ViTConfig, ViTForImageClassification, ViTImageProcessor
 from sentinv.cli.main import cli
 from sentinv.concept import Concept
 from sentinv.editing import EditConfig, ddim_invert, sweep
-from sentinv.editing_report import comparisons, paired, round_trips
+from sentinv.editing_report import comparisons, paired, round_trips, write_editing_report
 from sentinv.editing_study import Case, EditingStudy, measure, run_case
 from sentinv.judges import AttributeJudge
 from sentinv.noising import InversionConfig
@@ -177,9 +177,36 @@ def test_the_command_writes_records_tables_curves_and_sheets(_pipelines, source,
     again = CliRunner().invoke(cli, [str(argument) for argument in arguments])
     assert again.exit_code == 0
     assert (folder / "tables.md").read_text() == table
+    other = CliRunner().invoke(cli, [str(argument) for argument in [*arguments, "--arm", "ddim-none"]])
+    assert other.exit_code == 1 and "other settings (study, arms): name another --output" in other.stderr
     assert (folder / "mug.jsonl").stat().st_mtime_ns == written
 
 
 def test_refuses_unknown_arms():
     with pytest.raises(ValueError, match="magic"):
         EditingStudy(arms=("magic",))
+
+
+def test_one_concept_has_no_verdict():
+    (table,) = comparisons([r for r in synthetic(0.5, 0.0) if r["concept"] == "a"], "pec-npi")
+    assert table.rows[0][2] == "one concept: none"
+
+
+def test_a_measure_that_some_edits_have_is_drawn_from_those(tmp_path):
+    records = [r | {"evaluations": 1, "timing": {"seconds": 1.0}} for r in synthetic(0.5, 0.0)]
+    records += [
+        {k: v for k, v in r.items() if k != "success"} | {"concept": "z", "target_ratio": 0.5} for r in records[:6]
+    ]
+    assert write_editing_report(records, tmp_path, {})
+    assert (tmp_path / "curve.png").is_file() and (tmp_path / "target.png").is_file()
+
+
+def test_a_mask_without_an_outside_has_no_measure_of_it(case):
+    case.mask = np.ones_like(case.mask)
+    assert set(measure(case, 0, case.targets[0], None)) == {
+        "source_psnr",
+        "source_psnr_inside",
+        "target_psnr",
+        "target_psnr_inside",
+        "target_ratio",
+    }

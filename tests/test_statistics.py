@@ -66,6 +66,7 @@ def test_levelling_takes_out_what_concepts_differ_in_and_keeps_the_means():
         "b": {"cat": [(0, 0.8), (5, 0.2), (9, 0.1)], "mug": [(0, 2.8), (5, 2.2), (9, 2.1)]},
     }
     flat = levelled(arms)
+    assert levelled({"a": arms["a"]}) == {"a": list(arms["a"].values())}  # one arm has no level apart from itself
     for label, own in arms.items():
         assert mean_curve(flat[label]) == [(s, pytest.approx(v)) for s, v in mean_curve(list(own.values()))]
         assert all(point.high - point.low == pytest.approx(0, abs=1e-12) for _, point in band(flat[label]))
@@ -94,3 +95,18 @@ def test_crossing_refuses_what_does_not_pair():
         crossing([[(0, 1.0)]], [], 0)
     with pytest.raises(ValueError, match="no value at step 7"):
         crossing([[(0, 1.0)]], [[(0, 1.0)]], 7)
+
+
+@pytest.mark.parametrize("count", [2, 4])
+def test_levelled_bands_are_as_wide_as_those_of_arms_without_levels(count):
+    """Oracle: the same deviations of arms by concepts, with no levels to take out, over many draws."""
+    widths = []
+    for draw in range(60):
+        random = np.random.default_rng(draw)
+        deviations, levels = random.normal(0, 1, (count, 12)), random.normal(0, 30, 12)
+        arms = {f"{arm}": {f"{c}": [(0, levels[c] + deviations[arm, c])] for c in range(12)} for arm in range(count)}
+        plain = bootstrap(deviations[0] - deviations[0].mean())
+        ((_, flat),) = band(levelled(arms)["0"])
+        widths.append((flat.high - flat.low, plain.high - plain.low))
+    ours, wanted = np.mean(widths, axis=0)
+    assert ours == pytest.approx(wanted, rel=0.05)

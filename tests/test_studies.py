@@ -1,4 +1,5 @@
 import json
+import math
 import warnings
 from dataclasses import replace
 
@@ -12,6 +13,9 @@ from sentinv.cli.main import cli
 from sentinv.errors import Interrupted, SentinvError
 from sentinv.files import JsonLines
 from sentinv.studies import Study, key_of, read_concepts, read_study, trials
+from sentinv.study_report import write_report
+from sentinv.study_summary import arms, crossing_table, score_tables
+from sentinv.trials import train_curve
 from sentinv.workbench import Workbench, cost, read_records, run_study, shares
 
 TRAIN = {"steps": 4, "evaluation_timesteps": 4, "evaluation_noises": 1}
@@ -288,3 +292,70 @@ def test_a_signal_ends_a_study_and_is_no_failed_run(bench, tmp_path, monkeypatch
     with pytest.raises(Interrupted, match="stopped at 1 of") as told:
         run_study(STUDY, bench, tmp_path / "stopped")
     assert told.value.signal_number == 15
+
+
+@pytest.mark.parametrize(
+    ("line", "text"),
+    [
+        ("title = 2026", "title must be text, got 2026"),
+        ("count = 2.5", "count must be a whole number, got 2.5"),
+        ("sampling_steps = 2.5", "sampling_steps must be a whole number"),
+        ("starts = [1]", "starts must be texts"),
+        ('guidance_scale = "7"', "guidance_scale must be a number"),
+        ("guidance_scale = -1", "guidance_scale must be a number of at least 0"),
+        ('[train]\nflip = "false"', "flip must be True or False, got 'false'"),
+        ("[train]\nbatch_size = 2.5", "batch_size must be a whole number"),
+    ],
+)
+def test_values_of_another_type_are_refused(tmp_path, line, text):
+    (tmp_path / "study.toml").write_text(line)
+    with pytest.raises(SentinvError, match=text):
+        read_study(tmp_path / "study.toml")
+
+
+def test_runs_that_went_wrong_are_told_and_not_averaged_away(bench, tmp_path, monkeypatch):
+    """Of the mug, vanilla has no finite loss, and the caption's run ends after two steps; a second reading says the same."""
+    study = replace(STUDY, starts=("vanilla", "caption"), seeds=(0,), images_at=(0, 2, 4))
+    calls = []
+
+    def train(*args, **options):
+        curve = train_curve(*args, **options)
+        calls.append(curve)
+        if len(calls) == 1:
+            curve.losses = [(step, math.nan) for step, _ in curve.losses]
+        if len(calls) == 2:
+            curve.stop = "runaway"
+            curve.losses, curve.objectives = (
+                [point for point in own if point[0] <= 2] for own in (curve.losses, curve.objectives)
+            )
+            del curve.rows[4]
+        return curve
+
+    monkeypatch.setattr("sentinv.workbench.train_curve", train)
+    reports = []
+    for _ in range(2):
+        outcome = run_study(study, bench, tmp_path / "records")
+        write_report(study, outcome, tmp_path / "report", notes={}, convergence=True)
+        reports.append((tmp_path / "report" / "tables.md").read_text())
+    assert len(calls) == 4 and reports[0] == reports[1]
+    assert "1 ended early: runaway" in reports[0] and "nan" not in reports[0]
+    found = {arm.label: arm for arm in arms(outcome.records)}
+    assert list(found["vanilla"].curves()) == ["cat"]
+    (table,) = (
+        table for table in score_tables(list(found.values()), outcome.records) if "training image" in table.title
+    )
+    assert table.rows[1][0] == "caption" and table.rows[1][-1] == "-" != table.rows[1][1]
+    below = {row[0]: row[-1] for row in crossing_table(list(found.values()), "losses").rows}
+    assert below["caption"].endswith("of 1")
+
+
+def test_what_cannot_be_sampled_is_told_before_it_is_trained(model_folder, tmp_path):
+    random_picture(0).save(tmp_path / "mug.png")
+    command = ["bench", "convergence", "--model", str(model_folder), "--image", str(tmp_path / "mug.png")]
+    command += ["--clip", "nowhere", "-o", str(tmp_path / "out"), "--sampling-steps", "2000"]
+    result = CliRunner().invoke(cli, command)
+    assert result.exit_code == 1 and "steps must be in [1, 1000], got 2000" in result.stderr.splitlines()[-1]
+    (tmp_path / "other").mkdir()
+    random_picture(1).save(tmp_path / "other/mug.png")
+    result = CliRunner().invoke(cli, [*command, "--image", str(tmp_path / "other/mug.png")])
+    assert result.exit_code == 1 and "different names, got mug, mug" in result.stderr

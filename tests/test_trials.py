@@ -45,6 +45,8 @@ def test_progressive_adds_one_vector_after_another(sd1_backbone, concepts):
     assert [step for step, _ in curve.losses] == list(every)
     moved = curve.rows[3]["text_encoder"][0] - curve.rows[2]["text_encoder"][0]
     assert 0 < moved.norm() < 0.2  # the first vector goes on from where it was
+    seldom = train_curve(sd1_backbone, pictures, start, config, loss_at=(1, 6), keep_at=(), progressive=True)
+    assert seldom.seconds[1][1] > 3 * seldom.seconds[0][1] / 2  # six steps, not the last stage's two and the first
 
 
 def test_loss_is_that_of_the_whole_first_picture_whatever_is_trained_on(sd1_backbone, concepts):
