@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from sentinv.cli.options import DTYPES, model_option, notice, output_options, print_json, tell_toybox
+from sentinv.cli.options import DTYPES, model_option, notice, output_options, print_json, tell_toybox, was_given
 from sentinv.cli.studying import CONCEPTS
 
 _PATH = click.Path(path_type=Path)
@@ -45,12 +45,17 @@ def speed(peers: tuple[str, ...], **given: Any) -> None:
 
     from sentinv.errors import SentinvError
     from sentinv.files import atomic_write, make_folder
+    from sentinv.images import read_image
     from sentinv.speed import SpeedConfig, measure, speed_table
     from sentinv.studies import read_concepts
 
+    if given["full_size"] and was_given("model"):
+        raise click.UsageError("--model has no effect with --full-size: leave it out")
+    images = given["images"] or (read_concepts(CONCEPTS)[0].image,)
+    for path in images:
+        read_image(path)  # so that one which can't be read is told at once
     folder = make_folder(given["output"] or Path("outputs") / "speed")
     model, resolution = _model(given, folder)
-    images = given["images"] or (read_concepts(CONCEPTS)[0].image,)
     numbers = {name: given[name] for name in ("batch_size", "steps", "warmup", "repeats", "dtype", "device", "threads")}
     config = SpeedConfig(model=model, images=tuple(images), resolution=resolution, **numbers)
     trainers = measure(config, peers, lambda line: notice(line, quiet=given["quiet"]))
@@ -97,5 +102,8 @@ def _model(given: dict[str, Any], folder: Path) -> tuple[Path, int]:
 
 def _side(path: Path) -> int:
     """Pixels that a model in a folder was made for."""
-    unet, vae = (json.loads((path / part / "config.json").read_text(encoding="utf-8")) for part in ("unet", "vae"))
+    from sentinv.models import parts_of
+
+    parts = ("unet", parts_of(str(path), str(path))[0])
+    unet, vae = (json.loads((path / part / "config.json").read_text(encoding="utf-8")) for part in parts)
     return unet["sample_size"] * 2 ** (len(vae["block_out_channels"]) - 1)

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import click
-from click.core import ParameterSource
 
-from sentinv.cli.options import SEED, Decorated, FiniteRange
+from sentinv.cli.options import SEED, Decorated, FiniteRange, was_given
 
 _PATH = click.Path(path_type=Path)
 
@@ -26,7 +26,7 @@ class Sweep(click.ParamType):
         name, _, numbers = str(value).partition("=")
         try:
             first, last, step = (float(part) for part in numbers.split(":"))
-            valid = name == "skip" and 0 <= first <= last < 1 and step > 0
+            valid = name == "skip" and 0 <= first <= last < 1 and 0 < step < math.inf
         except ValueError:
             valid = False
         if not valid:
@@ -69,7 +69,7 @@ def edit_options(command: Decorated) -> Decorated:
             ),
             click.option(
                 "--skip",
-                type=click.FloatRange(0, 1, max_open=True),
+                type=FiniteRange(0, 1, max_open=True),
                 default=0.0,
                 show_default=True,
                 help="Share of noisy steps left out: more keeps more.",
@@ -86,7 +86,7 @@ def edit_options(command: Decorated) -> Decorated:
             ),
             click.option(
                 "--start",
-                type=click.FloatRange(0, 1, max_open=True),
+                type=FiniteRange(0, 1, max_open=True),
                 default=0.25,
                 show_default=True,
                 help="With --mask: share of noisy steps left out.",
@@ -100,7 +100,7 @@ def edit_options(command: Decorated) -> Decorated:
             ),
             click.option("--reconstruct", is_flag=True, help="Try the way back only, and say which stage loses what."),
             click.option(
-                "--fail-above", type=click.FloatRange(0), help="With --reconstruct: exit 1 above this latent error."
+                "--fail-above", type=FiniteRange(0), help="With --reconstruct: exit 1 above this latent error."
             ),
             click.option("--seed", type=SEED, default=0, show_default=True, help="Of the noise of --mask and ddpm."),
             click.option("-o", "--output", type=_PATH, help="The PNG to write.  [default: <image>-edit.png here]"),
@@ -133,7 +133,7 @@ def check_usage(given: dict[str, Any]) -> None:
     if given["ddim_invert"] and given["archive_file"]:
         raise click.UsageError("--ddim-invert makes an inversion and --archive takes one: give one of them")
     for name, why in _without_effect(given):
-        if _was_given(name):
+        if was_given(name):
             option = name.replace("_", "-")
             raise click.UsageError(f"--{option} has no effect {why}: leave it out")
 
@@ -154,9 +154,9 @@ def _without_effect(given: dict[str, Any]) -> Iterator[tuple[str, str]]:
         yield "source_guidance", "with --source npi"
     if given["sweep"]:
         yield "skip", "with --sweep"
-
-
-def _was_given(name: str) -> bool:
-    """Whether an option is on the command line; what settings files say for every edit is no mistake."""
-    context = click.get_current_context(silent=True)
-    return context is not None and context.get_parameter_source(name) is ParameterSource.COMMANDLINE
+    if given["reconstruct"]:
+        yield from ((name, "with --reconstruct") for name in ("prompt", "skip", "source_guidance"))
+    if not given["mask_file"] and given["archive_file"]:
+        yield "seed", "with --archive, which has its own"
+    elif not given["mask_file"] and given["method"] != "ddpm":
+        yield "seed", "without --mask, but for --method ddpm"

@@ -23,6 +23,7 @@ from sentinv.cli.options import (
     output_options,
     print_json,
     tell_toybox,
+    was_given,
 )
 from sentinv.cli.progress import progress
 from sentinv.errors import SentinvError
@@ -63,6 +64,8 @@ def generate(prompt: str, files: tuple[Path, ...], **given: Any) -> None:
     """  # noqa: D301 - click reads \b as "leave these lines as they are"
     from sentinv.concept import Concept
 
+    if was_given("clip") and not given["rank"]:
+        raise click.UsageError("--clip has no effect without --rank: leave it out")
     concepts = [Concept.load(file, allow_pickle=given["allow_pickle"]) for file in files]
     folder = given["output"] or Path(slug(prompt))
     if folder.exists() and not given["force"]:

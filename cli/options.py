@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
+from click.core import ParameterSource
 
 if TYPE_CHECKING:
     from sentinv.backbone import Backbone
@@ -83,6 +84,12 @@ def guidance_of(backbone: Backbone, given: Mapping[str, Any]) -> float:
 def _debug(ctx: click.Context, param: click.Parameter, value: bool) -> None:
     if value:
         ctx.meta["sentinv.debug"] = True
+
+
+def was_given(name: str) -> bool:
+    """Whether an option is on the command line; what settings files say for every run is no mistake."""
+    context = click.get_current_context(silent=True)
+    return context is not None and context.get_parameter_source(name) is ParameterSource.COMMANDLINE
 
 
 def print_json(result: Mapping[str, Any]) -> None:

@@ -7,6 +7,9 @@ A file holds options for every command at its top and for one command in a table
     [invert]
     steps = 200
     max-vectors = 8
+
+    [bench.convergence]
+    steps = 50
 """
 
 from __future__ import annotations
@@ -51,28 +54,33 @@ def read_environment(prefix: str, command: click.Command) -> None:
 
 
 def defaults_of(name: str, command: click.Command) -> dict[str, Any]:
-    """Collect what the files say about the options of a command.
+    """Collect what the files say about the options of a command; for a group, of each command in it.
 
     Raises:
         SentinvError: If a file cannot be read or names something that does not exist.
     """
-    found: dict[str, Any] = {}
+    if isinstance(command, click.Group):
+        context = click.Context(command)
+        found = {sub: command.get_command(context, sub) for sub in command.list_commands(context)}
+        return {sub: defaults_of(f"{name}.{sub}", one) for sub, one in found.items() if one is not None}
+    defaults: dict[str, Any] = {}
     for path in (user_file(), Path(PROJECT_FILE)):
-        found |= _of_file(path, name, command)
-    return found
+        defaults |= _of_file(path, name, command)
+    return defaults
 
 
 def _of_file(path: Path, name: str, command: click.Command) -> dict[str, Any]:
+    from sentinv.cli.options import SHARED
+
     settings = _read(path)
     known = parameters(command)
     everywhere = {key: value for key, value in settings.items() if not isinstance(value, Mapping)}
-    from sentinv.cli.options import SHARED
-
     _check(path, "", everywhere, SHARED)
-    own = settings.get(name, {})
+    own: Any = settings
+    for part in name.split("."):
+        own = own.get(part, {}) if isinstance(own, Mapping) else {}
     own = own if isinstance(own, Mapping) else {}
-    if not isinstance(command, click.Group):
-        _check(path, f" in [{name}]", own, list(known))
+    _check(path, f" in [{name}]", own, list(known))
     wanted = {known[_setting(key)]: value for key, value in everywhere.items() if _setting(key) in known}
     return wanted | {known[_setting(key)]: value for key, value in own.items() if _setting(key) in known}
 
@@ -91,7 +99,18 @@ def _read(path: Path) -> dict[str, Any]:
     for key, value in settings.items():
         if isinstance(value, Mapping) and key not in COMMANDS:
             raise SentinvError(f"{shown(path)}: there is no command {key!r}; tables are {', '.join(COMMANDS)}")
+    _check_studies(path, settings.get("bench", {}))
     return settings
+
+
+def _check_studies(path: Path, bench: Any) -> None:
+    """[bench] holds nothing but a table for each study."""
+    from sentinv.cli.bench import STUDIES
+
+    for key, value in bench.items() if isinstance(bench, Mapping) else ():
+        if key not in STUDIES or not isinstance(value, Mapping):
+            tables = ", ".join(f"[bench.{name}]" for name in STUDIES)
+            raise SentinvError(f"{shown(path)}: there is no setting {key!r} in [bench]; its tables are {tables}")
 
 
 def _check(path: Path, where: str, settings: Mapping[str, Any], known: list[str]) -> None:

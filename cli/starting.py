@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from sentinv.cli.options import Decorated, quieten_transformers
+from sentinv.cli.options import Decorated, quieten_transformers, was_given
 from sentinv.initializers import make
 
 _NEEDED = {"word": "word", "phrase": "phrase", "concept": "from_file"}
@@ -45,7 +45,11 @@ def chosen(init: str | None, given: dict[str, Any]) -> str:
         raise click.UsageError(f"{both} exclude each other: give one start")
     if init in _NEEDED and not implied:
         raise click.UsageError(f"--init {init} needs {_FLAG[_NEEDED[init]]}")
-    return init or (implied[0] if implied else "caption")
+    start = init or (implied[0] if implied else "caption")
+    for option in ("drop_stopwords", "drop_scene"):
+        if start != "caption" and was_given(option):
+            raise click.UsageError(f"--{option.replace('_', '-')} has no effect with --init {start}: leave it out")
+    return start
 
 
 def initializer(name: str, given: dict[str, Any]) -> Any:

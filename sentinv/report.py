@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from sentinv.chart import loss_chart
+from sentinv.config import TrainConfig
 from sentinv.images import crop_resize
 from sentinv.page import image, page, table
 from sentinv.provenance import row_statistics
@@ -18,7 +19,6 @@ if TYPE_CHECKING:
     from PIL import Image
 
     from sentinv.concept import Concept
-    from sentinv.config import TrainConfig
     from sentinv.history import History
     from sentinv.initialization import Start
 
@@ -174,7 +174,7 @@ def _settings(report: Report) -> str:
         **{
             key.replace("_", " "): _told(value)
             for key, value in asdict(report.config).items()
-            if key == "seed" or (key not in _UNTOLD and value)
+            if key == "seed" or (key not in _UNTOLD and (value or value != getattr(TrainConfig, key, value)))
         },
     }
     settings = table([], [[escape(key), f"<code>{escape(value)}</code>"] for key, value in values.items()])
@@ -194,8 +194,8 @@ def _use(report: Report) -> str:
 
 
 def _told(value: object) -> str:
-    if isinstance(value, bool):
-        return "yes" if value else "no"
+    if value is None or isinstance(value, bool):
+        return "yes" if value else "no" if value is False else "none"
     if isinstance(value, list | tuple):
         return ", ".join(map(str, value))
     return f"{value:g}" if isinstance(value, float) else str(value)

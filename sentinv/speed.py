@@ -174,7 +174,8 @@ def _run(config: SpeedConfig, peer: str | None) -> dict[str, Any]:
     """
     with tempfile.TemporaryDirectory() as scratch:
         result = Path(scratch) / "result.json"
-        window = 1 if config.device == "cpu" else min(10, config.steps)
+        windows = [size for size in range(1, 11) if config.steps % size == 0]
+        window = 1 if config.device == "cpu" else windows[-1]
         meter = json.dumps({"steps": config.steps, "warmup": config.warmup, "window": window})
         program = _our_program(config) if peer is None else _peer_program(config, peer, Path(scratch))
         command = [sys.executable, "-m", "sentinv.harness", str(result), meter, *program]

@@ -144,3 +144,10 @@ def test_running_mean_is_unbiased():
 def test_ticks_are_round_and_inside(low, high):
     found = ticks(low, high)
     assert 2 <= len(found) <= 7 and low <= found[0] + 1e-15 and found[-1] <= high * (1 + 1e-12)
+
+
+def test_what_was_turned_off_is_told():
+    html = render(build_report(config=TrainConfig(flip=False, min_snr=None)))
+    for line in ("<td>flip</td><td><code>no</code>", "<td>min snr</td><td><code>none</code>"):
+        assert re.sub(r"\s", "", line) in re.sub(r"\s|class=\"[^\"]*\"", "", html)
+    assert "pull" not in render(build_report())

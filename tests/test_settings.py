@@ -1,10 +1,12 @@
 import json
+import re
 
 import click
 import pytest
 from click.testing import CliRunner
 
 import sentinv.cli.invert
+from sentinv.cli.bench import bench
 from sentinv.cli.main import cli
 from sentinv.cli.settings import defaults_of, user_file
 from sentinv.errors import SentinvError
@@ -104,6 +106,30 @@ def test_mistakes_are_told_in_one_line(project, text):
     write(project=project)
     result = CliRunner().invoke(cli, ["invert"])
     assert result.exit_code == 1 and result.stderr.count("\n") == 1 and text in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("project", "text"),
+    [
+        ("[bench]\nsteps = 3", "there is no setting 'steps' in [bench]; its tables are [bench.convergence]"),
+        ("[bench.convergence]\nstepz = 3", "there is no setting 'stepz' in [bench.convergence]"),
+    ],
+)
+def test_mistakes_about_studies_are_told_in_one_line(project, text):
+    write(project=project)
+    with pytest.raises(SentinvError, match=re.escape(text)):
+        defaults_of("bench", bench)
+
+
+def test_studies_have_settings_of_their_own():
+    write('model = "user"\n[bench.convergence]\nsteps = 7', "[bench.convergence]\nsteps = 8\nlr = 0.5")
+    found = defaults_of("bench", bench)
+    assert found["convergence"] == {"model": "user", "steps": 8, "lr": 0.5}
+    assert found["speed"] == {"model": "user"}
+    write(project='model = "no/such/model-at-all"')
+    cli.commands["bench"] = bench
+    result = CliRunner().invoke(cli, ["bench", "convergence", "--image", "x.png"])
+    assert result.exit_code == 1 and "no/such/model-at-all" in result.stderr
 
 
 def test_a_value_of_the_wrong_kind_is_a_usage_error():
