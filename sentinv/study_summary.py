@@ -238,7 +238,11 @@ def score_tables(found: Sequence[Arm], records: Sequence[Record]) -> list[Table]
         if all(cell in ("-", "") for row in rows for cell in row[1:]):
             continue
         header = ["start", *(f"step {step}" for step in steps)]
-        tables.append(Table(title, header, rows, "Mean over concepts (seeds averaged first) [95 % interval]."))
+        note = "Mean over concepts (seeds averaged first) [95 % interval]."
+        runs = [any(score in scores for _, scores in run["result"]["scores"]) for arm in found for run in arm.records]
+        if 0 < sum(runs) < len(runs):
+            note += f" Measured in {sum(runs)} of {len(runs)} runs."
+        tables.append(Table(title, header, rows, note))
     return tables
 
 

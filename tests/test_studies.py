@@ -345,6 +345,10 @@ def test_runs_that_went_wrong_are_told_and_not_averaged_away(bench, tmp_path, mo
         table for table in score_tables(list(found.values()), outcome.records) if "training image" in table.title
     )
     assert table.rows[1][0] == "caption" and table.rows[1][-1] == "-" != table.rows[1][1]
+    assert "Measured in" not in table.note
+    outcome.records[1]["result"]["scores"] = []
+    less = score_tables(list(found.values()), outcome.records)
+    assert all(one.note.endswith("Measured in 3 of 4 runs.") for one in less)
     below = {row[0]: row[-1] for row in crossing_table(list(found.values()), "losses").rows}
     assert below["caption"].endswith("of 1")
 
