@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -21,12 +20,8 @@ from sentinv.cli.options import (
 from sentinv.cli.studying import CONCEPTS, machine
 
 if TYPE_CHECKING:
-    from PIL import Image
-
-    from sentinv.backbone import Backbone
-    from sentinv.concept import Concept
-    from sentinv.config import TrainConfig
-    from sentinv.editing_study import EditingStudy, Record
+    from sentinv.editing_bench import EditingBench
+    from sentinv.editing_study import Record
     from sentinv.judges import AttributeJudge
     from sentinv.starts import StudyConcept
     from sentinv.tables import Table
@@ -59,6 +54,8 @@ def editing(**given: Any) -> None:
     """  # noqa: D301 - click reads \b as "leave these lines as they are"
     import torch
 
+    from sentinv.config import TrainConfig
+    from sentinv.editing_bench import EditingBench
     from sentinv.editing_study import ARMS, EditingStudy
     from sentinv.files import make_folder
     from sentinv.locks import lock
@@ -76,29 +73,27 @@ def editing(**given: Any) -> None:
     folder = make_folder(given["output"])
     tell_toybox(given["model"], quiet=given["quiet"])
     backbone = load_backbone(given["model"], given["device"], given["dtype"])
-    judge = _judge(given)
+    bench = EditingBench(backbone, study, TrainConfig(steps=given["train_steps"]), _judge(given), folder)
     records: list[Record] = []
     with lock(folder / "tables.md"):
-        there = [_there(backbone, source, study, judge, folder, given) for source in sources]
+        there = [bench.records(source) for source in sources]
         for source, own in zip(sources, there, strict=True):
             notice(source.name, quiet=given["quiet"])
-            records += _run(backbone, source, study, judge, folder, given) if own is None else own
-        tables = _report(backbone, study, records, folder, given)
+            records += bench.run(source) if own is None else own
+        tables = _report(bench, records)
     if given["as_json"]:
         print_json({"folder": str(folder), "records": len(records), "concepts": len(sources)})
     else:
         click.echo("\n".join(table.markdown() for table in tables))
 
 
-def _report(
-    backbone: Backbone, study: EditingStudy, records: Sequence[Record], folder: Path, given: dict[str, Any]
-) -> list[Table]:
+def _report(bench: EditingBench, records: Sequence[Record]) -> list[Table]:
     from sentinv.editing_report import write_editing_report
 
+    study = bench.study
     guidance = "each arm's own" if study.guidance_scale is None else f"{study.guidance_scale:g}"
-    settings = f"steps {study.steps}, guidance {guidance}, training steps {given['train_steps']}"
-    notes = {**machine(backbone), "settings": settings}
-    return write_editing_report(records, folder, notes)
+    settings = f"steps {study.steps}, guidance {guidance}, training steps {bench.config.steps}"
+    return write_editing_report(records, bench.folder, {**machine(bench.backbone), "settings": settings})
 
 
 def _chosen(sources: Sequence[StudyConcept], only: Sequence[str]) -> list[StudyConcept]:
@@ -116,153 +111,3 @@ def _judge(given: dict[str, Any]) -> AttributeJudge | None:
         return AttributeJudge.load(given["judge"] or built_in("attributes"))
     notice("no attribute classifier: edit success is not measured; name one with --judge", quiet=given["quiet"])
     return None
-
-
-def _there(
-    backbone: Backbone,
-    source: StudyConcept,
-    study: EditingStudy,
-    judge: AttributeJudge | None,
-    folder: Path,
-    given: dict[str, Any],
-) -> list[Record] | None:
-    """Read the records of a concept, if there are any.
-
-    Raises:
-        SentinvError: If they can't be read, or are of another study.
-    """
-    import json
-
-    from sentinv.config import TrainConfig
-    from sentinv.errors import SentinvError
-    from sentinv.files import shown
-
-    path = folder / f"{source.name}.jsonl"
-    if not path.is_file():
-        return None
-    config = TrainConfig(steps=given["train_steps"])
-    settings = json.loads(json.dumps(_settings(backbone, source, study, judge, config)))
-    try:
-        there, *records = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
-        other = [name for name in settings if there.get(name) != settings[name]]
-    except (OSError, ValueError, AttributeError) as error:
-        raise SentinvError(f"{shown(path)} is no file of records: name another --output, or remove it") from error
-    if other:
-        raise SentinvError(
-            f"{shown(path)} is of a study with other settings ({', '.join(other)}): name another --output, or remove it"
-        )
-    return [_restored(record) for record in records]
-
-
-def _run(
-    backbone: Backbone,
-    source: StudyConcept,
-    study: EditingStudy,
-    judge: AttributeJudge | None,
-    folder: Path,
-    given: dict[str, Any],
-) -> list[Record]:
-    """Run one concept, and write its records and sheets."""
-    import json
-
-    from sentinv.config import TrainConfig
-    from sentinv.editing_study import Case, run_case
-    from sentinv.files import atomic_write, finite
-
-    config = TrainConfig(steps=given["train_steps"])
-    settings = _settings(backbone, source, study, judge, config)
-    path = folder / f"{source.name}.jsonl"
-    case = Case.read(backbone, source, _learned(backbone, source, folder, config))
-    made = list(run_case(backbone, case, study, judge))
-    records = [record for record, _ in made]
-    text = "".join(json.dumps(finite(line)) + "\n" for line in (settings, *records))
-    atomic_write(path, text.encode(), overwrite=True)
-    _sheets(case.image, case.targets, source, made, folder)
-    return records
-
-
-def _settings(
-    backbone: Backbone, source: StudyConcept, study: EditingStudy, judge: AttributeJudge | None, config: TrainConfig
-) -> dict[str, Any]:
-    """All that decides a concept's records."""
-    from dataclasses import asdict
-
-    from sentinv.editing import EditConfig
-    from sentinv.editing_study import ARMS
-    from sentinv.noising import InversionConfig
-
-    return {
-        "format": 2,  # counted up when records of older versions of this program are no longer comparable
-        "study": asdict(study),
-        "arms": {name: ARMS[name]._asdict() for name in study.arms},
-        "defaults": [asdict(EditConfig()), asdict(InversionConfig())],
-        "model": backbone.fingerprint,
-        "constants": backbone.constants,
-        "dtype": str(backbone.dtype),
-        "train": asdict(config),
-        "source": _digest(source),
-        "judge": judge.digest if judge is not None else None,
-    }
-
-
-def _restored(record: Record) -> Record:
-    """JSON has no infinity: there, the PSNR of equal images is null."""
-    return {key: float("inf") if value is None else value for key, value in record.items()}
-
-
-def _digest(source: StudyConcept) -> str:
-    """Of all that a concept's edits depend on: its pictures, prompts and words."""
-    from hashlib import sha256
-
-    paths = [source.image, *([source.mask] if source.mask else []), *source.targets]
-    digest = sha256(repr((source.caption, source.word, source.edits)).encode())
-    for path in paths:
-        digest.update(path.read_bytes() if path.is_file() else b"")
-    return digest.hexdigest()[:16]
-
-
-def _learned(backbone: Backbone, source: StudyConcept, folder: Path, config: TrainConfig) -> Concept:
-    from hashlib import sha256
-
-    from sentinv.concept import Concept
-    from sentinv.inversion import invert
-
-    key = sha256(
-        repr((config, _digest(source), backbone.fingerprint, backbone.constants, backbone.dtype)).encode()
-    ).hexdigest()[:8]
-    path = folder / f"{source.name}-{config.steps}-{key}.safetensors"
-    if path.is_file():
-        return Concept.load(path)
-    concept = invert(backbone, source.image, source.caption or source.word, config, token=f"<{source.name}>")
-    concept.save(path)
-    return concept
-
-
-def _sheets(
-    image: Image.Image,
-    targets: Sequence[Image.Image],
-    source: StudyConcept,
-    made: Sequence[tuple[Record, Image.Image | None]],
-    folder: Path,
-) -> None:
-    """One contact sheet for each edit: a row for each arm, a column for each skip."""
-    from PIL import Image as Pillow
-
-    from sentinv.images import grid, save_png
-
-    for number, prompt in enumerate(source.edits, start=1):
-        own = [(record, one) for record, one in made if record.get("prompt") == prompt and one is not None]
-        cells = [("source", image)]
-        cells += [("true target", targets[number - 1])] if targets else []
-        arms: dict[str, list[tuple[str, Image.Image]]] = {}
-        for record, one in own:
-            arms.setdefault(record["arm"], []).append((f"{record['arm']} {record['skip']:g}", one))
-        singles = [cell for group in arms.values() if len(group) == 1 for cell in group]
-        rows = [cells + singles, *(group for group in arms.values() if len(group) > 1)]
-        columns = max(len(row) for row in rows)
-        blank = Pillow.new("RGB", image.size, "white")
-        flat = [cell for row in rows for cell in (*row, *[("", blank)] * (columns - len(row)))]
-        scale = math.ceil(112 / image.width)  # a caption must fit below each
-        larger = [one.resize((one.width * scale, one.height * scale), 0) for _, one in flat]
-        sheet = grid(larger, columns=columns, captions=[caption for caption, _ in flat])
-        save_png(folder / f"{source.name}-edit-{number}.png", sheet, {"prompt": prompt}, overwrite=True)

@@ -178,7 +178,7 @@ def test_the_command_writes_records_tables_curves_and_sheets(_pipelines, source,
     assert again.exit_code == 0
     assert (folder / "tables.md").read_text() == table
     other = CliRunner().invoke(cli, [str(argument) for argument in [*arguments, "--arm", "ddim-none"]])
-    assert other.exit_code == 1 and "other settings (study, arms): name another --output" in other.stderr
+    assert other.exit_code == 1 and "other settings (study, arms): name another folder" in other.stderr
     assert (folder / "mug.jsonl").stat().st_mtime_ns == written
 
 
