@@ -101,9 +101,8 @@ class Backbone:
         self.zeros_for_empty_prompt = zeros_for_empty_prompt
         self.unet, self.vae = unet, vae
         self.text_encoders = tuple(text_encoders)
-        schedule = DDIMScheduler.from_config(
-            asked, clip_sample=asked.get("clip_sample", False)
-        )  # its default is to clip
+        clips = asked.get("clip_sample", False)  # DDIMScheduler's default would be to clip
+        schedule = DDIMScheduler.from_config(asked, clip_sample=clips)
         # what a scheduler of another class has by default is not what the model was made for
         self.scheduler_config = dict(asked if isinstance(scheduler, DDIMScheduler) else schedule.config)
         self.alphas_cumprod: Tensor = schedule.alphas_cumprod.clone()
