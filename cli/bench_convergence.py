@@ -7,7 +7,9 @@ from typing import Any
 
 import click
 
+from sentinv.cli.options import SEED
 from sentinv.cli.studying import conduct, study_options
+from sentinv.errors import SentinvError
 
 STARTS = (
     *("vanilla@5000", "random", "word", "class", "caption", "caption-no-scene", "human"),
@@ -21,6 +23,7 @@ _INIT = f"Again for more.  [default: {STARTS[0]} and {len(STARTS) - 1} others]"
 @click.command()
 @click.option("--init", "starts", multiple=True, metavar="START[@STEPS]", help=_INIT)
 @click.option("--seeds", type=click.IntRange(min=1), help="How many, from 0.  [default: 3; 1 with --small]")
+@click.option("--seed", "own_seeds", multiple=True, type=SEED, help="This one, not --seeds; again for more.")
 @click.option(
     "--steps", type=click.IntRange(min=1), default=100, show_default=True, help="Budget, where START has none."
 )
@@ -58,7 +61,7 @@ def convergence(**given: Any) -> None:
         question="How many steps does each start need to reach the loss of plain textual inversion?",
         starts=given["starts"] or _fitting(SMALL if small else STARTS, given),
         concepts=_few(given) if small else (),
-        seeds=tuple(range(given["seeds"] or (1 if small else 3))),
+        seeds=_seeds(given),
         train=train,
         images_at=(0, 100, 500) if small else IMAGES_AT,
         count=given["count"] or (2 if small else 4),
@@ -66,6 +69,17 @@ def convergence(**given: Any) -> None:
     )
     folder = given["output"] or Path("outputs") / ("convergence-small" if small else "convergence")
     conduct([(study, folder)], given, convergence=True)
+
+
+def _seeds(given: dict[str, Any]) -> tuple[int, ...]:
+    """Those that are named, or so many.
+
+    Raises:
+        SentinvError: If both are asked for.
+    """
+    if given["seeds"] and given["own_seeds"]:
+        raise SentinvError("--seeds says how many, --seed which: give one of them")
+    return tuple(dict.fromkeys(given["own_seeds"])) or tuple(range(given["seeds"] or (1 if given["small"] else 3)))
 
 
 def _fitting(starts: tuple[str, ...], given: dict[str, Any]) -> tuple[str, ...]:

@@ -275,6 +275,21 @@ def test_convergence_leaves_out_starts_that_cannot_be_had(monkeypatch):
     assert wrong.exit_code == 1 and "learning_rate" in wrong.stderr
 
 
+def test_convergence_takes_so_many_seeds_or_those_that_are_named(monkeypatch):
+    asked = []
+    monkeypatch.setattr("sentinv.cli.bench_convergence.conduct", lambda studies, *_, **__: asked.append(studies[0][0]))
+    for options, seeds in (
+        ([], (0, 1, 2)),
+        (["--small"], (0,)),
+        (["--seeds", "2"], (0, 1)),
+        (["--seed", "2", "--seed", "7", "--seed", "2"], (2, 7)),
+    ):
+        assert CliRunner().invoke(cli, ["bench", "convergence", *options]).exit_code == 0
+        assert asked[-1].seeds == seeds
+    both = CliRunner().invoke(cli, ["bench", "convergence", "--seeds", "2", "--seed", "0"])
+    assert both.exit_code == 1 and "give one of them" in both.stderr and len(asked) == 4
+
+
 def test_studies_leave_the_model_as_it_was(_pipelines, concepts, measuring, tmp_path):
     from conftest import same, snapshot
 
