@@ -22,6 +22,8 @@ from sentinv.studies import Study, Trial, key_of, trials
 from sentinv.trials import TOKEN, ConceptPictures, Measuring, train_curve, training_pictures
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from sentinv.backbone import Backbone
 
 Record = dict[str, Any]
@@ -68,6 +70,7 @@ class Workbench:
         self.words = Words(concepts, describers, backbone.text_encoders[0].tokenizer)
         self.origin = dict(origin or {})
         self._pictures: ConceptPictures | None = None
+        self._scores: dict[tuple[Any, ...], dict[str, Any]] = {}
 
     def settings(self, trial: Trial, study: Study) -> dict[str, Any]:
         """All that decides a trial's result.
@@ -127,9 +130,16 @@ class Workbench:
         }
         return result, {"training": [list(pair) for pair in curve.seconds], "measuring": time.perf_counter() - begun}
 
-    def _measure(self, trial: Trial, rows: Mapping[str, Any]) -> dict[str, Any]:
+    def _measure(self, trial: Trial, rows: Mapping[str, Tensor]) -> dict[str, Any]:
+        """Measure rows; the same rows of the same concept, as where several runs start alike, only once."""
         pictures = self._of(trial.concept)
-        return pictures.scores(self.backbone, Concept(token=TOKEN, rows=rows), trained=trial.images)
+        key = (
+            trial.images,
+            *((name, tuple(own.shape), own.cpu().numpy().tobytes()) for name, own in sorted(rows.items())),
+        )
+        if key not in self._scores:
+            self._scores[key] = pictures.scores(self.backbone, Concept(token=TOKEN, rows=rows), trained=trial.images)
+        return self._scores[key]
 
     def _reference(self, trial: Trial) -> dict[str, Any]:
         if self.measuring is None:
@@ -148,6 +158,7 @@ class Workbench:
                 raise ValueError("this workbench measures no images")
             side = self.backbone.resolution
             self._pictures = ConceptPictures(concept, self.measuring, (side, side))
+            self._scores.clear()
         return self._pictures
 
 

@@ -15,7 +15,7 @@ from sentinv.files import JsonLines
 from sentinv.studies import Study, key_of, read_concepts, read_study, trials
 from sentinv.study_report import write_report
 from sentinv.study_summary import arms, crossing_table, score_tables
-from sentinv.trials import train_curve
+from sentinv.trials import ConceptPictures, train_curve
 from sentinv.workbench import Workbench, cost, read_records, run_study, shares
 
 TRAIN = {"steps": 4, "evaluation_timesteps": 4, "evaluation_noises": 1}
@@ -90,6 +90,24 @@ def test_two_runs_give_the_same_records(bench, tmp_path):
     assert [step for step, _ in caption["result"]["losses"]] == [0, 2, 4]
     assert [step for step, _ in caption["result"]["scores"]] == [0, 4]
     assert caption["result"]["tokens"] == ["a", "blue", "striped", "dog"]
+
+
+def test_a_start_that_several_runs_share_is_measured_once(bench, tmp_path, monkeypatch):
+    measured = []
+    honest = ConceptPictures.scores
+
+    def counted(self, backbone, concept, *, trained=1):
+        measured.append(trained)
+        return honest(self, backbone, concept, trained=trained)
+
+    monkeypatch.setattr(ConceptPictures, "scores", counted)
+    study = replace(STUDY, starts=("caption",), concepts=("mug",), grid={"images": (1, 2)})
+    records = run_study(study, bench, tmp_path / "out").records
+    assert measured == [1, 1, 1, 2, 2, 2]  # for each number of pictures: the start, and the ends of two seeds
+    starts = [record["result"]["scores"][0][1] for record in records]
+    assert starts[0] == starts[1] and starts[0]["clip_i_views"] != starts[2]["clip_i_views"]
+    alone = run_study(replace(study, seeds=(1,)), bench, tmp_path / "alone").records
+    assert without_timing(alone) == without_timing(records[1::2])
 
 
 def test_a_killed_study_goes_on_and_equals_an_uninterrupted_one(bench, tmp_path, monkeypatch):
