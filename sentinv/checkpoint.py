@@ -51,22 +51,30 @@ def save_checkpoint(folder: str | Path, checkpoint: Checkpoint, keep: int = 2) -
         SentinvError: If it cannot be written.
         CheckpointError: If it does not read back.
     """
-    from safetensors.torch import save
-
     folder = make_folder(folder)
     sweep(folder)
-    content = {"step": checkpoint.step, "state": dict(checkpoint.state), "settings": dict(checkpoint.settings)}
-    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in checkpoint.tensors.items()}
-    text = json.dumps(content, sort_keys=True).encode()  # not in the header: that is short, and a history is long
-    tensors[_STATE] = torch.frombuffer(bytearray(text), dtype=torch.uint8)
-    header = {DIGEST: content_digest(tensors, {})}
-    path = folder / f"step-{checkpoint.step:06d}.safetensors"
-    atomic_write(path, save(tensors, metadata=header), overwrite=True)
+    path = write_checkpoint(folder / f"step-{checkpoint.step:06d}.safetensors", checkpoint)
     read_checkpoint(path)
     found = _found(folder)
     for old in (*found[: found.index(path)], *found[found.index(path) :][max(keep, 2) :]):
         old.unlink(missing_ok=True)
     return path
+
+
+def write_checkpoint(path: str | Path, checkpoint: Checkpoint) -> Path:
+    """Write one checkpoint; what is there is replaced.
+
+    Raises:
+        SentinvError: If it cannot be written.
+    """
+    from safetensors.torch import save
+
+    content = {"step": checkpoint.step, "state": dict(checkpoint.state), "settings": dict(checkpoint.settings)}
+    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in checkpoint.tensors.items()}
+    text = json.dumps(content, sort_keys=True).encode()  # not in the header: that is short, and a history is long
+    tensors[_STATE] = torch.frombuffer(bytearray(text), dtype=torch.uint8)
+    header = {DIGEST: content_digest(tensors, {})}
+    return atomic_write(path, save(tensors, metadata=header), overwrite=True)
 
 
 def read_checkpoint(path: str | Path) -> Checkpoint:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,6 +13,7 @@ from PIL import Image
 from torch import Tensor
 
 from sentinv.batches import TrainingSet
+from sentinv.checkpoint import Checkpoint, read_checkpoint, write_checkpoint
 from sentinv.concept import Concept
 from sentinv.decoding import Picture
 from sentinv.errors import SentinvError
@@ -45,6 +46,7 @@ class Curve:
         seconds: (step, seconds of training up to it), without what the study itself measures.
         rows: step → rows, at the steps that were asked for.
         stop: why it ended.
+        origin: where and when it was trained.
     """
 
     losses: list[tuple[int, float]] = field(default_factory=list)
@@ -52,6 +54,31 @@ class Curve:
     seconds: list[tuple[int, float]] = field(default_factory=list)
     rows: dict[int, dict[str, Tensor]] = field(default_factory=dict)
     stop: str = ""
+    origin: Mapping[str, str] = field(default_factory=dict)
+
+    def save(self, path: Path, settings: Mapping[str, Any]) -> None:
+        """Write it, rows and all, beside what was asked for.
+
+        Raises:
+            SentinvError: If it cannot be written.
+        """
+        state = {name: value for name, value in vars(self).items() if name != "rows"}
+        rows = {f"{step}.{name}": own for step, named in self.rows.items() for name, own in named.items()}
+        write_checkpoint(path, Checkpoint(self.losses[-1][0], rows, state, settings))
+
+    @classmethod
+    def read(cls, path: Path) -> Curve:
+        """Read it back.
+
+        Raises:
+            CheckpointError: If it is missing or damaged.
+        """
+        saved = read_checkpoint(path)
+        rows: dict[int, dict[str, Tensor]] = {}
+        for name, own in saved.tensors.items():
+            step, _, encoder = name.partition(".")
+            rows.setdefault(int(step), {})[encoder] = own
+        return cls(**saved.state, rows=dict(sorted(rows.items())))
 
 
 def train_curve(

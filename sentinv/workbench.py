@@ -12,14 +12,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sentinv.concept import Concept
-from sentinv.errors import Interrupted, SentinvError
+from sentinv.errors import CheckpointError, Interrupted, SentinvError
 from sentinv.files import JsonLines, finite, make_folder, shown
-from sentinv.initialization import Initialization, Initializer, starting_rows
+from sentinv.initialization import Initialization, Initializer, Start, starting_rows
 from sentinv.locks import lock
 from sentinv.provenance import row_statistics
 from sentinv.starts import REFERENCES, StudyConcept, Words
 from sentinv.studies import Study, Trial, key_of, trials
-from sentinv.trials import TOKEN, ConceptPictures, Measuring, train_curve, training_pictures
+from sentinv.trials import TOKEN, ConceptPictures, Curve, Measuring, train_curve, training_pictures
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -30,6 +30,9 @@ Record = dict[str, Any]
 """``key``, ``settings``, ``result``, and ``timing``, the only part that differs between two runs of the same study."""
 
 Tell = Callable[[str], None]
+
+_OF_MEASURING = {"judge", "lpips", "count", "sampling", "prompts"}
+"""Settings that training does not depend on."""
 
 
 @dataclass
@@ -95,27 +98,27 @@ class Workbench:
             context["prompts"] = list(trial.concept.edits)
         return trial.settings(self.words.of(trial.spec, trial.concept, trial.seed), context)
 
-    def run(self, trial: Trial, settings: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+    def run(
+        self, trial: Trial, settings: Mapping[str, Any], study: Study, folder: Path
+    ) -> tuple[dict[str, Any], dict[str, Any]]:
         """Run one trial; returns its result and its timing.
 
+        Args:
+            trial: to run.
+            settings: all that decides its result.
+            study: that it is of.
+            folder: of what was learned before.
+
         Raises:
-            SentinvError: If a picture can't be read or training is not possible.
+            SentinvError: If a picture can't be read, training is not possible, or what was learned can't be written.
         """
         if trial.spec.name in REFERENCES:
-            return {"vectors": 0, "losses": [], "objectives": [], "scores": [[0, self._reference(trial)]]}, {}
+            return {"vectors": 0, "losses": [], "objectives": [], "scores": [[0, self._reference(trial)]]}, self.origin
         start = starting_rows(Initialization(settings["words"], trial.spec.label), self.backbone, trial.max_vectors)
-        loss_at = sorted({*settings["loss_at"], trial.config.steps})
-        curve = train_curve(
-            self.backbone,
-            training_pictures(trial.concept, trial.images, masked=trial.mask),
-            start,
-            trial.config,
-            loss_at=loss_at,
-            keep_at=settings["images_at"],
-            progressive=trial.progressive,
-        )
+        curve = self._learn(trial, start, settings, study, folder)
         begun = time.perf_counter()
-        scores = [[step, self._measure(trial, rows)] for step, rows in curve.rows.items()]
+        measured = curve.rows.items() if self.measuring is not None else ()
+        scores = [[step, self._measure(trial, rows)] for step, rows in measured]
         last = curve.rows[max(curve.rows)] if curve.rows else {}
         whole = {name: rows for name, rows in last.items() if len(rows) == start.count}
         moved = row_statistics(whole, start.rows) if len(whole) == len(start.rows) else {}
@@ -128,7 +131,30 @@ class Workbench:
             "norms_and_cosines": {name: [list(pair) for pair in pairs] for name, pairs in moved.items()},
             "stop": curve.stop,
         }
-        return result, {"training": [list(pair) for pair in curve.seconds], "measuring": time.perf_counter() - begun}
+        seconds = {"training": [list(pair) for pair in curve.seconds], "measuring": time.perf_counter() - begun}
+        return result, {**seconds, **curve.origin}
+
+    def _learn(self, trial: Trial, start: Start, settings: Mapping[str, Any], study: Study, folder: Path) -> Curve:
+        """Train, or take what was learned under the same settings before, whatever was measured then."""
+        keep_at = [step for step in study.images_at if step <= trial.config.steps]
+        own = {name: value for name, value in settings.items() if name not in _OF_MEASURING} | {"images_at": keep_at}
+        path = folder / f"{key_of(own)}.safetensors"
+        try:
+            return Curve.read(path)
+        except CheckpointError:  # there is none, or it is damaged
+            pass
+        curve = train_curve(
+            self.backbone,
+            training_pictures(trial.concept, trial.images, masked=trial.mask),
+            start,
+            trial.config,
+            loss_at=sorted({*settings["loss_at"], trial.config.steps}),
+            keep_at=keep_at,
+            progressive=trial.progressive,
+        )
+        curve.origin = self.origin
+        curve.save(path, own)
+        return curve
 
     def _measure(self, trial: Trial, rows: Mapping[str, Tensor]) -> dict[str, Any]:
         """Measure rows; the same rows of the same concept, as where several runs start alike, only once."""
@@ -170,7 +196,8 @@ def run_study(
     Args:
         study: what to run.
         bench: where.
-        folder: of the records, made if need be.
+        folder: of the records, made if need be; what was learned is kept in its folder ``learned``, so that it can be
+            measured in another way without training again.
         part: (k, n): of the trials only the k-th of n shares, which cost about the same, so that n processes share a study.
             Each has a file of its own.
         tell: called with a line for each trial.
@@ -181,6 +208,7 @@ def run_study(
     """
     tell = tell or (lambda _: None)
     folder = make_folder(folder)
+    learned = make_folder(folder / "learned")
     name = "records.jsonl" if part[1] == 1 else f"records-{part[0]}-of-{part[1]}.jsonl"
     outcome, done = Outcome(), read_records(folder)
     todo = list(trials(study, bench.concepts))
@@ -192,8 +220,7 @@ def run_study(
                 key = key_of(settings)
                 if key not in done and mine[index] == part[0] - 1:
                     begun = time.perf_counter()
-                    result, timing = bench.run(trial, settings)
-                    timing |= bench.origin
+                    result, timing = bench.run(trial, settings, study, learned)
                     done[key] = _plain({"key": key, "settings": settings, "result": result, "timing": timing})
                     file.write(done[key])
                     tell(f"{index + 1}/{len(todo)} {trial}: {time.perf_counter() - begun:.0f} s")

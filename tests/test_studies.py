@@ -110,6 +110,30 @@ def test_a_start_that_several_runs_share_is_measured_once(bench, tmp_path, monke
     assert without_timing(alone) == without_timing(records[1::2])
 
 
+def test_what_was_learned_is_measured_later_without_training_again(bench, tmp_path, monkeypatch):
+    study = replace(STUDY, starts=("vanilla@5", "caption"), concepts=("mug",), seeds=(0,))
+    whole = run_study(study, bench, tmp_path / "whole").records
+    bench.measuring, measuring = None, bench.measuring
+    losses = run_study(study, bench, tmp_path / "later").records
+    assert [record["result"]["scores"] for record in losses] == [[], []]
+    bench.measuring = measuring
+
+    def trains(*_, **__):
+        raise AssertionError("trained again")
+
+    monkeypatch.setattr("sentinv.workbench.train_curve", trains)
+    later = run_study(study, bench, tmp_path / "later").records
+    assert without_timing(later) == without_timing(whole)
+    assert [record["timing"]["training"] for record in later] == [record["timing"]["training"] for record in losses]
+    assert len(list((tmp_path / "later/learned").iterdir())) == 2
+
+    (tmp_path / "later/records.jsonl").unlink()
+    for path in (tmp_path / "later/learned").iterdir():
+        path.write_bytes(path.read_bytes()[:-1] + b"?")
+    monkeypatch.undo()
+    assert without_timing(run_study(study, bench, tmp_path / "later").records) == without_timing(whole)
+
+
 def test_a_killed_study_goes_on_and_equals_an_uninterrupted_one(bench, tmp_path, monkeypatch):
     """Killed in the middle of writing its fourth record: that line is torn."""
     whole = run_study(STUDY, bench, tmp_path / "whole")
@@ -318,7 +342,7 @@ def test_studies_leave_the_model_as_it_was(_pipelines, concepts, measuring, tmp_
 
 
 def test_a_signal_ends_a_study_and_is_no_failed_run(bench, tmp_path, monkeypatch):
-    def stopped(self, trial, settings):
+    def stopped(self, *_):
         raise Interrupted("stopped", 15)
 
     monkeypatch.setattr(Workbench, "run", stopped)
