@@ -185,10 +185,12 @@ def _settings(report: Report) -> str:
 
 
 def _use(report: Report) -> str:
-    token, vectors = report.concept.token, " ".join(report.concept.vector_names)
+    token = report.concept.token
     return (
         f'<h2>In use</h2><pre>sentinv generate "a photo of {escape(token)} on the moon" --concept FILE</pre>'
-        f'<p class="soft">In other programs, after loading the file, write the word out: <code>{escape(vectors)}</code></p>'
+        f'<p class="soft">In diffusers, after <code>load_textual_inversion(FILE)</code>: <code>{escape(token)}</code>, for '
+        "which its pipelines put in all vectors. In AUTOMATIC1111's web UI: the file's name; in ComfyUI: that after "
+        "<code>embedding:</code>.</p>"
         f"<footer>sentinv {escape(__version__)}</footer>"
     )
 

@@ -83,7 +83,16 @@ def test_what_comes_from_the_user_is_escaped():
 
 def test_the_page_tells_what_happened():
     html = render(build_report())
-    for text in ("&lt;c&gt;_1", "2 vectors", "\u221216.7 %", "1.2000 → 1.0000", "seeds 5 to 7", "3.0 s", "red cat"):
+    for text in (
+        "&lt;c&gt;_1",
+        "2 vectors",
+        "\u221216.7 %",
+        "1.2000 → 1.0000",
+        "seeds 5 to 7",
+        "3.0 s",
+        "red cat",
+        "load_textual_inversion",
+    ):
         assert text in html
     assert html.count('alt="start words') == html.count('alt="learned') == 3
     assert len(html) < 60_000
