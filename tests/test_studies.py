@@ -1,5 +1,8 @@
 import json
 import math
+import re
+import shlex
+import shutil
 import warnings
 from dataclasses import replace
 
@@ -250,6 +253,23 @@ def test_the_study_files_of_the_repository_can_be_read(request):
     concepts = read_concepts(folder / "concepts" / "concepts.json")
     for path in files:
         assert list(trials(read_study(path), concepts)), path
+
+
+def test_published_tables_are_those_of_the_published_records(request, tmp_path, monkeypatch):
+    """Whoever runs the command beside the records gets the tables, and no record is of other settings than today's."""
+    folder = request.config.rootpath / "benchmarks/results/convergence"
+    published = (folder / "tables.md").read_text()
+    (command,) = re.findall(r"\*\*command\*\*: sentinv (.*)", published)
+    shutil.copy(folder / "records.jsonl", tmp_path)
+    monkeypatch.chdir(request.config.rootpath)
+    monkeypatch.setattr(Workbench, "run", lambda *_: pytest.fail("a run has no record"))
+    result = CliRunner().invoke(cli, [*shlex.split(command), "-o", str(tmp_path)])
+    assert result.exit_code == 0, result.output
+    said = [
+        [line for line in text.splitlines() if not line.startswith(("- **command", "- **sentinv"))]
+        for text in (published, (tmp_path / "tables.md").read_text())
+    ]
+    assert said[0] == said[1]
 
 
 # The command line
