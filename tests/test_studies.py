@@ -263,7 +263,7 @@ def test_published_tables_are_those_of_the_published_records(request, tmp_path, 
     shutil.copy(folder / "records.jsonl", tmp_path)
     monkeypatch.chdir(request.config.rootpath)
     monkeypatch.setattr(Workbench, "run", lambda *_: pytest.fail("a run has no record"))
-    result = CliRunner().invoke(cli, [*shlex.split(command), "-o", str(tmp_path)])
+    result = CliRunner().invoke(cli, [*shlex.split(command), "--device", "cpu", "-o", str(tmp_path)])
     assert result.exit_code == 0, result.output
     said = [
         [line for line in text.splitlines() if not line.startswith(("- **command", "- **sentinv"))]
