@@ -171,6 +171,11 @@ class Backbone:
         return (size if isinstance(size, int) else min(size)) * self.vae_scale
 
     @property
+    def size_multiple(self) -> int:
+        """What the sides of images in pixels must be multiples of for the UNet to halve its latents without a rest."""
+        return self.vae_scale * 2 ** (len(self.unet.config.block_out_channels) - 1)
+
+    @property
     def architecture(self) -> str:
         """The family, as modelspec.* headers name it."""
         if self.is_xl:

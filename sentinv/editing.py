@@ -20,8 +20,9 @@ from torch import Tensor
 
 from sentinv.archive import Archive, rows_digest
 from sentinv.ddim import Step, ddim_grid, ddim_step, ddpm_sigma
+from sentinv.decoding import picture_of
 from sentinv.denoiser import Denoiser, encode_prompts
-from sentinv.images import prepare, to_pil
+from sentinv.images import prepare, size_in_shape, to_pil
 from sentinv.noising import InversionConfig, Progress, check_finite, find_offsets, find_path
 
 if TYPE_CHECKING:
@@ -111,7 +112,7 @@ def ddim_invert(
 
     Args:
         backbone: the model.
-        image: any size; its centre is scaled to the model's resolution.
+        image: any size; `prepared` for the model.
         source_prompt: what it shows, such as "a photo of <c>".
         concepts: the learned words.
         config: how.
@@ -272,8 +273,13 @@ def first_step(skip: float, steps: int) -> int:
 
 
 def prepared(backbone: Backbone, image: Image.Image) -> Tensor:
-    """Crop and scale an image to the model's resolution: `[1, 3, H, W]` in [-1, 1]."""
-    return prepare(image, (backbone.resolution, backbone.resolution), multiple=backbone.vae_scale)
+    """Scale an image to the model's area in the image's own shape: `[1, 3, H, W]` in [-1, 1].
+
+    Sides are multiples of `Backbone.size_multiple`, so that a little may be cut off at two edges.
+    """
+    image = picture_of(image).image
+    size = size_in_shape((image.height, image.width), backbone.resolution, backbone.size_multiple)
+    return prepare(image, size, multiple=backbone.size_multiple)
 
 
 def encode_image(backbone: Backbone, pixels: Tensor) -> Tensor:

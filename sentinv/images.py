@@ -47,6 +47,28 @@ def crop_resize(image: Image.Image, size: tuple[int, int], resample: Image.Resam
     return ImageOps.fit(image, (size[1], size[0]), resample)
 
 
+def size_in_shape(shape: tuple[int, int], side: int, multiple: int) -> tuple[int, int]:
+    """Height and width like those of a picture, with about the area of a square, as SDXL's buckets are (Podell et al. 2023).
+
+    Args:
+        shape: Height and width of the picture, ≥ 1.
+        side: Of the square, in pixels.
+        multiple: What height and width must be multiples of, ≥ 1; of the sizes around that area, the one of the likest shape
+            is taken.
+    """
+    slope = shape[1] / shape[0]
+    height, width = (side * share / multiple for share in (1 / math.sqrt(slope), math.sqrt(slope)))
+    sizes = [(h, w) for h in _neighbours(height) for w in _neighbours(width)]
+    height, width = min(sizes, key=lambda size: abs(math.log(size[1] / size[0] / slope)))
+    return height * multiple, width * multiple
+
+
+def _neighbours(value: float) -> tuple[int, int]:
+    """The whole numbers below and above, at least 1; the nearer one first."""
+    below, above = max(1, math.floor(value)), max(1, math.ceil(value))
+    return (below, above) if value - below <= above - value else (above, below)
+
+
 def prepare(image: Image.Image, size: tuple[int, int], *, multiple: int = 8) -> torch.Tensor:
     """Centre-crop and resize (Lanczos) a picture for a model.
 

@@ -119,7 +119,7 @@ def edit_masked(
 
     Args:
         backbone: the model.
-        image: any size; its centre is scaled to the model's resolution, and the mask's with it.
+        image: any size; `prepared` for the model, and the mask with it.
         mask: of the image's size, read as gray; what is white may change.
         prompt: what to show there.
         concepts: the learned words.

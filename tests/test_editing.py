@@ -6,6 +6,7 @@ from dataclasses import replace
 import pytest
 import torch
 from conftest import FAMILIES
+from PIL import Image
 
 from sentinv.archive import Archive
 from sentinv.backbone import Backbone
@@ -107,6 +108,19 @@ def test_the_default_round_trip_is_close(backbone, picture, concepts):
         errors[method] = error(edit(backbone, archive, SOURCE, concepts, EditConfig(guidance_scale=1)), archive)
     assert errors["fixed-point"] <= 1e-4
     assert errors["pec"] <= errors["ddim"] / 4
+
+
+@pytest.mark.parametrize("size", [(24, 12), (12, 24)])
+def test_a_picture_keeps_its_shape(sd1_backbone, picture, size):
+    concepts, large = [learned(16)], picture.resize((5 * size[0], 5 * size[1]))
+    archive = inverted(sd1_backbone, large, concepts, "fixed-point", steps=50)
+    assert archive.image.size == size
+    back = edit(sd1_backbone, archive, SOURCE, concepts, EditConfig(guidance_scale=1))
+    assert error(back, archive) <= 1e-4
+    assert back.image.size == size
+    sideways = large.transpose(Image.Transpose.ROTATE_90)
+    sideways.getexif()[274] = 6  # shown turned by 270 degrees: the same picture
+    assert prepared(sd1_backbone, sideways).equal(prepared(sd1_backbone, large))
 
 
 def test_words_change_the_image_and_skip_keeps_it(backbone, picture, concepts):

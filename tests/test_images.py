@@ -15,7 +15,7 @@ from PIL import Image, ImageCms
 
 from sentinv import decoding
 from sentinv.errors import SentinvError
-from sentinv.images import grid, prepare, prepare_mask, read_image, save_png, to_pil
+from sentinv.images import grid, prepare, prepare_mask, read_image, save_png, size_in_shape, to_pil
 
 RED, GREEN, BLUE, WHITE = (255, 0, 0), (0, 255, 0), (0, 0, 255), (255, 255, 255)
 SIDE = 32
@@ -391,6 +391,32 @@ def test_prepare_crops_the_centre_and_does_not_squash() -> None:
     image = Image.new("RGB", (96, 32), RED)
     image.paste(BLUE, (32, 0, 64, 32))
     assert torch.equal(prepare(image, (32, 32)), torch.tensor([-1.0, -1, 1])[None, :, None, None].expand(1, 3, 32, 32))
+
+
+@pytest.mark.parametrize(
+    ("shape", "side", "size"),
+    [
+        ((300, 300), 512, (512, 512)),
+        ((2000, 3000), 512, (384, 576)),
+        ((3000, 2000), 512, (576, 384)),
+        ((600, 800), 768, (640, 832)),
+        ((1080, 1920), 768, (576, 1024)),
+        ((1000, 1030), 512, (512, 512)),
+    ],
+)
+def test_sizes_keep_the_shape(shape: tuple[int, int], side: int, size: tuple[int, int]) -> None:
+    assert size_in_shape(shape, side, 64) == size
+
+
+@given(st.tuples(st.integers(1, 8000), st.integers(1, 8000)), st.sampled_from([(512, 64), (1024, 32), (64, 16)]))
+def test_sizes_in_any_shape(shape: tuple[int, int], model: tuple[int, int]) -> None:
+    side, multiple = model
+    height, width = size_in_shape(shape, side, multiple)
+    assert height % multiple == width % multiple == 0 < min(height, width)
+    assert size_in_shape(shape[::-1], side, multiple) == (width, height)
+    if max(shape) <= 2 * min(shape):
+        assert abs(np.log(width / height * shape[0] / shape[1])) < 1.25 * multiple / side
+        assert 0.5 < height * width / side**2 <= 1.5
 
 
 def test_a_tensor_is_the_picture_again() -> None:

@@ -44,8 +44,9 @@ def square(picture):
 
 @pytest.mark.parametrize("feather", [0, 2, 3])
 @pytest.mark.parametrize("dilate", [0, 1])
-def test_outside_of_mask_and_feather_nothing_changes(backbone, picture, concepts, dilate, feather):
-    image, box = square(picture), (5, 6, 9, 10)
+@pytest.mark.parametrize("size", [(16, 16), (24, 12), (12, 24)])
+def test_outside_of_mask_and_feather_nothing_changes(backbone, picture, concepts, size, dilate, feather):
+    image, box = picture.resize(size), (5, 6, 9, 10)
     config = MaskConfig(**QUICK, dilate=dilate, feather=feather)
     edited = edit_masked(backbone, image, painted(image.size, box), PROMPT, concepts, config)
     reach = dilate + feather
@@ -55,7 +56,7 @@ def test_outside_of_mask_and_feather_nothing_changes(backbone, picture, concepts
     inside = np.asarray(painted(image.size, box)) > 0
     assert pixel_psnr(edited.image, image, inside) < 60
     clean = encode_image(backbone, prepared(backbone, image))
-    region = region_of(painted(image.size, box), (16, 16), 2, dilate, feather)
+    region = region_of(painted(image.size, box), size[::-1], 2, dilate, feather)
     away = (region.latents == 0).expand_as(clean)
     assert away.any()
     assert torch.equal(edited.latents[away], clean[away])
