@@ -45,7 +45,7 @@ def convergence(**given: Any) -> None:
     \b
       sentinv bench convergence --small
       sentinv bench convergence --part 1/2 --threads 1   # and 2/2 beside it
-      sentinv bench convergence --image cat.jpg --init vanilla --init "phrase:a cat"
+      sentinv bench convergence --image cat.jpg --init vanilla --init "phrase:cat"
     """  # noqa: D301 - click reads \b as "leave these lines as they are"
     from sentinv.studies import IMAGES_AT, Study
 

@@ -50,7 +50,7 @@ def editing(**given: Any) -> None:
 
     \b
       sentinv bench editing
-      sentinv bench editing --concept robot --arm pec-npi --arm ddim-none -o outputs/robot
+      sentinv bench editing --concept robot --arm pec-npi --arm ddim-none
     """  # noqa: D301 - click reads \b as "leave these lines as they are"
     import torch
 

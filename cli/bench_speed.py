@@ -38,7 +38,7 @@ def speed(peers: tuple[str, ...], **given: Any) -> None:
     Scripts run as they are, with your rights.
 
     \b
-      sentinv bench speed --peer diffusers/examples/textual_inversion/textual_inversion.py
+      sentinv bench speed --peer PATH/TO/textual_inversion.py
       sentinv bench speed --full-size --batch-size 1 --steps 2 --repeats 1
     """  # noqa: D301 - click reads \b as "leave these lines as they are"
     from dataclasses import asdict

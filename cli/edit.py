@@ -48,7 +48,8 @@ def edit(image: Path, **given: Any) -> None:
     """Edit the very image that a word was learned from.
 
     \b
-      sentinv edit cat.png --ddim-invert -c cat.safetensors --prompt "a watercolor of <cat>"
+      sentinv edit cat.png --ddim-invert -c cat.safetensors \\
+        --prompt "a watercolor of <cat>"
       sentinv edit cat.png --ddim-invert -c cat.safetensors --reconstruct
       sentinv edit cat.png --mask sky.png --prompt "a photo of the moon"
     """  # noqa: D301 - click reads \b as "leave these lines as they are"

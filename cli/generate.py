@@ -45,6 +45,8 @@ if TYPE_CHECKING:
 @click.option("--seed", type=SEED, default=0, show_default=True, help="Of the first image.")
 @click.option("--steps", type=click.IntRange(1, 1000), default=50, show_default=True, help="DDIM steps.")
 @guidance_option
+@click.option("--width", type=click.IntRange(8, 4096), help="In pixels.  [default: the model's]")
+@click.option("--height", type=click.IntRange(8, 4096), help="In pixels.  [default: the model's]")
 @click.option("--batch-size", type=click.IntRange(1), default=4, show_default=True, help="Images at a time.")
 @click.option("--rank", is_flag=True, help="Order by CLIP: how well image and prompt agree.")
 @click.option("--clip", help="CLIP for --rank: folder or hub id.  [default: the model's]")
@@ -60,7 +62,8 @@ def generate(prompt: str, files: tuple[Path, ...], **given: Any) -> None:
 
     \b
       sentinv generate "a photo of <cat> on the moon" --concept cat.safetensors
-      sentinv generate "<cat> in a <mug>" -c cat.safetensors -c mug.safetensors --count 16 --rank
+      sentinv generate "a watercolor of <cat>" -c cat.safetensors -n 16 --rank
+      sentinv generate "<cat> in a <mug>" -c cat.safetensors -c mug.safetensors
     """  # noqa: D301 - click reads \b as "leave these lines as they are"
     from sentinv.concept import Concept
 
@@ -115,11 +118,16 @@ def _make(prompt: str, concepts: list[Concept], given: dict[str, Any]) -> list[M
     from sentinv.generation import GenerateConfig, generate
 
     backbone = load_backbone(given["model"], given["device"], given["dtype"])
+    for side in ("width", "height"):
+        if (given[side] or 0) % backbone.vae_scale:
+            raise SentinvError(f"--{side}: expected a multiple of {backbone.vae_scale}, got {given[side]}")
     config = GenerateConfig(
         steps=given["steps"],
         guidance_scale=guidance_of(backbone, given),
         negative_prompt=given["negative"],
         batch_size=given["batch_size"],
+        width=given["width"],
+        height=given["height"],
     )
     count, seed = given["count"], given["seed"]
     with progress("sampling", config.steps * math.ceil(count / config.batch_size), quiet=given["quiet"]) as bar:

@@ -18,6 +18,7 @@ from PIL import Image
 from seeing import build_captioner, build_classifier
 
 import sentinv
+from sentinv.cli.bench import STUDIES
 from sentinv.cli.invert import train_config
 from sentinv.cli.main import COMMANDS, cli
 from sentinv.concept import Concept
@@ -70,10 +71,13 @@ def test_help_is_quick_and_names_the_commands_that_are_there():
         assert (f"\n  {name} " in text) == bool(find_spec(f"sentinv.cli.{name}"))
 
 
-@pytest.mark.parametrize("name", [name for name in COMMANDS if find_spec(f"sentinv.cli.{name}")])
+@pytest.mark.parametrize(
+    "name",
+    [*(name for name in COMMANDS if find_spec(f"sentinv.cli.{name}")), *(f"bench {name}" for name in STUDIES)],
+)
 def test_every_command_has_help_that_fits(name):
-    text = run(name, "--help").stdout
-    assert max(map(len, text.splitlines())) <= 100
+    text = run(*name.split(), "--help").stdout
+    assert max(map(len, text.splitlines())) <= 80
 
 
 def test_an_unforeseen_error_is_one_line_and_debug_shows_where(monkeypatch):
@@ -399,6 +403,16 @@ def test_generate_writes_images_with_their_settings_and_a_grid():
     assert run(*args, code=1).stderr.count("\n") == 1
     again = run(*args, "--negative", "blue", "--force", "--json").stdout
     assert [image["seed"] for image in json.loads(again)["images"]] == [5, 6, 7]
+
+
+def test_generate_in_another_shape():
+    args = ["generate", "a cat", "--steps", "1", "-n", "2", "-o", "out", "--width", "26"]
+    paths = run(*args, "--height", "12").stdout.split()
+    assert [Image.open(path).size for path in paths[:2]] == [(26, 12)] * 2
+    assert "Size: 26x12" in Image.open(paths[0]).text["parameters"]
+    result = run(*args, "--height", "13", "--force", code=1)
+    assert result.stderr == "sentinv: error: --height: expected a multiple of 2, got 13\n"
+    assert Image.open(paths[0]).size == (26, 12)
 
 
 def test_rank_orders_by_clip(tmp_path, tokenizer):
