@@ -42,12 +42,6 @@ class Condition:
         """Choose rows of the batch."""
         return Condition(self.hidden[index], None if self.pooled is None else self.pooled[index])
 
-    @classmethod
-    def cat(cls, conditions: Sequence[Condition]) -> Condition:
-        """Put batches one after another."""
-        pooled = [condition.pooled for condition in conditions if condition.pooled is not None]
-        return cls(torch.cat([condition.hidden for condition in conditions]), torch.cat(pooled) if pooled else None)
-
 
 @dataclass(frozen=True)
 class Moments:

@@ -82,10 +82,6 @@ class Concept:
             return ()
         return tuple(str(token) for token in tokens) if isinstance(tokens, list) else ()
 
-    def renamed(self, token: str) -> Concept:
-        """Return the same rows under another placeholder."""
-        return replace(self, token=token)
-
     def with_thumbnail(self, image: Image.Image, side: int = 128) -> Concept:
         """Return the concept with a small JPEG of an image in its header, as file browsers show it."""
         small = image.convert("RGB")

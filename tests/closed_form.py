@@ -42,6 +42,10 @@ class ClosedForm:
         weights[..., list(chosen)] = 0.0
         return Condition(weights)
 
+    def prompts(self):
+        """Two conditions, as guidance takes them: nothing named, and the first two components."""
+        return Condition(torch.cat([self.prompt().hidden, self.prompt(0, 1).hidden]))
+
     def predict(self, latents, timesteps, condition):
         x = latents.flatten(1).double()
         alpha = self.alphas_cumprod[timesteps].double()[:, None]

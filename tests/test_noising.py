@@ -8,7 +8,6 @@ import pytest
 import torch
 from closed_form import ClosedForm
 
-from sentinv.backbone import Condition
 from sentinv.ddim import Step, ddim_grid
 from sentinv.denoiser import Denoiser
 from sentinv.editing import walk
@@ -73,8 +72,7 @@ def test_pec_is_much_better_than_ddim_at_its_price(model):
 
 def test_guidance_makes_the_iteration_diverge_and_says_so():
     model = ClosedForm()
-    prompts = Condition.cat([model.prompt(), model.prompt(0, 1)])
-    denoise = Denoiser(model, prompts, 15.0)
+    denoise = Denoiser(model, model.prompts(), 15.0)
     path = find_path(denoise, model.samples(4), ddim_grid(model, 20), passes(8))
     assert max(path.contractions) > 1
     assert max(path.residuals) > 1e-2
@@ -113,7 +111,7 @@ def test_offsets_make_the_way_back_exact_at_any_guidance(model, method, guidance
     config = InversionConfig(method=method)
     grid, latents = ddim_grid(model, 50), model.samples(4)
     path = find_path(Denoiser(model, model.prompt()), latents, grid, config)
-    denoise = Denoiser(model, Condition.cat([model.prompt(), model.prompt(0, 1)]), guidance)
+    denoise = Denoiser(model, model.prompts(), guidance)
     offsets = find_offsets(denoise, path, grid, config.eta)
     back = walk(denoise, path.states[0], grid, offsets=offsets, eta=config.eta)
     assert relative_rms(back, latents).max() < 1e-12
