@@ -5,6 +5,7 @@ import shlex
 import shutil
 import warnings
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
@@ -21,6 +22,8 @@ from sentinv.study_summary import arms, crossing_table, score_tables
 from sentinv.trials import ConceptPictures, train_curve
 from sentinv.workbench import Workbench, cost, read_records, run_study, shares
 
+ROOT = Path(__file__).parent.parent
+RESULTS = ROOT / "benchmarks" / "results"
 TRAIN = {"steps": 4, "evaluation_timesteps": 4, "evaluation_noises": 1}
 STUDY = Study(
     title="tiny",
@@ -255,19 +258,23 @@ def test_the_study_files_of_the_repository_can_be_read(request):
         assert list(trials(read_study(path), concepts)), path
 
 
-def test_published_tables_are_those_of_the_published_records(request, tmp_path, monkeypatch):
+@pytest.mark.parametrize(
+    "folder", sorted(file.parent for file in RESULTS.rglob("records.jsonl")), ids=lambda path: path.name
+)
+def test_published_tables_are_those_of_the_published_records(folder, tmp_path, monkeypatch):
     """Whoever runs the command beside the records gets the tables, and no record is of other settings than today's."""
-    folder = request.config.rootpath / "benchmarks/results/convergence"
     published = (folder / "tables.md").read_text()
     (command,) = re.findall(r"\*\*command\*\*: sentinv (.*)", published)
-    shutil.copy(folder / "records.jsonl", tmp_path)
-    monkeypatch.chdir(request.config.rootpath)
+    output = tmp_path / folder.relative_to(ROOT / shlex.split(command)[-1])
+    output.mkdir(exist_ok=True)
+    shutil.copy(folder / "records.jsonl", output)
+    monkeypatch.chdir(ROOT)
     monkeypatch.setattr(Workbench, "run", lambda *_: pytest.fail("a run has no record"))
     result = CliRunner().invoke(cli, [*shlex.split(command), "--device", "cpu", "-o", str(tmp_path)])
     assert result.exit_code == 0, result.output
     said = [
         [line for line in text.splitlines() if not line.startswith(("- **command", "- **sentinv"))]
-        for text in (published, (tmp_path / "tables.md").read_text())
+        for text in (published, (output / "tables.md").read_text())
     ]
     assert said[0] == said[1]
 
