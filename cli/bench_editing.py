@@ -17,7 +17,8 @@ from sentinv.cli.options import (
     print_json,
     tell_toybox,
 )
-from sentinv.cli.studying import CONCEPTS, machine
+from sentinv.cli.studying import CONCEPTS, Part, machine
+from sentinv.errors import SentinvError
 
 if TYPE_CHECKING:
     from sentinv.editing_bench import EditingBench
@@ -37,6 +38,7 @@ _PATH = click.Path(path_type=Path)
 @click.option("--steps", type=click.IntRange(2, 1000), default=50, show_default=True, help="DDIM steps.")
 @edit_guidance_option
 @click.option("--arm", "arms", multiple=True, help="Only this one; may be given again.  [default: all]")
+@click.option("--part", type=Part(), default="1/1", help="k/n: only each n-th concept from the k-th, one process each.")
 @click.option("--judge", type=_PATH, help="Attribute classifier: folder.  [default: the built-in model's]")
 @click.option("--threads", type=click.IntRange(min=1), help="Of torch, on the CPU.")
 @model_options
@@ -74,17 +76,45 @@ def editing(**given: Any) -> None:
     tell_toybox(given["model"], quiet=given["quiet"])
     backbone = load_backbone(given["model"], given["device"], given["dtype"])
     bench = EditingBench(backbone, study, TrainConfig(steps=given["train_steps"]), _judge(given), folder)
-    records: list[Record] = []
-    with lock(folder / "tables.md"):
+    part, parts = given["part"]
+    with lock(folder / ("tables.md" if parts == 1 else f"part-{part}-of-{parts}")):
+        there = [
+            bench.records(source) for source in sources
+        ]  # those of other settings are refused before anything is run
+        todo = [index for index in range(part - 1, len(sources), parts) if there[index] is None]
+        failures = _run(bench, [sources[index] for index in todo], quiet=given["quiet"])
         there = [bench.records(source) for source in sources]
-        for source, own in zip(sources, there, strict=True):
-            notice(source.name, quiet=given["quiet"])
-            records += bench.run(source) if own is None else own
-        tables = _report(bench, records)
+        missing = there.count(None) - len(failures)
+        records = [record for own in there for record in own or ()]
+        tables = _report(bench, records) if records and not missing else []
     if given["as_json"]:
-        print_json({"folder": str(folder), "records": len(records), "concepts": len(sources)})
-    else:
+        counts = {"records": len(records), "concepts": len(sources), "missing": missing, "failures": failures}
+        print_json({"folder": str(folder), **counts})
+    elif tables:
         click.echo("\n".join(table.markdown() for table in tables))
+    if missing:
+        notice(
+            f"{missing} of {len(sources)} concepts are other parts': without --part, when all are done, the same command"
+        )
+        notice("writes the tables")
+    if failures:
+        notice(
+            f"error: {len(failures)} of {len(sources)} concepts failed, as told above; the same command tries them again"
+        )
+        raise click.exceptions.Exit(1)
+
+
+def _run(bench: EditingBench, sources: Sequence[StudyConcept], *, quiet: bool) -> list[list[str]]:
+    """Run concepts, one after the other; returns (name, why) of those that failed."""
+    failures = []
+    for source in sources:
+        notice(source.name, quiet=quiet)
+        try:
+            bench.run(source)
+        except SentinvError as error:
+            failures.append([source.name, str(error)])
+            notice(f"{source.name}: FAILED: {error}")
+    return failures
 
 
 def _report(bench: EditingBench, records: Sequence[Record]) -> list[Table]:

@@ -148,16 +148,17 @@ def test_compares_at_equal_preservation():
     assert paired(apart, "pec-npi", "sdedit", "success") == []
 
 
-def test_the_command_writes_records_tables_curves_and_sheets(_pipelines, source, tmp_path):
+@pytest.fixture
+def command(_pipelines, source, tmp_path):
+    """Arguments of a study of two concepts; the picture of the second is missing."""
     _pipelines["sd1"].save_pretrained(tmp_path / "model")
     one = judge()
     one.model.save_pretrained(tmp_path / "judge")
     one.processor.save_pretrained(tmp_path / "judge")
     entry = {"name": "mug", "image": str(source.image), "mask": str(source.mask), "word": "mug", "caption": "a red mug"}
-    edits = [{"prompt": p, "target": str(t)} for p, t in zip(source.edits, source.targets, strict=True)]
-    (tmp_path / "concepts.json").write_text(json.dumps([entry | {"edits": edits}]))
-    folder = tmp_path / "out"
-    arguments = ["bench", "editing", "--concepts", tmp_path / "concepts.json", "-o", folder, "--steps", "3"]
+    entry["edits"] = [{"prompt": p, "target": str(t)} for p, t in zip(source.edits, source.targets, strict=True)]
+    (tmp_path / "concepts.json").write_text(json.dumps([entry, entry | {"name": "cup", "image": "cup.png"}]))
+    arguments = ["bench", "editing", "--concepts", tmp_path / "concepts.json", "-o", tmp_path / "out", "--steps", "3"]
     arguments += [
         "--model",
         tmp_path / "model",
@@ -168,18 +169,37 @@ def test_the_command_writes_records_tables_curves_and_sheets(_pipelines, source,
         "--arm",
         "pec-npi",
     ]
-    result = CliRunner().invoke(cli, [str(argument) for argument in arguments])
+    return [str(argument) for argument in arguments]
+
+
+def test_the_command_writes_records_tables_curves_and_sheets(command, tmp_path):
+    folder, arguments = tmp_path / "out", [*command, "--concept", "mug"]
+    result = CliRunner().invoke(cli, arguments)
     assert result.exit_code == 0, result.stderr
     names = {path.name for path in folder.iterdir()}
     assert {"mug.jsonl", "tables.md", "curve.png", "curve.svg", "mug-edit-1.png", "mug-edit-2.png"} <= names
     table = (folder / "tables.md").read_text()
     written = (folder / "mug.jsonl").stat().st_mtime_ns
-    again = CliRunner().invoke(cli, [str(argument) for argument in arguments])
-    assert again.exit_code == 0
+    assert CliRunner().invoke(cli, arguments).exit_code == 0
     assert (folder / "tables.md").read_text() == table
-    other = CliRunner().invoke(cli, [str(argument) for argument in [*arguments, "--arm", "ddim-none"]])
+    other = CliRunner().invoke(cli, [*arguments, "--arm", "ddim-none"])
     assert other.exit_code == 1 and "other settings (study, arms): name another folder" in other.stderr
     assert (folder / "mug.jsonl").stat().st_mtime_ns == written
+
+
+def test_a_concept_that_fails_is_told_and_the_others_are_done(command, tmp_path, source):
+    folder = tmp_path / "out"
+    other = CliRunner().invoke(cli, [*command, "--part", "2/2", "--json"])
+    assert other.exit_code == 1 and "cup: FAILED: " in other.stderr and not (folder / "tables.md").exists()
+    assert "1 of 2 concepts are other parts'" in other.stderr
+    said = json.loads(other.stdout)
+    assert (said["records"], said["missing"], [name for name, _ in said["failures"]]) == (0, 1, ["cup"])
+    both = CliRunner().invoke(cli, command)
+    assert both.exit_code == 1 and "1 of 2 concepts failed" in both.stderr and (folder / "tables.md").exists()
+    Image.open(source.image).save(tmp_path / "cup.png")
+    whole = CliRunner().invoke(cli, [*command, "--part", "2/2"])  # the last part to end writes the tables
+    assert whole.exit_code == 0, whole.stderr
+    assert "pec-npi" in whole.stdout and {"mug.jsonl", "cup.jsonl"} <= {path.name for path in folder.iterdir()}
 
 
 def test_refuses_unknown_arms():

@@ -42,9 +42,10 @@ def square(picture):
     return picture.resize((16, 16))
 
 
-@pytest.mark.parametrize("feather", [0, 2, 3])
-@pytest.mark.parametrize("dilate", [0, 1])
-@pytest.mark.parametrize("size", [(16, 16), (24, 12), (12, 24)])
+@pytest.mark.parametrize(
+    ("size", "dilate", "feather"),
+    [*(((16, 16), dilate, feather) for dilate in (0, 1) for feather in (0, 2, 3)), ((24, 12), 1, 2), ((12, 24), 0, 3)],
+)
 def test_outside_of_mask_and_feather_nothing_changes(backbone, picture, concepts, size, dilate, feather):
     image, box = picture.resize(size), (5, 6, 9, 10)
     config = MaskConfig(**QUICK, dilate=dilate, feather=feather)
