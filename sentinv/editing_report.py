@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 
 DEFAULT = f"{InversionConfig().method}-{EditConfig().source}"
 """The arm that is the default of `sentinv edit`."""
+OURS = (DEFAULT, f"{DEFAULT}-full")
+"""Arms that are compared with the others: with its own guidance, and with that of the others."""
 COMPARED = ("target_ratio", "success")
 """Measures that are compared at equal preservation; of the first, less is better."""
 
@@ -41,7 +43,8 @@ def write_editing_report(records: Sequence[Record], folder: Path, notes: Mapping
     """
     from sentinv.plots import save_figure
 
-    tables = [round_trips(records), edits(records), *comparisons(records)]
+    tables = [round_trips(records), edits(records)]
+    tables += [table for ours in OURS for table in comparisons(records, ours)]
     facts = "\n".join(f"- {name}: {value}" for name, value in notes.items())
     text = "\n".join(["## Editing\n", *(table.markdown() for table in tables), facts, ""])
     atomic_write(folder / "tables.md", text.encode(), overwrite=True)
@@ -84,7 +87,7 @@ def edits(records: Sequence[Record]) -> Table:
     return Table("Edits", header, rows, "Median (p95). Seconds are those of the edit alone.")
 
 
-def comparisons(records: Sequence[Record], ours: str = DEFAULT) -> list[Table]:
+def comparisons(records: Sequence[Record], ours: str) -> list[Table]:
     """At equal preservation, one arm against the others, with paired 95 % intervals over concepts."""
     tables = []
     names = list(dict.fromkeys(record["arm"] for record in records if record["kind"] == "edit"))
@@ -104,7 +107,7 @@ def comparisons(records: Sequence[Record], ours: str = DEFAULT) -> list[Table]:
         if rows:
             header = ["difference", "mean and 95 % interval", "verdict", "edits"]
             note = "Mean over the preservation (PSNR to source) that both arms reach; bootstrap over concepts."
-            tables.append(Table(f"At equal preservation: {_COLUMNS[key]}", header, rows, note))
+            tables.append(Table(f"{ours} at equal preservation: {_COLUMNS[key]}", header, rows, note))
     return tables
 
 

@@ -43,19 +43,36 @@ CONTROLS = ("copy", "autoencoder", "regenerate", "sdedit")
 
 
 class Arm(NamedTuple):
-    """A way to edit: method of inversion, what holds the image in place, and guidance where it is not the study's."""
+    """A way to edit.
+
+    Attributes:
+        method: of inversion.
+        source: what holds the image in place.
+        guidance_scale: the arm's own; the study's if it has neither this nor a share.
+        share: of the model's own guidance, in place of `guidance_scale`.
+    """
 
     method: Method
     source: Source
     guidance_scale: float | None = None
+    share: float | None = None
+
+    def guidance(self, study: EditingStudy, backbone: Backbone) -> float | None:
+        """The guidance scale of the arm's edits; None for what `EditConfig` takes without one."""
+        if self.share is not None:
+            return self.share * backbone.guidance_scale
+        return study.guidance_scale if self.guidance_scale is None else self.guidance_scale
 
 
 ARMS: Mapping[str, Arm] = {
     "ddim-none": Arm("ddim", "none"),
     "ddim-7.5": Arm("ddim", "none", 7.5),
     "pec-none": Arm("pec", "none"),
+    "pec-none-half": Arm("pec", "none", share=0.5),
     "pec-npi": Arm("pec", "npi"),
+    "pec-npi-full": Arm("pec", "npi", share=1.0),
     "pec-delta": Arm("pec", "delta"),
+    "pec-delta-half": Arm("pec", "delta", share=0.5),
     "ddpm-npi": Arm("ddpm", "npi"),
     "ddpm-none": Arm("ddpm", "none"),
 }
@@ -69,7 +86,8 @@ class EditingStudy:
 
     Attributes:
         steps: DDIM steps.
-        guidance_scale: of every edit but those of arms that have their own; the model's own if None.
+        guidance_scale: of every edit but those of arms that have their own; the model's own if None, half of it with
+            source "npi".
         skips: shares of the steps that are left out; SDEdit starts at the same levels.
         arms: of `ARMS`.
         seed: of the noise of SDEdit, of regenerating and of "ddpm".
@@ -204,8 +222,8 @@ def _edits(
     arm: Arm,
 ) -> Iterator[Made]:
     """Edit at every skip. Offsets, which do not depend on the prompt, are taken once and counted with every edit."""
-    method, source, scale = arm
-    config = EditConfig(guidance_scale=study.guidance_scale if scale is None else scale, source=source)
+    method = arm.method
+    config = EditConfig(guidance_scale=arm.guidance(study, backbone), source=arm.source)
     cost = archives[method].evaluations
     if needs_offsets(archives[method], config):
         archives[method], _ = take_offsets(backbone, archives[method], [case.concept], config)

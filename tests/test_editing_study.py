@@ -14,7 +14,7 @@ from sentinv.cli.main import cli
 from sentinv.concept import Concept
 from sentinv.editing import EditConfig, ddim_invert, sweep
 from sentinv.editing_report import comparisons, paired, round_trips, write_editing_report
-from sentinv.editing_study import Case, EditingStudy, measure, run_case
+from sentinv.editing_study import ARMS, Case, EditingStudy, measure, run_case
 from sentinv.judges import AttributeJudge
 from sentinv.noising import InversionConfig
 from sentinv.starts import StudyConcept
@@ -117,6 +117,21 @@ def test_an_arm_may_have_a_guidance_of_its_own(sd1_backbone, case):
         [0.0],
     )
     assert made["ddim-7.5"].tobytes() == plain.image.tobytes() != made["ddim-none"].tobytes()
+
+
+def test_halves_and_wholes_are_of_the_models_own_guidance(sd1_backbone, monkeypatch):
+    monkeypatch.setattr(sd1_backbone, "guidance_scale", 6.0)
+    found = {}
+    for own in (None, 2.0):
+        study = EditingStudy(guidance_scale=own)
+        for name, arm in ARMS.items():
+            config = EditConfig(guidance_scale=arm.guidance(study, sd1_backbone), source=arm.source)
+            found.setdefault(name, []).append(config.guidance(sd1_backbone))
+    assert found["ddim-7.5"] == [7.5, 7.5]
+    assert found["pec-none"] == found["pec-delta"] == found["ddpm-none"] == [6.0, 2.0]
+    assert found["pec-npi"] == found["ddpm-npi"] == [3.0, 2.0]
+    assert found["pec-npi-full"] == [6.0, 6.0]
+    assert found["pec-none-half"] == found["pec-delta-half"] == [3.0, 3.0]
 
 
 def archive_of(backbone, case):
