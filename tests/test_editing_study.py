@@ -2,6 +2,10 @@
 
 import json
 import math
+import re
+import shlex
+import shutil
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -13,12 +17,15 @@ from transformers import ViTConfig, ViTForImageClassification, ViTImageProcessor
 from sentinv.cli.main import cli
 from sentinv.concept import Concept
 from sentinv.editing import EditConfig, ddim_invert, sweep
+from sentinv.editing_bench import EditingBench
 from sentinv.editing_report import comparisons, paired, round_trips, write_editing_report
 from sentinv.editing_study import ARMS, Case, EditingStudy, measure, run_case
 from sentinv.judges import AttributeJudge
 from sentinv.noising import InversionConfig
 from sentinv.starts import StudyConcept
 
+ROOT = Path(__file__).resolve().parent.parent
+RESULTS = ROOT / "benchmarks" / "results"
 PROMPTS = ("a photo of {} on the moon", "a pencil sketch of {}")
 
 
@@ -215,6 +222,24 @@ def test_a_concept_that_fails_is_told_and_the_others_are_done(command, tmp_path,
     whole = CliRunner().invoke(cli, [*command, "--part", "2/2"])  # the last part to end writes the tables
     assert whole.exit_code == 0, whole.stderr
     assert "pec-npi" in whole.stdout and {"mug.jsonl", "cup.jsonl"} <= {path.name for path in folder.iterdir()}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "folder", sorted({file.parent for file in RESULTS.glob("editing*/*.jsonl")}), ids=lambda path: path.name
+)
+def test_published_tables_are_those_of_the_published_records(folder, tmp_path, monkeypatch):
+    """Whoever runs the command beside the records gets the tables, and no record is of other settings than today's."""
+    published = (folder / "tables.md").read_text()
+    (command,) = re.findall("- command: sentinv (.*)", published)
+    for file in folder.glob("*.jsonl"):
+        shutil.copy(file, tmp_path)
+    monkeypatch.chdir(ROOT)
+    monkeypatch.setattr(EditingBench, "run", lambda *_: pytest.fail("a concept has no records"))
+    result = CliRunner().invoke(cli, [*shlex.split(command), "--device", "cpu", "-o", str(tmp_path)])
+    assert result.exit_code == 0, result.output
+    said = [text.partition("- model:")[0] for text in (published, (tmp_path / "tables.md").read_text())]
+    assert said[0] == said[1]
 
 
 def test_refuses_unknown_arms():
