@@ -224,7 +224,6 @@ def test_a_concept_that_fails_is_told_and_the_others_are_done(command, tmp_path,
     assert "pec-npi" in whole.stdout and {"mug.jsonl", "cup.jsonl"} <= {path.name for path in folder.iterdir()}
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(
     "folder", sorted({file.parent for file in RESULTS.glob("editing*/*.jsonl")}), ids=lambda path: path.name
 )
