@@ -135,7 +135,10 @@ def paired(records: Sequence[Record], ours: str, other: str, key: str) -> list[t
 
 
 def curve(records: Sequence[Record], key: str, label: str) -> Figure:
-    """Preservation against edit: a line for each arm over its skips, its mark at the middle one; a cross for regenerating."""
+    """Preservation against edit: a line for each arm over its skips, its mark at the middle one; a cross for regenerating.
+
+    Arms at half or all of the guidance have the colour of the arm that they are of, and are dashed.
+    """
     from sentinv.plots import plane
 
     own = [record for record in records if record["kind"] == "edit" and key in record]
@@ -154,7 +157,10 @@ def curve(records: Sequence[Record], key: str, label: str) -> Figure:
             paths[arm] = way
             middle = skips[len(skips) // 2]
             arms[arm] = [(record[key], record["source_psnr"]) for record in group if record["skip"] == middle]
-    return plane(arms, references=references, paths=paths, labels=(label, "preservation (PSNR to source, dB) →"))
+    labels = (label, "preservation (PSNR to source, dB) →")
+    bases = {arm: arm.removesuffix("-half").removesuffix("-full") for arm in arms}
+    variants = {arm: base for arm, base in bases.items() if base != arm and base in arms}
+    return plane(arms, references=references, paths=paths, labels=labels, variants=variants)
 
 
 def _mean(records: Sequence[Record], key: str) -> float:

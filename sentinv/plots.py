@@ -129,6 +129,7 @@ def plane(
     references: Mapping[str, tuple[float, float]] | None = None,
     paths: Mapping[str, Sequence[tuple[float, float]]] | None = None,
     labels: tuple[str, str] = ("editability (CLIP-T) →", "reconstruction (CLIP-I) →"),
+    variants: Mapping[str, str] | None = None,
 ) -> Figure:
     """The reconstruction-editability plane (Gal et al. 2022, figure 10), or another of two measures.
 
@@ -137,14 +138,21 @@ def plane(
         references: label → (editability, reconstruction).
         paths: label of an arm → the way its mean takes over the steps, or over another setting.
         labels: of the x and the y axis, with an arrow to what is better.
+        variants: label of an arm → the label of another, whose colour it shares: drawn hollow and dashed.
     """
     figure, (axes,) = _figure((5.6, 4.3), 1)
-    for index, (label, points) in enumerate(arms.items()):
+    variants = variants or {}
+    order = [label for label in arms if label not in variants]
+    for label, points in arms.items():
+        index = order.index(variants.get(label, label))
         colour, _ = _look(index)
+        hollow = label in variants or index >= len(COLOURS)
         x, y = (bootstrap([point[axis] for point in points]) for axis in (0, 1))
         way = (paths or {}).get(label, ())
         if len(way) > 1:
-            axes.plot(*zip(*way, strict=True), "-", color=colour, linewidth=1, alpha=0.55)
+            axes.plot(
+                *zip(*way, strict=True), "--" if label in variants else "-", color=colour, linewidth=1, alpha=0.55
+            )
             axes.plot(*zip(*way, strict=True), ".", color=colour, markersize=4, alpha=0.7)
         spread = [[[value.mean - value.low], [value.high - value.mean]] for value in (x, y)]
         axes.errorbar(
@@ -158,7 +166,7 @@ def plane(
             label=label,
             marker=MARKERS[index % len(MARKERS)],
             markersize=6,
-            markerfacecolor=colour if index < len(COLOURS) else "white",
+            markerfacecolor="white" if hollow else colour,
             linestyle="none",
         )
     _draw_references(axes, references or {})

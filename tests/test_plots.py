@@ -155,6 +155,18 @@ def test_report_is_whole_and_repeatable(records, tmp_path):
     assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == first
 
 
+def test_a_variant_has_the_colour_of_its_arm_and_is_hollow():
+    points = [(0.1, 0.2), (0.3, 0.5)]
+    paths = {"a": points, "a-half": points}
+    figure = plots.plane({"a": points, "a-half": points, "b": points}, paths=paths, variants={"a-half": "a"})
+    axes = figure.axes[0]
+    (first, *_), (half, *_), (other, *_) = axes.containers
+    assert first.get_color() == half.get_color() != other.get_color()
+    assert first.get_marker() == half.get_marker() != other.get_marker()
+    assert (first.get_markerfacecolor(), half.get_markerfacecolor()) == (first.get_color(), "white")
+    assert {line.get_linestyle() for line in axes.lines} >= {"-", "--"}
+
+
 def test_report_names_every_value_of_a_hyper_parameter_that_varies(tmp_path):
     runs = [record("cat", "caption", 0, steps=steps, point={"steps": steps}) for steps in (100, 500)]
     outcome = Outcome(records=[record("cat", "prompt-only", 0), *runs])
