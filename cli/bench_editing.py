@@ -48,7 +48,7 @@ def editing(**given: Any) -> None:
 
     Words are learned from the concept's caption by a person, or its word. Writes tables.md, curves, and for each concept its
     records (NAME.jsonl) and contact sheets. A study that was stopped goes on after the last concept that was finished; one
-    with other settings needs a folder of its own.
+    with other settings needs a folder of its own. A concept that fails is told and left out, and the exit code is 1.
 
     \b
       sentinv bench editing
@@ -78,9 +78,7 @@ def editing(**given: Any) -> None:
     bench = EditingBench(backbone, study, TrainConfig(steps=given["train_steps"]), _judge(given), folder)
     part, parts = given["part"]
     with lock(folder / ("tables.md" if parts == 1 else f"part-{part}-of-{parts}")):
-        there = [
-            bench.records(source) for source in sources
-        ]  # those of other settings are refused before anything is run
+        there = [bench.records(source) for source in sources]  # of other settings: refused before anything is run
         todo = [index for index in range(part - 1, len(sources), parts) if there[index] is None]
         failures = _run(bench, [sources[index] for index in todo], quiet=given["quiet"])
         there = [bench.records(source) for source in sources]
