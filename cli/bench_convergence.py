@@ -9,6 +9,7 @@ import click
 
 from sentinv.cli.options import SEED
 from sentinv.cli.studying import conduct, study_options
+from sentinv.config import TrainConfig
 from sentinv.errors import SentinvError
 
 STARTS = (
@@ -17,18 +18,26 @@ STARTS = (
     *("image-only", "prompt-only", "targets-only"),
 )
 SMALL = ("vanilla@500", "class", "caption", "stars")
-_INIT = f"Again for more.  [default: {STARTS[0]} and {len(STARTS) - 1} others]"
+_INIT = f"Repeatable.  [default: {STARTS[0]} and {len(STARTS) - 1} others]"
 
 
 @click.command()
 @click.option("--init", "starts", multiple=True, metavar="START[@STEPS]", help=_INIT)
 @click.option("--seeds", type=click.IntRange(min=1), help="How many, from 0.  [default: 3; 1 with --small]")
-@click.option("--seed", "own_seeds", multiple=True, type=SEED, help="This one, not --seeds; again for more.")
+@click.option("--seed", "own_seeds", multiple=True, type=SEED, help="This one, not --seeds; repeatable.")
 @click.option(
     "--steps", type=click.IntRange(min=1), default=100, show_default=True, help="Budget, where START has none."
 )
-@click.option("--lr", type=float, help="Learning rate at its highest.  [default: that of invert]")
-@click.option("--schedule", type=click.Choice(["cosine", "constant"]), help="[default: that of invert]")
+@click.option(
+    "--lr", type=float, default=TrainConfig.learning_rate, show_default=True, help="Learning rate at its highest."
+)
+@click.option(
+    "--schedule",
+    type=click.Choice(["cosine", "constant"]),
+    default=TrainConfig.schedule,
+    show_default=True,
+    help="Of the learning rate.",
+)
 @click.option("--count", type=click.IntRange(min=1), help="Images per prompt.  [default: 4; 2 with --small]")
 @click.option("--sampling-steps", type=click.IntRange(min=1), default=25, show_default=True, help="DDIM steps.")
 @click.option("--small", is_flag=True, help="Two concepts, four starts, one seed: minutes, not a night.")
@@ -50,12 +59,7 @@ def convergence(**given: Any) -> None:
     from sentinv.studies import IMAGES_AT, Study
 
     small = given["small"]
-    train = {"steps": given["steps"]}
-    train |= {
-        name: given[option]
-        for name, option in (("learning_rate", "lr"), ("schedule", "schedule"))
-        if given[option] is not None
-    }
+    train = {"steps": given["steps"], "learning_rate": given["lr"], "schedule": given["schedule"]}
     study = Study(
         title="Convergence",
         question="How many steps does each start need to reach the loss of plain textual inversion?",

@@ -15,9 +15,9 @@ _PATH = click.Path(path_type=Path)
 
 
 @click.command()
-@click.option("--peer", "peers", multiple=True, metavar="SCRIPT", help="Another trainer's script; again for more.")
+@click.option("--peer", "peers", multiple=True, metavar="SCRIPT", help="Another trainer's script; repeatable.")
 @click.option(
-    "--image", "images", multiple=True, type=_PATH, help="To train on; again.  [default: the first concept's]"
+    "--image", "images", multiple=True, type=_PATH, help="To train on; repeatable.  [default: the first concept's]"
 )
 @click.option("--full-size", is_flag=True, help="Stable Diffusion 1.5's shape with random weights, 512 pixels.")
 @click.option("--batch-size", type=click.IntRange(min=1), default=4, show_default=True, help="Of each step.")

@@ -45,7 +45,7 @@ _PATH = click.Path(path_type=Path)
 @force_option
 @output_options
 def edit(image: Path, **given: Any) -> None:
-    """Edit the very image that a word was learned from.
+    """Change a picture by other words, all of it (--ddim-invert) or inside a mask (--mask).
 
     \b
       sentinv edit cat.png --ddim-invert -c cat.safetensors \\
@@ -233,9 +233,9 @@ class Job:
             click.echo("\n".join(budget.lines()))
         limit = given["fail_above"]
         if limit is not None and not budget.guidance_error <= limit:
+            advice = "try more steps or --method fixed-point" if budget.fault == "none" else budget.lines()[-1]
             raise EditError(
-                f"the image does not come back: latent error {budget.guidance_error:.2g} is above {limit:g}; "
-                f"{budget.lines()[-1]}"
+                f"the image does not come back: latent error {budget.guidance_error:.2g} is above {limit:g}; {advice}"
             )
 
     def _finish(self, results: Sequence[Edited], archive: Archive | None, image: Image.Image) -> None:

@@ -29,12 +29,26 @@ _PATH = click.Path(path_type=Path)
 
 @click.command()
 @click.argument("concept", type=_PATH)
-@click.option("--images", "--image", "images", multiple=True, required=True, type=_PATH, help="Of the concept; again.")
-@click.option("--count", type=click.IntRange(min=1), default=64, show_default=True, help="Images per prompt.")
+@click.option(
+    "--images",
+    "--image",
+    "images",
+    multiple=True,
+    required=True,
+    type=_PATH,
+    help="A picture of the thing; repeatable.",
+)
+@click.option(
+    "--count",
+    type=click.IntRange(min=1),
+    default=64,
+    show_default=True,
+    help="Images per prompt: on a CPU, take fewer.",
+)
 @click.option("--steps", type=click.IntRange(1, 1000), default=50, show_default=True, help="DDIM steps.")
 @guidance_option
 @click.option("--seed", type=SEED, default=0, show_default=True, help="Of the first image.")
-@click.option("--prompt", "prompts", multiple=True, help="An editing prompt with {}; again.  [default: five]")
+@click.option("--prompt", "prompts", multiple=True, help="An editing prompt with {}; repeatable.  [default: five]")
 @click.option("--caption", help="A person's words for the concept: a third reference row.")
 @click.option("--clip", help="CLIP that judges: folder or hub id.  [default: the model's]")
 @click.option("--dino", help="DINO that judges: folder or hub id.  [default: facebook/dino-vits16, if it is here]")

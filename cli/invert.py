@@ -14,12 +14,12 @@ from sentinv.cli.options import force_option, load_backbone, model_options, noti
 from sentinv.cli.outputs import Outputs, name_of
 from sentinv.cli.progress import progress
 from sentinv.cli.starting import chosen, initializer, starting_options
+from sentinv.config import TrainConfig
 from sentinv.initializers import INITIALIZERS
 
 if TYPE_CHECKING:
     from sentinv.backbone import Backbone
     from sentinv.concept import Concept
-    from sentinv.config import TrainConfig
     from sentinv.decoding import Picture
     from sentinv.history import History, StepRecord
     from sentinv.initialization import Start
@@ -34,22 +34,53 @@ _PATH = click.Path(path_type=Path)
 @click.option("--token", help="The placeholder, such as <cat>.  [default: made of the file's name]")
 @click.option("-o", "--output", type=_PATH, help="The concept file.  [default: <name>.safetensors here]")
 @click.option("--mask", "masks", multiple=True, type=_PATH, help="White where the thing is; one for each image.")
-@click.option("--steps", default=100, show_default=True, help="Training steps.")
-@click.option("--kind", type=click.Choice(["object", "style"]), default="object", show_default=True, help="What it is.")
+@click.option("--steps", default=TrainConfig.steps, show_default=True, help="Training steps.")
+@click.option(
+    "--kind", type=click.Choice(["object", "style"]), default=TrainConfig.kind, show_default=True, help="What it is."
+)
 @click.option("--templates", type=_PATH, help="A text file with prompts of your own, each with {}.")
-@click.option("--lr", "learning_rate", type=float, help="Learning rate at its highest.")
-@click.option("--batch-size", type=int, help="Noises, timesteps and templates per step.")
-@click.option("--schedule", type=click.Choice(["cosine", "constant"]), help="Of the learning rate.")
-@click.option("--pull", type=float, help="Weight of the pull towards the start.")
+@click.option(
+    "--lr",
+    "learning_rate",
+    type=float,
+    default=TrainConfig.learning_rate,
+    show_default=True,
+    help="Learning rate at its highest.",
+)
+@click.option(
+    "--batch-size",
+    type=int,
+    default=TrainConfig.batch_size,
+    show_default=True,
+    help="Noises, timesteps and templates per step.",
+)
+@click.option(
+    "--schedule",
+    type=click.Choice(["cosine", "constant"]),
+    default=TrainConfig.schedule,
+    show_default=True,
+    help="Of the learning rate.",
+)
+@click.option(
+    "--pull", type=float, default=TrainConfig.pull, show_default=True, help="Weight of the pull towards the start."
+)
 @click.option(
     "--min-snr",
     type=click.FloatRange(0),
-    help="Less: composition counts more, fine detail less. 0: all noise levels alike.",
+    default=TrainConfig.min_snr,
+    show_default=True,
+    help="Gamma of the loss's weights. Less: composition counts more, fine detail less. 0: all noise levels alike.",
 )
-@click.option("--max-norm", type=float, help="Longest row, in medians of the vocabulary's.")
+@click.option("--max-norm", type=float, help="Longest row, in medians of the vocabulary's.  [default: no limit]")
 @click.option("--no-flip", is_flag=True, help="Do not learn from the mirrored image too.")
-@click.option("--stop", type=click.Choice(["never", "auto"]), help="auto: when the loss no longer falls.")
-@click.option("--seed", default=0, show_default=True, help="Equal seeds give equal files.")
+@click.option(
+    "--stop",
+    type=click.Choice(["never", "auto"]),
+    default=TrainConfig.stop,
+    show_default=True,
+    help="auto: when the loss no longer falls.",
+)
+@click.option("--seed", default=TrainConfig.seed, show_default=True, help="Equal seeds give equal files.")
 @click.option("--gradient-checkpointing", is_flag=True, help="Less memory, slower.")
 @click.option("--samples", type=click.IntRange(0, 16), default=4, show_default=True, help="Images in the report.")
 @click.option("--resume", is_flag=True, help="Go on with an interrupted run.")
@@ -112,7 +143,7 @@ class Job:
 
 
 def train_config(given: dict[str, Any]) -> TrainConfig:
-    """Take the training's options; those that are not given stay at their defaults.
+    """Take the training's options.
 
     Raises:
         click.UsageError: If a value is out of its range.
@@ -120,7 +151,6 @@ def train_config(given: dict[str, Any]) -> TrainConfig:
     """
     from dataclasses import fields
 
-    from sentinv.config import TrainConfig
     from sentinv.prompts import read_templates
 
     names = {field.name for field in fields(TrainConfig)} - {"templates"}

@@ -27,7 +27,7 @@ COMMANDS = {
     "invert": "Learn a word from one image, or from several of one thing.",
     "describe": "Show what each initializer would start from.",
     "generate": "Make images from a prompt with learned words in it.",
-    "edit": "Edit the very image that a word was learned from.",
+    "edit": "Change a picture by other words, all of it or inside a mask.",
     "tune": "Fit the model around a learned word (LoRA).",
     "inspect": "Show what is in a concept file.",
     "export": "Write a concept for another program.",

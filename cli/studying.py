@@ -48,9 +48,9 @@ def study_options(command: Decorated) -> Decorated:
     for option in reversed(
         [
             click.option("--concepts", type=_PATH, default=CONCEPTS, show_default=True, help="JSON list of concepts."),
-            click.option("--concept", "only", multiple=True, help="Only this one; may be given again.  [default: all]"),
+            click.option("--concept", "only", multiple=True, help="Only this one; repeatable.  [default: all]"),
             click.option(
-                "--image", "images", multiple=True, type=_PATH, help="A picture in place of --concepts; again."
+                "--image", "images", multiple=True, type=_PATH, help="A picture in place of --concepts; repeatable."
             ),
             click.option(
                 "-o", "--output", type=_PATH, help="Folder of records and report.  [default: outputs/<study>]"

@@ -225,7 +225,7 @@ def _words(bench: Bench) -> Outcome:
     )
     moved = relative_rms(first, second).item()
     advice = "the model does not listen to its prompts: is the text encoder its own?"
-    return "other words give another image", 0.0 if moved > 1e-4 else 1.0, 0.5, advice
+    return "other words give another image (1e-4 / change)", 1e-4 / moved if moved else math.inf, 1.0, advice
 
 
 def _mask(bench: Bench) -> Outcome:
