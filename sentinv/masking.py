@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from sentinv.concept import Concept
 
 Keep = Literal["pixels", "latents"]
+_BLACK = 8
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -84,24 +85,30 @@ def region_of(mask: Image.Image, size: tuple[int, int], scale: int, dilate: int 
     """Make a region of a mask.
 
     Args:
-        mask: any size, read as gray; white is inside.
+        mask: any size, read as gray; white is inside. Below 8 of 255 is outside: what JPEG and soft brushes leave on black.
         size: height and width of the image in pixels, multiples of `scale`.
         scale: pixels per latent along one side.
-        dilate: pixels by which the region grows.
-        feather: pixels beyond that over which it fades out.
+        dilate: pixels by which the region grows; more than the image's longer side is no more than that.
+        feather: pixels beyond that over which it fades out; likewise.
 
     Raises:
         EditError: If the mask is empty or covers everything.
     """
-    inside = prepare_mask(mask, size)
+    inside = prepare_mask(mask.convert("L").point(lambda level: level if level >= _BLACK else 0), size)
     if not inside.any():
         raise EditError("the mask is empty: paint what may change white")
-    grown = (feather + 1) // 2
-    pixels = F.max_pool2d(inside, 2 * (dilate + grown) + 1, 1, dilate + grown)
-    blur = feather // 2
-    pixels = F.avg_pool2d(F.pad(pixels, (blur,) * 4, mode="replicate"), 2 * blur + 1, 1)
+    dilate, feather = min(dilate, max(size)), min(feather, max(size))
+    grown, blur = dilate + (feather + 1) // 2, feather // 2
+    pixels = F.pad(inside, (grown,) * 4)
+    for kernel in ((1, 2 * grown + 1), (2 * grown + 1, 1)):  # along one side, then the other: the square is much slower
+        pixels = F.max_pool2d(pixels, kernel, 1)
+    pixels = F.pad(pixels, (blur,) * 4, mode="replicate")
+    for kernel in ((1, 2 * blur + 1), (2 * blur + 1, 1)):
+        pixels = F.avg_pool2d(pixels, kernel, 1)
     if (pixels > 0).all():
-        raise EditError("the mask covers the whole image: leave it out, or lower dilation and feather")
+        raise EditError(
+            "the mask covers the whole image: leave it out, paint black what is to stay, or lower --dilate and --feather"
+        )
     return Region(pixels, (F.avg_pool2d(pixels, scale) > 0).float())
 
 

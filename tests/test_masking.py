@@ -116,6 +116,21 @@ def test_width_and_height_are_not_swapped():
     assert region.latents[0, 0].nonzero().tolist() == [[0, 6], [0, 7]]
 
 
+def test_what_is_nearly_black_is_outside():
+    mask = painted((32, 32), (8, 8, 16, 16)).point(lambda level: max(level, 7))
+    assert torch.equal(
+        region_of(mask, (32, 32), 2).pixels, region_of(painted((32, 32), (8, 8, 16, 16)), (32, 32), 2).pixels
+    )
+    with pytest.raises(EditError, match="paint black"):
+        region_of(mask.point(lambda level: max(level, 8)), (32, 32), 2)
+
+
+@pytest.mark.parametrize("option", ["dilate", "feather"])
+def test_no_growth_is_too_much(option):
+    with pytest.raises(EditError, match="covers the whole image"):
+        region_of(painted((32, 32), (8, 8, 16, 16)), (32, 32), 2, **{option: 10**10})
+
+
 def test_feather_falls_from_one_to_zero():
     pixels = region_of(painted((32, 32), (8, 8, 16, 16)), (32, 32), 2, dilate=1, feather=4).pixels[0, 0]
     assert (pixels[7:17, 7:17] == 1).all()
