@@ -98,11 +98,13 @@ class Job:
         """Refuse what is in the way, before any work.
 
         Raises:
-            SentinvError: If a file would be overwritten, or its folder does not exist.
+            SentinvError: If a file would be overwritten, has another ending than its kind, or its folder does not exist.
         """
-        for path in (self.output, self.given["save_archive"]):
+        for path, ending in ((self.output, ".png"), (self.given["save_archive"], ".safetensors")):
             if path is None:
                 continue
+            if path.suffix.lower() != ending:
+                raise SentinvError(f"cannot write {path}: expected a name that ends in {ending}; choose one")
             if path.exists() and not self.given["force"]:
                 raise SentinvError(f"{path} exists: give --force to replace it, or choose another name")
             if not path.parent.is_dir():

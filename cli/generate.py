@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import json
-import math
 import re
-from collections.abc import Sequence
+import signal
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -26,7 +27,8 @@ from sentinv.cli.options import (
     was_given,
 )
 from sentinv.cli.progress import progress
-from sentinv.errors import SentinvError
+from sentinv.errors import Interrupted, SentinvError
+from sentinv.files import make_folder, shown
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -58,7 +60,8 @@ if TYPE_CHECKING:
 def generate(prompt: str, files: tuple[Path, ...], **given: Any) -> None:
     """Make images from a prompt with learned words in it.
 
-    Writes a folder with one PNG for each image, prompt and settings in its metadata, and all of them as grid.png.
+    Writes a folder with one PNG for each image, as soon as it is made (with --rank, at the end), prompt and settings in its
+    metadata, and all of them as grid.png.
 
     \b
       sentinv generate "a photo of <cat> on the moon" --concept cat.safetensors
@@ -78,11 +81,27 @@ def generate(prompt: str, files: tuple[Path, ...], **given: Any) -> None:
             notice(f"{concept.token} does not occur in the prompt", quiet=given["quiet"])
     tell_toybox(given["model"], quiet=given["quiet"])
     judge = _judge(given) if given["rank"] else None
-    made = _make(prompt, concepts, given)
-    if judge is not None:
-        made = _ranked(judge, made, prompt, concepts)
-    paths = _write(folder, made, force=given["force"])
-    grid = folder / "grid.png" if len(made) > 1 else None
+    made, paths = [], []
+    with _folder(folder):
+        try:
+            for one in _make(prompt, concepts, given):
+                made.append(one)
+                if judge is None:
+                    paths.append(_save(folder / f"seed-{one.seed}.png", one, force=given["force"]))
+        except KeyboardInterrupt as error:
+            for one in made[len(paths) :]:
+                _save(folder / f"seed-{one.seed}.png", one, force=given["force"])
+            raise Interrupted(
+                f"stopped: {len(made)} of {given['count']} images are in {shown(folder)}",
+                getattr(error, "signal_number", signal.SIGINT),
+            ) from error
+        if judge is not None:
+            made = _ranked(judge, made, prompt, concepts)
+            digits = len(str(len(made)))
+            for rank, one in enumerate(made, start=1):
+                name = f"rank-{rank:0{digits}d}-seed-{one.seed}.png"
+                paths.append(_save(folder / name, one, force=given["force"]))
+        grid = _save_grid(folder / "grid.png", made, force=given["force"]) if len(made) > 1 else None
     if given["as_json"]:
         images = [
             {"path": str(path), "seed": one.seed, "clip": one.score} for path, one in zip(paths, made, strict=True)
@@ -114,7 +133,20 @@ def slug(prompt: str) -> str:
     return re.sub(r"[^a-z0-9]+", "-", prompt.lower()).strip("-")[:60].rstrip("-") or "images"
 
 
-def _make(prompt: str, concepts: list[Concept], given: dict[str, Any]) -> list[Made]:
+@contextmanager
+def _folder(path: Path) -> Iterator[None]:
+    """Make a folder before any work, so that whoever cannot write there learns it now; an empty one is not left."""
+    existed = path.exists()
+    make_folder(path)
+    try:
+        yield
+    finally:
+        if not existed and not any(path.iterdir()):
+            path.rmdir()
+
+
+def _make(prompt: str, concepts: list[Concept], given: dict[str, Any]) -> Iterator[Made]:
+    """Make the images, batch by batch."""
     from sentinv.generation import GenerateConfig, generate
 
     backbone = load_backbone(given["model"], given["device"], given["dtype"])
@@ -129,11 +161,6 @@ def _make(prompt: str, concepts: list[Concept], given: dict[str, Any]) -> list[M
         width=given["width"],
         height=given["height"],
     )
-    count, seed = given["count"], given["seed"]
-    with progress("sampling", config.steps * math.ceil(count / config.batch_size), quiet=given["quiet"]) as bar:
-        images = generate(
-            backbone, prompt, concepts, count=count, seed=seed, config=config, on_step=lambda step, _: bar.at(step)
-        )
     settings = {
         "prompt": prompt,
         "negative": config.negative_prompt,
@@ -144,7 +171,16 @@ def _make(prompt: str, concepts: list[Concept], given: dict[str, Any]) -> list[M
         "steps": config.steps,
         "guidance_scale": config.guidance_scale,
     }
-    return [Made(image, seed + index, settings | {"seed": seed + index}) for index, image in enumerate(images)]
+    seeds = range(given["seed"], given["seed"] + given["count"])
+    batches = [seeds[first : first + config.batch_size] for first in range(0, len(seeds), config.batch_size)]
+    with progress("sampling", config.steps * len(batches), quiet=given["quiet"]) as bar:
+        for index, batch in enumerate(batches):
+            on_step = lambda step, _, done=index * config.steps: bar.at(done + step)  # noqa: E731
+            images = generate(
+                backbone, prompt, concepts, count=len(batch), seed=batch[0], config=config, on_step=on_step
+            )
+            for image, seed in zip(images, batch, strict=True):
+                yield Made(image, seed, settings | {"seed": seed})
 
 
 def _judge(given: dict[str, Any]) -> ClipJudge:
@@ -165,24 +201,21 @@ def _ranked(judge: ClipJudge, made: list[Made], prompt: str, concepts: Sequence[
     return sorted(scored, key=lambda one: -(one.score or 0.0))
 
 
-def _write(folder: Path, made: list[Made], *, force: bool) -> list[Path]:
-    """Write the images, and the sheet of them if there are several."""
-    from sentinv.files import make_folder
+def _save(path: Path, one: Made, *, force: bool) -> Path:
+    """Write an image, with what it was made of."""
+    from sentinv.images import save_png
+
+    text = {"parameters": _parameters(one), "sentinv": json.dumps(one.settings | {"clip": one.score})}
+    return save_png(path, one.image, text, overwrite=force)
+
+
+def _save_grid(path: Path, made: Sequence[Made], *, force: bool) -> Path:
+    """Write the sheet of all images."""
     from sentinv.images import grid, save_png
 
-    make_folder(folder)
-    paths, captions = [], []
-    for rank, one in enumerate(made, start=1):
-        name = (
-            f"seed-{one.seed}.png" if one.score is None else f"rank-{rank:0{len(str(len(made)))}d}-seed-{one.seed}.png"
-        )
-        text = {"parameters": _parameters(one), "sentinv": json.dumps(one.settings | {"clip": one.score})}
-        paths.append(save_png(folder / name, one.image, text, overwrite=force))
-        captions.append(f"seed {one.seed}" if one.score is None else f"{one.score:.3f}  seed {one.seed}")
-    if len(made) > 1:
-        sheet = grid([one.image for one in made], captions=captions)
-        save_png(folder / "grid.png", sheet, {"parameters": _parameters(made[0])}, overwrite=force)
-    return paths
+    captions = [f"seed {one.seed}" if one.score is None else f"{one.score:.3f}  seed {one.seed}" for one in made]
+    sheet = grid([one.image for one in made], captions=captions)
+    return save_png(path, sheet, {"parameters": _parameters(made[0])}, overwrite=force)
 
 
 def _parameters(one: Made) -> str:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from sentinv.cli.options import print_json
+from sentinv.cli.options import notice, print_json
 from sentinv.cli.progress import progress
 
 if TYPE_CHECKING:
@@ -49,10 +49,11 @@ def sample_images(
     """Make the same images (prompt, seeds) from the start and from what was learned.
 
     Returns:
-        The prompt, images of the start, images of the concept.
+        The prompt, images of the start, images of the concept; none where the model cannot make any.
     """
     from dataclasses import replace
 
+    from sentinv.errors import ModelError
     from sentinv.generation import GenerateConfig, generate
 
     prompt = _PROMPTS[job.config.kind].replace("{}", job.token)
@@ -66,9 +67,13 @@ def sample_images(
         for index, one in enumerate((replace(concept, rows=start.rows), concept)):
             done = index * total // 2
             on_step = lambda step, _, done=done: bar.at(done + step)  # noqa: E731
-            strips.append(
-                generate(backbone, prompt, [one], count=count, seed=job.config.seed, config=config, on_step=on_step)
-            )
+            try:
+                strips.append(
+                    generate(backbone, prompt, [one], count=count, seed=job.config.seed, config=config, on_step=on_step)
+                )
+            except ModelError as error:
+                notice(f"no images in the report: {error}")
+                return prompt, [], []
     return prompt, strips[0], strips[1]
 
 

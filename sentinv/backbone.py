@@ -250,12 +250,22 @@ class Backbone:
 
     @torch.no_grad()
     def decode(self, latents: Tensor) -> Tensor:
-        """Decode scaled latents `[B, C, h, w]` to images `[B, 3, H, W]` in [-1, 1], float32."""
+        """Decode scaled latents `[B, C, h, w]` to images `[B, 3, H, W]` in [-1, 1], float32.
+
+        Raises:
+            ModelError: If latents or images hold NaN or infinities: black pictures that nobody asked for.
+        """
         shift, scale = self._latent_scale
         with self._vae_dtype() as dtype:
             unscaled = (latents.float() / scale + shift).to(dtype)
-            pixels = self.vae.decode(unscaled).sample
-        return pixels.float().clamp(-1, 1)
+            pixels = self.vae.decode(unscaled).sample.float()
+        if not torch.isfinite(pixels).all():
+            where = "the image has" if torch.isfinite(latents).all() else "the latents have"
+            raise ModelError(
+                f"{where} values that are not finite in {str(dtype).removeprefix('torch.')}: "
+                "lower the guidance, or load the model in float32 or bfloat16"
+            )
+        return pixels.clamp(-1, 1)
 
     @contextmanager
     def _vae_dtype(self) -> Iterator[torch.dtype]:

@@ -173,11 +173,14 @@ def test_usage_errors_are_exit_code_two(run, arguments, tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_folder_that_is_missing_is_told_before_the_work(run):
-    for option in ("-o", "--save-archive"):
-        result = run("mug.png", "--ddim-invert", "--prompt", "a dog", option, "none/x")
+def test_where_nothing_can_be_written_is_told_before_the_work(run):
+    for option, ending in (("-o", ".png"), ("--save-archive", ".safetensors")):
+        result = run("mug.png", "--ddim-invert", "--prompt", "a dog", option, f"none/x{ending}")
         assert result.exit_code == 1 and len(lines(result)) == 1
-        assert "cannot write none/x: the folder none does not exist; create it first" in result.stderr
+        assert f"cannot write none/x{ending}: the folder none does not exist; create it first" in result.stderr
+        result = run("mug.png", "--ddim-invert", "--prompt", "a dog", option, "x.jpg")
+        assert result.exit_code == 1 and len(lines(result)) == 1
+        assert f"cannot write x.jpg: expected a name that ends in {ending}; choose one" in result.stderr
 
 
 def test_a_mask_drawn_in_white_on_nothing_is_white_where_it_was_drawn(run, tmp_path):
