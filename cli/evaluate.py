@@ -45,6 +45,7 @@ _PATH = click.Path(path_type=Path)
     show_default=True,
     help="Images per prompt: on a CPU, take fewer.",
 )
+@click.option("--batch-size", type=click.IntRange(1), default=4, show_default=True, help="Images at a time.")
 @click.option("--steps", type=click.IntRange(1, 1000), default=50, show_default=True, help="DDIM steps.")
 @guidance_option
 @click.option("--seed", type=SEED, default=0, show_default=True, help="Of the first image.")
@@ -75,7 +76,7 @@ def evaluate(concept: Path, images: tuple[Path, ...], **given: Any) -> None:
     tell_toybox(given["model"], quiet=given["quiet"])
     backbone = load_backbone(given["model"], given["device"], given["dtype"])
     sampling = GenerateConfig(
-        steps=given["steps"], guidance_scale=guidance_of(backbone, given), batch_size=min(16, given["count"])
+        steps=given["steps"], guidance_scale=guidance_of(backbone, given), batch_size=given["batch_size"]
     )
     prompts = given["prompts"] or evaluation.EDITING_PROMPTS
     config = evaluation.EvaluateConfig(count=given["count"], prompts=prompts, sampling=sampling, seed=given["seed"])

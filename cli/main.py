@@ -14,7 +14,6 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib import import_module
-from importlib.util import find_spec
 from types import FrameType
 from typing import Any, TextIO
 
@@ -28,14 +27,12 @@ COMMANDS = {
     "describe": "Show what each initializer would start from.",
     "generate": "Make images from a prompt with learned words in it.",
     "edit": "Change a picture by other words, all of it or inside a mask.",
-    "tune": "Fit the model around a learned word (LoRA).",
     "inspect": "Show what is in a concept file.",
-    "export": "Write a concept for another program.",
     "evaluate": "Measure how well a word shows its thing, and how well it can be edited.",
     "bench": "Repeat the studies: convergence, editing, ablation, speed.",
     "selftest": "Check this installation.",
 }
-"""Name → what it does, in one line. `sentinv.cli.<name>` has the command under its name, and is listed if it exists."""
+"""Name → what it does, in one line. `sentinv.cli.<name>` has the command under its name."""
 
 
 class LazyGroup(click.Group):
@@ -43,12 +40,11 @@ class LazyGroup(click.Group):
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         """Name the commands that are there, in the order of the table."""
-        there = [name for name in COMMANDS if find_spec(f"sentinv.cli.{name}")]
-        return there + super().list_commands(ctx)
+        return [*COMMANDS, *super().list_commands(ctx)]
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         """Import a command."""
-        if cmd_name in COMMANDS and find_spec(f"sentinv.cli.{cmd_name}"):
+        if cmd_name in COMMANDS:
             from sentinv.cli.settings import read_environment
 
             command = getattr(import_module(f"sentinv.cli.{cmd_name}"), cmd_name)
@@ -97,24 +93,35 @@ class LazyGroup(click.Group):
             if received:  # a library took the signal for an error of its own
                 _tell("stopped", ctx)
                 ctx.exit(128 + received[-1])
-            _tell(f"error: {error if isinstance(error, SentinvError) else _explain(error)}", ctx)
+            _tell(f"error: {error if isinstance(error, SentinvError) else self._explain(error, ctx)}", ctx)
             ctx.exit(1)
+
+    def _explain(self, error: Exception, ctx: click.Context) -> str:
+        """Say what happened where nobody foresaw it."""
+        if _is_out_of_memory(error):
+            from sentinv.cli.settings import parameters
+
+            command = self.get_command(ctx, ctx.invoked_subcommand or "")
+            there = parameters(command) if command else {}
+            ways = [f"--{name}" for name in ("gradient-checkpointing",) if name in there]
+            ways += [f"a smaller --{name}" for name in ("batch-size", "dtype") if name in there]
+            return f"out of memory: {', '.join([*ways, 'a smaller image or model, another device'])}"
+        text = " ".join(str(error).split())
+        return f"{type(error).__name__}: {text or 'no message'}; this is a bug: --debug shows where it happened"
+
+
+def _is_out_of_memory(error: Exception) -> bool:
+    if "torch" not in sys.modules:
+        return isinstance(error, MemoryError)
+    from sentinv.rescue import is_out_of_memory
+
+    return is_out_of_memory(error)
 
 
 def _tell(line: str, ctx: click.Context | None = None) -> None:
     if ctx is not None and ctx.meta.get("sentinv.debug"):
         traceback.print_exc()
     click.echo(f"sentinv: {line}", err=True)
-
-
-def _explain(error: Exception) -> str:
-    """Say what happened where nobody foresaw it."""
-    if isinstance(error, MemoryError) or "OutOfMemory" in type(error).__name__:
-        return (
-            "out of memory: use a smaller --batch-size, --gradient-checkpointing, a smaller --dtype or another device"
-        )
-    text = " ".join(str(error).split())
-    return f"{type(error).__name__}: {text or 'no message'}; this is a bug: --debug shows where it happened"
 
 
 def _quieten() -> None:

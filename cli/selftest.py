@@ -11,7 +11,7 @@ from sentinv.cli.options import load_backbone, model_options, output_options, pr
 
 
 @click.command()
-@click.option("--steps", type=click.IntRange(2), default=10, show_default=True, help="Of the sampling grid.")
+@click.option("--steps", type=click.IntRange(2, 1000), default=10, show_default=True, help="Of the sampling grid.")
 @model_options
 @output_options
 def selftest(**given: Any) -> None:

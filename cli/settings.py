@@ -81,8 +81,11 @@ def _of_file(path: Path, name: str, command: click.Command) -> dict[str, Any]:
         own = own.get(part, {}) if isinstance(own, Mapping) else {}
     own = own if isinstance(own, Mapping) else {}
     _check(path, f" in [{name}]", own, list(known))
-    wanted = {known[_setting(key)]: value for key, value in everywhere.items() if _setting(key) in known}
-    return wanted | {known[_setting(key)]: value for key, value in own.items() if _setting(key) in known}
+    several = {param.name for param in command.params if isinstance(param, click.Option) and param.multiple}
+    values = {known[_setting(key)]: value for key, value in {**everywhere, **own}.items() if _setting(key) in known}
+    return {
+        name: [value] if name in several and not isinstance(value, list) else value for name, value in values.items()
+    }
 
 
 def _read(path: Path) -> dict[str, Any]:

@@ -13,7 +13,8 @@ from sentinv.models import EYES
 from sentinv.parts import load_part
 
 _LEAD = re.compile(
-    r"^(?:there is |this is )?(?:(?:an?|the) )?(?:(?:close[ -]up )?(?:picture|photo|photograph|image) of )"
+    r"^(?:there is |this is )?(?:(?:an?|the) )?"
+    r"(?:close[ -]up|(?:close[ -]up )?(?:picture|photo|photograph|photography|image)) of "
 )
 _REPEATED = re.compile(r"\b(\w+(?: \w+){0,3})(?: (?:and )?\1\b)+")
 _SCENE = re.compile(

@@ -13,7 +13,7 @@ import torch
 
 from sentinv.backbone import Backbone
 from sentinv.errors import ModelError
-from sentinv.parts import TOYBOX, built_in, load_part, one_line
+from sentinv.parts import TOYBOX, built_in, load_part, local_path, one_line
 from sentinv.text_encoder import TextEncoder
 
 SHORT_NAMES = {
@@ -96,7 +96,7 @@ def eye(part: str, base_model: str | Path) -> str:
 
 def source_of(name: str | Path) -> str | Path:
     """What a name stands for: a folder or hub id that diffusers knows (a string), or a checkpoint file (a path)."""
-    text, path = str(name), Path(name).expanduser()
+    text, path = str(name), local_path(name)
     if text == TOYBOX:
         return str(built_in("pipeline"))
     if path.is_dir():

@@ -37,6 +37,14 @@ def built_in(part: str) -> Path:
     return folder / part
 
 
+def local_path(name: str | Path) -> Path:
+    """What a name is as a path, with ``~`` for the home folder; one of an unknown user stays as it is."""
+    try:
+        return Path(name).expanduser()
+    except RuntimeError:
+        return Path(name)
+
+
 def load_part(name: str, part: str, loader: Callable[[], Any]) -> Any:
     """Load one part of a model; every way in which that can fail becomes one line."""
     from huggingface_hub.constants import is_offline_mode
@@ -49,7 +57,7 @@ def load_part(name: str, part: str, loader: Callable[[], Any]) -> Any:
         RevisionNotFoundError,
     )
 
-    local = name == TOYBOX or Path(name).expanduser().exists()
+    local = name == TOYBOX or local_path(name).exists()
     if not local:
         _go_offline_if_unreachable()
     try:

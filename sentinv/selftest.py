@@ -133,7 +133,7 @@ def _conversions(bench: Bench) -> Outcome:
 
 
 def _both_ways(bench: Bench) -> Outcome:
-    latents, eps = bench.unit[:1].double(), bench.unit[1:2].double()
+    latents, eps = bench.unit[:2].cpu().double().split(1)  # some accelerators have no float64
     step = ddim_grid(bench.backbone, bench.steps)[0]
     there = ddim_step(latents, eps, step.alpha_from, step.alpha_to)
     back = ddim_step(there, eps, step.alpha_to, step.alpha_from)
@@ -145,7 +145,7 @@ def _scheduler(bench: Bench) -> Outcome:
 
     scheduler = DDIMScheduler.from_config(bench.backbone.scheduler_config)
     scheduler.set_timesteps(bench.steps)
-    ours = theirs = bench.unit[:1].double().cpu()
+    ours = theirs = bench.unit[:1].cpu().double()
     worst = 0.0
     for step, timestep in zip(ddim_grid(bench.backbone, bench.steps), scheduler.timesteps.tolist(), strict=True):
         if step.timestep != timestep:

@@ -7,6 +7,7 @@ from click.testing import CliRunner
 
 import sentinv.cli.invert
 from sentinv.cli.bench import bench
+from sentinv.cli.invert import invert
 from sentinv.cli.main import cli
 from sentinv.cli.settings import defaults_of, user_file
 from sentinv.errors import SentinvError
@@ -27,8 +28,9 @@ def _workplace(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "config"))
     monkeypatch.delenv("SENTINV_MODEL", raising=False)
-    monkeypatch.setitem(cli.commands, "invert", probe)
-    monkeypatch.setattr("sentinv.cli.main.find_spec", lambda name: None)  # the probe in place of the modules
+    monkeypatch.setattr(sentinv.cli.invert, "invert", probe)
+    for param in probe.params:
+        monkeypatch.setattr(param, "envvar", "SENTINV_MODEL" if param.name == "model" else None)
 
 
 def write(user="", project=""):
@@ -65,8 +67,7 @@ def test_every_option_has_a_variable_too(monkeypatch):
 def test_settings_are_called_what_the_command_line_calls_them(monkeypatch):
     write(project="[invert]\nlr = 0.5")
     assert given()["learning_rate"] == 0.5
-    monkeypatch.setattr("sentinv.cli.main.find_spec", lambda name: True)
-    monkeypatch.setitem(cli.commands, "invert", sentinv.cli.invert.invert)
+    monkeypatch.setattr(sentinv.cli.invert, "invert", invert)
     command = cli.get_command(click.Context(cli), "invert")
     (param,) = (param for param in command.params if param.name == "learning_rate")
     monkeypatch.setenv("SENTINV_INVERT_LR", "0.25")
@@ -82,6 +83,11 @@ def test_a_setting_of_one_command_wins_over_that_of_all():
         "learning_rate": None,
         "loud": False,
     }
+
+
+def test_one_value_will_do_where_there_may_be_several():
+    write(project='[invert]\nmask = "a.png"')
+    assert given()["masks"] == ["a.png"]
 
 
 def test_what_a_command_does_not_know_is_for_others():
