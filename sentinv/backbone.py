@@ -92,6 +92,11 @@ class Backbone:
                 f"{name}: expected a scheduler with betas, as Stable Diffusion 1, 2 and XL have, got "
                 f"{type(scheduler).__name__}: models of other noise processes (EDM, flow matching) are not supported"
             )
+        if unet.config.in_channels != vae.config.latent_channels:
+            raise ModelError(
+                f"{name}: expected a UNet that takes the {vae.config.latent_channels} channels of its latents, got one with "
+                f"{unet.config.in_channels}: models for inpainting or other inputs are not supported"
+            )
         self.zeros_for_empty_prompt = zeros_for_empty_prompt
         self.unet, self.vae = unet, vae
         self.text_encoders = tuple(text_encoders)

@@ -6,6 +6,7 @@ Likewise the models that say what an image shows: captioner and classifier.
 from __future__ import annotations
 
 import json
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -120,9 +121,9 @@ def _load_folder(name: str, source: str, dtype: torch.dtype) -> Backbone:
     from diffusers import DDIMScheduler, UNet2DConditionModel
 
     autoencoder, *encoders = parts_of(name, source)
-    unet = _pretrained(name, source, "unet", UNet2DConditionModel, torch_dtype=dtype)
+    unet = _weights(name, source, "unet", UNet2DConditionModel, torch_dtype=dtype)
     vae_class = autoencoder_class(name, source, autoencoder)
-    vae = _pretrained(name, source, autoencoder, vae_class, torch_dtype=dtype)
+    vae = _weights(name, source, autoencoder, vae_class, torch_dtype=dtype)
     text_encoders = [_text_encoder(name, source, part, dtype) for part in encoders]
     schedule = load_part(name, "scheduler", lambda: DDIMScheduler.load_config(source, subfolder="scheduler"))
     clips = {"clip_sample": schedule.get("clip_sample", False)}  # DDIMScheduler's default would be to clip
@@ -134,6 +135,20 @@ def _load_folder(name: str, source: str, dtype: torch.dtype) -> Backbone:
 
 def _pretrained(name: str, source: str, part: str, family: Any, **options: Any) -> Any:
     return load_part(name, part, lambda: family.from_pretrained(source, subfolder=part, **options))
+
+
+def _weights(name: str, source: str, part: str, family: Any, **options: Any) -> Any:
+    """Load a part that has weights; where there are none but in half precision (`*.fp16.safetensors`), those."""
+
+    def read() -> Any:
+        try:
+            return family.from_pretrained(source, subfolder=part, **options)
+        except OSError:
+            with suppress(OSError, ValueError):
+                return family.from_pretrained(source, subfolder=part, variant="fp16", **options)
+            raise
+
+    return load_part(name, part, read)
 
 
 def autoencoder_class(name: str, source: str, part: str) -> Any:
@@ -156,7 +171,7 @@ def text_encoder_class(part: str) -> Any:
 
 
 def _text_encoder(name: str, source: str, part: str, dtype: torch.dtype) -> TextEncoder:
-    model = _pretrained(name, source, part, text_encoder_class(part), dtype=dtype)
+    model = _weights(name, source, part, text_encoder_class(part), dtype=dtype)
     words = _limited(_tokenizer(name, source, part), model.config)
     return TextEncoder(part.replace("bert", "text_encoder"), words, model)
 
@@ -213,13 +228,37 @@ def _load_single_file(name: str, path: Path, dtype: torch.dtype) -> Backbone:
 
     try:
         with safe_open(path, framework="pt") as file:
-            xl = any(key.startswith("conditioner.embedders.1.") for key in file.keys())  # noqa: SIM118 - not a dict
+            keys = list(file.keys())
+            xl = any(key.startswith("conditioner.embedders.1.") for key in keys)
+            words = [
+                key for key in keys if key.startswith("model.diffusion_model.") and key.endswith("attn2.to_k.weight")
+            ]
+            two = bool(words) and not xl and file.get_slice(words[0]).get_shape()[-1] == 1024
     except SafetensorError as error:
         raise ModelError(f"{name} is not a readable safetensors file: {one_line(error)}") from error
     family: Any = StableDiffusionXLPipeline if xl else StableDiffusionPipeline
-    extra = {} if xl else {"safety_checker": None, "requires_safety_checker": False}
+    extra: dict[str, Any] = {} if xl else {"safety_checker": None, "requires_safety_checker": False}
+    if two:
+        extra["config"] = SHORT_NAMES["sd21"]
     pipeline = load_part(name, "checkpoint", lambda: family.from_single_file(str(path), torch_dtype=dtype, **extra))
+    if two and _predicts_noise(pipeline.unet, pipeline.scheduler.config.num_train_timesteps - 1):
+        pipeline.scheduler.register_to_config(prediction_type="epsilon")
+        pipeline.unet.register_to_config(sample_size=64)
     return Backbone.from_pipeline(pipeline, name)
+
+
+@torch.no_grad()
+def _predicts_noise(unet: Any, last: int) -> bool:
+    """Whether a UNet's answer to pure noise at the last timestep is that noise.
+
+    A file of Stable Diffusion 2 does not say whether it predicts noise, at 512 pixels, or v, at 768. There v is nearly the
+    negative image, which has nothing of the noise.
+    """
+    size = (1, unet.config.in_channels, 64, 64)
+    noise = torch.randn(size, generator=torch.Generator().manual_seed(0)).to(unet.dtype)
+    nothing = torch.zeros(1, 77, unet.config.cross_attention_dim, dtype=unet.dtype)
+    answer = unet(noise, last, encoder_hidden_states=nothing).sample
+    return torch.cosine_similarity(answer.float().flatten(), noise.float().flatten(), dim=0).item() > 0.5
 
 
 def _is_hub_id(text: str) -> bool:
