@@ -55,9 +55,9 @@ def _bytes(count: int) -> str:
 
 
 def _plan(job: Job) -> dict[str, Any]:
-    from sentinv.initialization import plan
+    from sentinv.initialization import check_fit, plan
     from sentinv.memory import training_memory
-    from sentinv.models import load_tokenizers
+    from sentinv.models import load_tokenizers, text_widths
     from sentinv.placeholder import check_free
     from sentinv.prompts import TEMPLATES, fill
 
@@ -65,6 +65,8 @@ def _plan(job: Job) -> dict[str, Any]:
     tokenizer = load_tokenizers(given["model"])[0]
     check_free(job.token, tokenizer.get_vocab())
     said = initializer(job.init, given)(job.pictures[0].image)
+    if said.concept and (widths := text_widths(given["model"])):
+        check_fit(said.concept, widths, given["model"], given["max_vectors"])
     found = None if said.concept else plan(said.text, tokenizer, given["max_vectors"])
     tokens = found.tokens if found else tuple(said.concept.vector_names)
     return {

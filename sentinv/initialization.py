@@ -6,6 +6,7 @@ The number of vectors of a placeholder *is* the number of tokens of its starting
 from __future__ import annotations
 
 import warnings
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -176,17 +177,31 @@ def _look_up(encoder: TextEncoder, ids: tuple[int, ...]) -> Tensor:
     return weight[torch.tensor(ids, device=weight.device)].float().cpu().clone()
 
 
-def _continued(initialization: Initialization, concept: Concept, backbone: Backbone, max_vectors: int | None) -> Start:
-    wanted = {encoder.name: encoder.dim for encoder in backbone.text_encoders}
+def check_fit(concept: Concept, widths: Mapping[str, int], model: str, max_vectors: int | None) -> None:
+    """Refuse to continue a concept that was made for another model, or has too many vectors.
+
+    Args:
+        concept: to be continued.
+        widths: name of each text encoder of the model → the length of its rows.
+        model: its name.
+        max_vectors: the most vectors there may be; None for no limit.
+
+    Raises:
+        ConceptError: If so.
+    """
     got = {name: rows.shape[1] for name, rows in concept.rows.items()}
-    if wanted != got:
-        widths = ["/".join(map(str, found.values())) for found in (wanted, got)]
+    if widths != got:
+        told = ["/".join(map(str, found.values())) for found in (widths, got)]
         raise ConceptError(
-            f"{concept.token} does not fit {backbone.name}: expected rows of width {widths[0]}, got {widths[1]}; "
+            f"{concept.token} does not fit {model}: expected rows of width {told[0]}, got {told[1]}; "
             "use the model that the concept was made with"
         )
     if max_vectors is not None and concept.count > max_vectors:
         raise ConceptError(f"{concept.token} has {concept.count} vectors, allowed are {max_vectors}: allow as many")
+
+
+def _continued(initialization: Initialization, concept: Concept, backbone: Backbone, max_vectors: int | None) -> Start:
+    check_fit(concept, {encoder.name: encoder.dim for encoder in backbone.text_encoders}, backbone.name, max_vectors)
     return Start(
         initialization, tuple(concept.vector_names), {name: rows.clone() for name, rows in concept.rows.items()}
     )

@@ -86,6 +86,20 @@ def load_tokenizers(name: str | Path = TOYBOX) -> list[Any]:
     return [_limited(_tokenizer(str(name), source, part), _text_config(str(name), source, part)) for part in encoders]
 
 
+def text_widths(name: str | Path = TOYBOX) -> dict[str, int] | None:
+    """Length of the rows of each text encoder of a model, by its configs; None for a single file, which has none.
+
+    Raises:
+        ModelError: As `load`.
+    """
+    source = source_of(name)
+    if isinstance(source, Path):
+        return None
+    _, *encoders = parts_of(str(name), source)
+    configs = {part.replace("bert", "text_encoder"): _text_config(str(name), source, part) for part in encoders}
+    return {part: config.hidden_size for part, config in configs.items()}
+
+
 def eye(part: str, base_model: str | Path) -> str:
     """Name the model of `EYES` that goes with a base model: the built-in one with "toybox", else that of the hub.
 

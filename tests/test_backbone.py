@@ -23,7 +23,7 @@ from sentinv.ddim import ddim_grid
 from sentinv.errors import ModelError
 from sentinv.generation import GenerateConfig, generate_latents, seeded
 from sentinv.initialization import Initialization
-from sentinv.models import load, load_tokenizers
+from sentinv.models import load, load_tokenizers, text_widths
 from sentinv.training import train_concept
 
 
@@ -150,6 +150,7 @@ def test_two_text_encoders_load_and_train(xl, tmp_path, picture):
     xl.save_pretrained(tmp_path / "model")
     backbone = load(tmp_path / "model", device="cpu")
     assert backbone.fingerprint == Backbone.from_pipeline(xl).fingerprint
+    assert text_widths(tmp_path / "model") == {encoder.name: encoder.dim for encoder in backbone.text_encoders}
     config = TrainConfig(steps=3, evaluate_every=1, learning_rate=0.05)
     concept, history = train_concept(backbone, [picture], Initialization("a mug"), config, token="<c>")
     assert history.learned
@@ -159,6 +160,12 @@ def test_two_text_encoders_load_and_train(xl, tmp_path, picture):
         assert not torch.equal(concept.rows[encoder.name], start)
     path = concept.save(tmp_path / "c.safetensors")
     assert Concept.load(path).to_bytes() == concept.to_bytes()
+
+
+@pytest.mark.parametrize("family", ["ldm", "sd2"])
+def test_widths_are_known_before_the_weights(folders, family):
+    backbone = load(folders[family], device="cpu")
+    assert text_widths(folders[family]) == {"text_encoder": backbone.text_encoders[0].dim}
 
 
 @pytest.mark.parametrize(

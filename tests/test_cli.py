@@ -229,6 +229,17 @@ def test_plan_writes_nothing(captioner):
     assert sorted(Path.cwd().iterdir()) == before
 
 
+def test_plan_refuses_what_the_run_would_refuse():
+    save_concept(count=3)
+    refused = ["invert", "mug.png", "--from", "c.safetensors", "--max-vectors", "2"]
+    for plan in ([], ["--plan"]):
+        assert "<c> has 3 vectors, allowed are 2" in run(*refused, *QUICK, *plan, code=1).stderr
+    Concept(token="<w>", rows={"text_encoder": torch.ones(1, 8)}).save("w.safetensors")
+    for plan in ([], ["--plan"]):
+        told = run("invert", "mug.png", "--from", "w.safetensors", *QUICK, *plan, code=1).stderr
+        assert "expected rows of width 16, got 8" in told
+
+
 def test_an_interrupted_run_resumes_to_the_same_bytes(model_folder):
     """A real process, stopped by a signal after a step; then the same command with --resume."""
     command = ["invert", "mug.png", "--word", "red", "--steps", "40", "--samples", "0", "--batch-size", "1"]
