@@ -7,9 +7,8 @@ from typing import Any
 
 import click
 
-from sentinv.cli.options import SEED
+from sentinv.cli.options import SEED, learning_rate_option, schedule_option
 from sentinv.cli.studying import conduct, study_options
-from sentinv.config import TrainConfig
 from sentinv.errors import SentinvError
 
 STARTS = (
@@ -28,16 +27,8 @@ _INIT = f"Repeatable.  [default: {STARTS[0]} and {len(STARTS) - 1} others]"
 @click.option(
     "--steps", type=click.IntRange(min=1), default=100, show_default=True, help="Budget, where START has none."
 )
-@click.option(
-    "--lr", type=float, default=TrainConfig.learning_rate, show_default=True, help="Learning rate at its highest."
-)
-@click.option(
-    "--schedule",
-    type=click.Choice(["cosine", "constant"]),
-    default=TrainConfig.schedule,
-    show_default=True,
-    help="Of the learning rate.",
-)
+@learning_rate_option
+@schedule_option
 @click.option("--count", type=click.IntRange(min=1), help="Images per prompt.  [default: 4; 2 with --small]")
 @click.option("--sampling-steps", type=click.IntRange(min=1), default=25, show_default=True, help="DDIM steps.")
 @click.option("--small", is_flag=True, help="Two concepts, four starts, one seed: minutes, not a night.")
@@ -59,7 +50,7 @@ def convergence(**given: Any) -> None:
     from sentinv.studies import IMAGES_AT, Study
 
     small = given["small"]
-    train = {"steps": given["steps"], "learning_rate": given["lr"], "schedule": given["schedule"]}
+    train = {"steps": given["steps"], "learning_rate": given["learning_rate"], "schedule": given["schedule"]}
     study = Study(
         title="Convergence",
         question="How many steps does each start need to reach the loss of plain textual inversion?",

@@ -10,7 +10,16 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from sentinv.cli.options import force_option, load_backbone, model_options, notice, output_options, tell_toybox
+from sentinv.cli.options import (
+    force_option,
+    learning_rate_option,
+    load_backbone,
+    model_options,
+    notice,
+    output_options,
+    schedule_option,
+    tell_toybox,
+)
 from sentinv.cli.outputs import Outputs, name_of
 from sentinv.cli.progress import progress
 from sentinv.cli.starting import chosen, initializer, starting_options
@@ -39,14 +48,7 @@ _PATH = click.Path(path_type=Path)
     "--kind", type=click.Choice(["object", "style"]), default=TrainConfig.kind, show_default=True, help="What it is."
 )
 @click.option("--templates", type=_PATH, help="A text file with prompts of your own, each with {}.")
-@click.option(
-    "--lr",
-    "learning_rate",
-    type=float,
-    default=TrainConfig.learning_rate,
-    show_default=True,
-    help="Learning rate at its highest.",
-)
+@learning_rate_option
 @click.option(
     "--batch-size",
     type=int,
@@ -54,13 +56,7 @@ _PATH = click.Path(path_type=Path)
     show_default=True,
     help="Noises, timesteps and templates per step.",
 )
-@click.option(
-    "--schedule",
-    type=click.Choice(["cosine", "constant"]),
-    default=TrainConfig.schedule,
-    show_default=True,
-    help="Of the learning rate.",
-)
+@schedule_option
 @click.option(
     "--pull", type=float, default=TrainConfig.pull, show_default=True, help="Weight of the pull towards the start."
 )

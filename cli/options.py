@@ -5,10 +5,12 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar, get_args
 
 import click
 from click.core import ParameterSource
+
+from sentinv.config import Schedule, TrainConfig
 
 if TYPE_CHECKING:
     from sentinv.backbone import Backbone
@@ -74,6 +76,26 @@ def guidance_option(command: Decorated) -> Decorated:
     """Add --guidance. `guidance_of` says what it is where it was not given."""
     text = "How strongly words lead; 1 turns it off.  [default: the model's own: toybox 4, others 7.5]"
     return click.option("--guidance", type=FiniteRange(0), help=text)(command)
+
+
+def learning_rate_option(command: Decorated) -> Decorated:
+    """Add --lr."""
+    return click.option(
+        "--lr",
+        "learning_rate",
+        type=float,
+        default=TrainConfig.learning_rate,
+        show_default=True,
+        help="Learning rate at its highest.",
+    )(command)
+
+
+def schedule_option(command: Decorated) -> Decorated:
+    """Add --schedule."""
+    kinds = click.Choice(get_args(Schedule))
+    return click.option(
+        "--schedule", type=kinds, default=TrainConfig.schedule, show_default=True, help="Of the learning rate."
+    )(command)
 
 
 def guidance_of(backbone: Backbone, given: Mapping[str, Any]) -> float:

@@ -130,7 +130,7 @@ def test_mistakes_about_studies_are_told_in_one_line(project, text):
 def test_studies_have_settings_of_their_own():
     write('model = "user"\n[bench.convergence]\nsteps = 7', "[bench.convergence]\nsteps = 8\nlr = 0.5")
     found = defaults_of("bench", bench)
-    assert found["convergence"] == {"model": "user", "steps": 8, "lr": 0.5}
+    assert found["convergence"] == {"model": "user", "steps": 8, "learning_rate": 0.5}
     assert found["speed"] == {"model": "user"}
     write(project='model = "no/such/model-at-all"')
     cli.commands["bench"] = bench
