@@ -89,6 +89,8 @@ def generate(prompt: str, files: tuple[Path, ...], **given: Any) -> None:
                 if judge is None:
                     paths.append(_save(folder / f"seed-{one.seed}.png", one, force=given["force"]))
         except KeyboardInterrupt as error:
+            if not made:
+                raise
             for one in made[len(paths) :]:
                 _save(folder / f"seed-{one.seed}.png", one, force=given["force"])
             raise Interrupted(
