@@ -81,28 +81,14 @@ def generate(prompt: str, files: tuple[Path, ...], **given: Any) -> None:
             notice(f"{concept.token} does not occur in the prompt", quiet=given["quiet"])
     tell_toybox(given["model"], quiet=given["quiet"])
     judge = _judge(given) if given["rank"] else None
-    made, paths = [], []
     with _folder(folder):
-        try:
-            for one in _make(prompt, concepts, given):
-                made.append(one)
-                if judge is None:
-                    paths.append(_save(folder / f"seed-{one.seed}.png", one, force=given["force"]))
-        except KeyboardInterrupt as error:
-            if not made:
-                raise
-            for one in made[len(paths) :]:
-                _save(folder / f"seed-{one.seed}.png", one, force=given["force"])
-            raise Interrupted(
-                f"stopped: {len(made)} of {given['count']} images are in {shown(folder)}",
-                getattr(error, "signal_number", signal.SIGINT),
-            ) from error
+        made = _kept(folder, _make(prompt, concepts, given), given)
         if judge is not None:
             made = _ranked(judge, made, prompt, concepts)
-            digits = len(str(len(made)))
-            for rank, one in enumerate(made, start=1):
-                name = f"rank-{rank:0{digits}d}-seed-{one.seed}.png"
-                paths.append(_save(folder / name, one, force=given["force"]))
+        paths = [folder / name for name in _names(made)]
+        if judge is not None:
+            for path, one in zip(paths, made, strict=True):
+                _save(path, one, force=given["force"])
         grid = _save_grid(folder / "grid.png", made, force=given["force"]) if len(made) > 1 else None
     if given["as_json"]:
         images = [
@@ -201,6 +187,40 @@ def _ranked(judge: ClipJudge, made: list[Made], prompt: str, concepts: Sequence[
     cosines = judge.images([one.image for one in made]) @ judge.texts([" ".join(prompt.split())])[0]
     scored = [replace(one, score=score) for one, score in zip(made, cosines.tolist(), strict=True)]
     return sorted(scored, key=lambda one: -(one.score or 0.0))
+
+
+def _kept(folder: Path, images: Iterator[Made], given: dict[str, Any]) -> list[Made]:
+    """Save images as they are made; those to be ranked only where their making is stopped.
+
+    Raises:
+        Interrupted: After Ctrl-C or SIGTERM, if there are any.
+    """
+    made: list[Made] = []
+    try:
+        for one in images:
+            made.append(one)
+            if not given["rank"]:
+                _save(folder / f"seed-{one.seed}.png", one, force=given["force"])
+    except KeyboardInterrupt as error:
+        if not made:
+            raise
+        for one in made if given["rank"] else ():
+            _save(folder / f"seed-{one.seed}.png", one, force=given["force"])
+        raise Interrupted(
+            f"stopped: {len(made)} of {given['count']} images are in {shown(folder)}",
+            getattr(error, "signal_number", signal.SIGINT),
+        ) from error
+    return made
+
+
+def _names(made: Sequence[Made]) -> list[str]:
+    """Name the files of images, by rank if they have one."""
+    digits = len(str(len(made)))
+    seeds = [f"seed-{one.seed}.png" for one in made]
+    return [
+        name if one.score is None else f"rank-{rank:0{digits}d}-{name}"
+        for rank, (one, name) in enumerate(zip(made, seeds, strict=True), start=1)
+    ]
 
 
 def _save(path: Path, one: Made, *, force: bool) -> Path:

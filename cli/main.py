@@ -103,7 +103,7 @@ class LazyGroup(click.Group):
 
             command = self.get_command(ctx, ctx.invoked_subcommand or "")
             there = parameters(command) if command else {}
-            ways = [f"--{name}" for name in ("gradient-checkpointing",) if name in there]
+            ways = ["--gradient-checkpointing"] if "gradient-checkpointing" in there else []
             ways += [f"a smaller --{name}" for name in ("batch-size", "dtype") if name in there]
             return f"out of memory: {', '.join([*ways, 'a smaller image or model, another device'])}"
         text = " ".join(str(error).split())
