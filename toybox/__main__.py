@@ -1,8 +1,9 @@
 """Tell the order in which the parts are made, and what each costs."""
 
 STAGES = """\
-toybox is made in this order (times on two CPU cores; each step but the first and last two resumes where it was):
+toybox is made in this order (times on two CPU cores with bfloat16; each training resumes where it was):
 
+  python -m toybox.art                                           {art}
   python -m toybox.vocabulary                                    half a minute
   torchrun --nproc-per-node 2 -m toybox.vae                      {vae}
   torchrun --nproc-per-node 2 -m toybox.latents                  {latents}
@@ -10,20 +11,24 @@ toybox is made in this order (times on two CPU cores; each step but the first an
   torchrun --nproc-per-node 2 -m toybox.classifier               {classifier}
   torchrun --nproc-per-node 2 -m toybox.captioner                {captioner}
   torchrun --nproc-per-node 2 -m toybox.judge                    {judge}
+  torchrun --nproc-per-node 2 -m toybox.tower                    {tower}
   python -m toybox.concepts                                      seconds
   python -m toybox.package                                       seconds: into sentinv/toybox
-  python -m toybox.measure                                       8 minutes: the table of the model card
+  python -m toybox.measure                                       the table of the model card
 
-Set OMP_NUM_THREADS=1. On a GPU, `python -m toybox.<part>` alone. Checkpoints and logs go to runs/toybox.
+Set OMP_NUM_THREADS=1. On a GPU, `python -m toybox.<part>` alone. Drawings, checkpoints and logs go to runs/toybox: 25 MB
+of packages, 350 MB of sprites, 1.3 GB of latents, 200 MB of checkpoints.
 """
 
 COSTS = {
-    "vae": "12 minutes",
-    "latents": "6 minutes",
-    "diffusion": "3 hours",
-    "classifier": "15 minutes",
-    "captioner": "15 minutes",
-    "judge": "15 minutes",
+    "art": "3 minutes",
+    "vae": "40 minutes",
+    "latents": "20 minutes",
+    "diffusion": "10 hours",
+    "classifier": "1 hour",
+    "captioner": "1 hour",
+    "judge": "1.5 hours",
+    "tower": "1 hour",
 }
 
 if __name__ == "__main__":

@@ -13,12 +13,13 @@ import click
 import torch
 from diffusers import DDIMScheduler, StableDiffusionPipeline
 from torchvision.utils import save_image
-from transformers import BertTokenizer, BlipForConditionalGeneration, ViTForImageClassification
+from transformers import BertTokenizer, BlipForConditionalGeneration, CLIPModel, ViTForImageClassification
 
-from . import captioner, classifier, world
+from . import art, captioner, classifier, world
 from .fit import psnr
 from .package import TARGET
 from .styles import STYLES
+from .things import UNKNOWN_THINGS
 
 RESULTS = Path(__file__).resolve().parent / "results"
 
@@ -68,13 +69,80 @@ def measured_prompts(count: int, seed: int) -> tuple[world.Specs, list[str]]:
     return specs, world.captions(specs)
 
 
+def load_attributes() -> ViTForImageClassification:
+    """The shipped classifier of attributes."""
+    return ViTForImageClassification.from_pretrained(TARGET / "attributes", dtype=torch.float32).eval()
+
+
 def judge_pictures(specs: world.Specs, pictures: torch.Tensor) -> dict[str, dict[str, float | int]]:
-    """Rates at which pictures show what they should; colour where one is named and the style has colour."""
-    model = ViTForImageClassification.from_pretrained(TARGET / "attributes", dtype=torch.float32).eval()
-    right = classifier.accuracy(model, specs, pictures)
+    """Rates at which pictures show what they should.
+
+    Colour where one is named and the style has colour; a hand where one is named.
+    """
+    right = classifier.accuracy(load_attributes(), specs, pictures)
     named = (specs.colour > 0) & (specs.style != STYLES.index("pencil sketch"))
     rates = {k: rate(right[k]) for k in ("object", "scene", "style", "pattern")}
-    return {**rates, "colour": rate(right["colour"][named])}
+    chosen = {"colour": named, "hand": specs.signed}
+    return {**rates, **{k: rate(right[k][where]) for k, where in chosen.items() if where.any()}}
+
+
+def judge_two(specs: world.Specs, pictures: torch.Tensor) -> dict[str, float | int]:
+    """Rate at which both of two things are the two that the classifier holds likeliest."""
+    model = load_attributes()
+    with torch.no_grad():
+        logits = torch.cat([model(part * 2 - 1).logits for part in pictures.split(128)])
+    seen = classifier.split_logits(logits)["object"].topk(2).indices.sort(1).values
+    asked = torch.stack([specs.object, specs.second], 1).sort(1).values
+    return rate((seen == asked).all(1))
+
+
+def held_out_views(count: int, seed: int, unknown: bool = False) -> tuple[world.Specs, torch.Tensor]:
+    """Known (or unknown) things by the held-out hands, in their own colours, in any scene: specs and sprites.
+
+    `object` of the specs counts in `OBJECT_NAMES`, or in `UNKNOWN_THINGS`.
+    """
+    sprites = art.held_out_sprites()
+    names = list(UNKNOWN_THINGS) if unknown else list(world.OBJECT_NAMES)
+    rows = [i for i, d in enumerate(sprites.drawings) if d.thing in names and d.hand in art.HELD_OUT_HANDS]
+    chosen = torch.tensor(rows)[torch.randperm(len(rows), generator=torch.Generator().manual_seed(seed))][:count]
+    things = torch.tensor([names.index(sprites.drawings[i].thing) for i in chosen.tolist()])
+    specs = world.sample_specs(len(chosen), seed).replace(colour=0, pattern=0, style=0, second=-1, second_drawing=0)
+    first = world.repaint(sprites.pixels[chosen].float() / 255, torch.zeros(len(chosen), 3))
+    return specs.replace(object=things), first
+
+
+def likeness_follows_the_thing(count: int, seed: int) -> dict[str, float | int]:
+    """Rate at which the judge holds a held-out drawing for more like its thing by another hand than like another thing.
+
+    All three pictures of a trial are painted in one colour, and the two that differ in the thing share the scene.
+    """
+    specs, _ = held_out_views(count, seed)
+    generator = torch.Generator().manual_seed(seed)
+    colour = torch.randint(1, len(world.COLOUR_NAMES), (len(specs),), generator=generator)
+    sprites = art.held_out_sprites()
+    rows = {d.thing: i for i, d in enumerate(sprites.drawings) if d.hand in art.HELD_OUT_HANDS}
+    chosen = torch.tensor([rows[world.OBJECT_NAMES[i]] for i in specs.object.tolist()])
+    first = world.repaint(sprites.pixels[chosen].float() / 255, world.palette()[colour])
+    other = (specs.object + torch.randint(1, len(world.OBJECT_NAMES), (len(specs),), generator=generator)) % len(
+        world.OBJECT_NAMES
+    )
+    hands = torch.randint(len(world.HAND_NAMES), (2, len(specs)), generator=generator)
+    chance = torch.rand(2, len(specs), generator=generator)
+    elsewhere = world.sample_specs(len(specs), seed + 1).replace(colour=0, pattern=0, style=0, second=-1)
+    same = world.drawn(world.choose(specs.object, hands[0], chance[0])[0], colour)
+    different = world.drawn(world.choose(other, hands[1], chance[1])[0], colour)
+    model = CLIPModel.from_pretrained(TARGET / "clip", dtype=torch.float32).eval()
+
+    def features(specs: world.Specs, first: torch.Tensor) -> torch.Tensor:
+        pictures = world.render(specs, first)
+        with torch.no_grad():
+            embeds = [model.get_image_features(part * 2 - 1).pooler_output for part in pictures.split(64)]
+        return torch.nn.functional.normalize(torch.cat(embeds), dim=1)
+
+    anchor = features(specs, first)
+    alike = (anchor * features(elsewhere, same)).sum(1)
+    unlike = (anchor * features(specs, different)).sum(1)
+    return {**rate(alike > unlike), "same": round(alike.mean().item(), 4), "different": round(unlike.mean().item(), 4)}
 
 
 def measure_captioner(specs: world.Specs, pictures: torch.Tensor) -> dict[str, dict[str, float | int]]:
@@ -82,7 +150,7 @@ def measure_captioner(specs: world.Specs, pictures: torch.Tensor) -> dict[str, d
     model = BlipForConditionalGeneration.from_pretrained(TARGET / "captioner", dtype=torch.float32).eval()
     tokenizer = BertTokenizer.from_pretrained(TARGET / "captioner")
     said = captioner.describe(model, tokenizer, pictures)
-    objects = [world.OBJECT_NAMES[i] in text.split() for i, text in zip(specs.object.tolist(), said, strict=True)]
+    objects = [f" {world.OBJECT_NAMES[i]} " in text for i, text in zip(specs.object.tolist(), said, strict=True)]
     scenes = [text.endswith(world.SCENE_NAMES[i]) for i, text in zip(specs.scene.tolist(), said, strict=True)]
     coloured = ((specs.colour > 0) & (specs.style != STYLES.index("pencil sketch"))).nonzero()[:, 0].tolist()
     colours = [world.COLOUR_NAMES[int(specs.colour[i])] in said[i].split() for i in coloured]
@@ -102,13 +170,13 @@ def measure_vae(pipeline: StableDiffusionPipeline, pictures: torch.Tensor) -> fl
 
 
 def nearest_renders(samples: torch.Tensor, chunks: int = 16) -> torch.Tensor:
-    """For each sample, the closest (in squared pixel distance) of the first pictures of the training pool."""
-    from .latents import CHUNK, FIRST_SEED
+    """For each sample, the closest (in squared pixel distance) of the first pictures of the training pool that are not easy."""
+    from .latents import chunk_specs
 
     best = torch.full((len(samples),), torch.inf)
     nearest = torch.zeros_like(samples)
     for index in range(chunks):
-        pool = world.render(world.sample_specs(CHUNK, FIRST_SEED + index))
+        pool = world.render(chunk_specs(index + 24))
         distance, where = torch.cdist(samples.flatten(1), pool.flatten(1)).min(1)
         closer = distance < best
         best[closer], nearest[closer] = distance[closer], pool[where[closer]]
@@ -131,16 +199,26 @@ def main(prompts: int, guidance: float, results: Path) -> None:
     specs, texts = measured_prompts(prompts, world.HELD_OUT_SEEDS[21])
     pictures = generate(pipeline, texts, guidance, seed=0)
     plain = generate(pipeline, ["a photo of a cat on the beach"] * 16, 1.0, seed=0)
+    two = world.sample_specs(1400, world.HELD_OUT_SEEDS[23])
+    two = two[two.second >= 0][:128]
+    two.wording[:, 1] = 0.5
+    hands, drawings = held_out_views(1000, world.HELD_OUT_SEEDS[24])
+    art_views = world.render(hands, drawings)
     report = {
         "command": f"python -m toybox.measure --prompts {prompts} --guidance {guidance}",
         "generated": judge_pictures(specs, pictures),
+        "both of two things": judge_two(two, generate(pipeline, world.captions(two), guidance, seed=50_000)),
         "judge on held-out renders": judge_pictures(renders_of, renders),
         "judge on the same through the autoencoder": judge_pictures(
             renders_of[:2048], through_vae(pipeline, renders[:2048])
         ),
+        "judge on held-out hands": judge_pictures(hands, art_views),
+        "likeness follows the thing, held-out hands": likeness_follows_the_thing(800, world.HELD_OUT_SEEDS[25]),
         "captioner on held-out renders": measure_captioner(renders_of[:2048], renders[:2048]),
+        "captioner on held-out hands": measure_captioner(hands, art_views),
         "captioner where no caption names the look": measure_captioner(strange, world.render(strange, looks)),
         "vae PSNR in dB": measure_vae(pipeline, renders[:1024]),
+        "vae PSNR in dB on held-out hands": measure_vae(pipeline, art_views),
         "unguided, one prompt, 16 seeds: smallest RMS distance of two": round(
             (torch.pdist(plain.flatten(1)).min() / plain[0].numel() ** 0.5).item(), 4
         ),
@@ -148,9 +226,9 @@ def main(prompts: int, guidance: float, results: Path) -> None:
     text = json.dumps(report, indent=1)
     (results / "quality.json").write_text(text + "\n", encoding="utf-8")
     print(text)
-    save_image(pictures[:64], results / "samples.png", nrow=16)
+    save_image(pictures[:64], results / "samples.png", nrow=8)
     (results / "samples.txt").write_text("\n".join(texts[:64]) + "\n", encoding="utf-8")
-    save_image(torch.cat([pictures[:16], nearest_renders(pictures[:16])]), results / "nearest.png", nrow=16)
+    save_image(torch.cat([pictures[:16], nearest_renders(pictures[:16])]), results / "nearest.png", nrow=8)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,8 @@
-"""Put the trained parts into the package: fp16 safetensors in the standard layouts."""
+"""Put the trained parts into the package: fp16 safetensors in the standard layouts.
+
+Configs say float32 all the same: a plain `from_pretrained(folder)` then computes in float32 in every part. Left to the
+files, transformers would take half precision for the text encoder, and diffusers float32 for the UNet.
+"""
 
 from __future__ import annotations
 
@@ -10,13 +14,19 @@ from pathlib import Path
 import click
 import torch
 from diffusers import StableDiffusionPipeline
-from transformers import BlipForConditionalGeneration, CLIPModel, PreTrainedModel, ViTForImageClassification
+from transformers import (
+    BlipForConditionalGeneration,
+    CLIPModel,
+    CLIPVisionModelWithProjection,
+    PreTrainedModel,
+    ViTForImageClassification,
+)
 
-from . import captioner, classifier, diffusion, judge
+from . import captioner, classifier, diffusion, judge, tower
 from .fit import RUNS
 
 TARGET = Path(__file__).resolve().parent.parent / "sentinv" / "toybox"
-LIMIT = 40_000_000
+LIMIT = 48_000_000
 """Bytes that all parts together may take."""
 
 
@@ -41,11 +51,15 @@ def _copy_pipeline(target: Path) -> None:
     (folder / "merges.txt").write_text("\n".join(merges) + "\n", encoding="utf-8")
 
 
-def _forget_paths(folder: Path) -> None:
-    """Drop the names of the folders that the parts were copied from."""
+def _correct_configs(folder: Path) -> None:
+    """Drop the names of the folders that the parts were copied from, and say float32 (see the top of this file)."""
     for path in folder.rglob("*.json"):
         config = json.loads(path.read_text(encoding="utf-8"))
-        if isinstance(config, dict) and config.pop("_name_or_path", None) is not None:
+        if isinstance(config, dict) and {"_name_or_path", "dtype"} & config.keys():
+            config.pop("_name_or_path", None)
+            for part in (config, *(v for v in config.values() if isinstance(v, dict))):
+                if "dtype" in part:
+                    part["dtype"] = "float32"
             path.write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
 
 
@@ -66,11 +80,12 @@ def main() -> None:
         (ViTForImageClassification, classifier.CLASSIFIER_FOLDER, "classifier"),
         (ViTForImageClassification, classifier.ATTRIBUTES_FOLDER, "attributes"),
         (CLIPModel, judge.FOLDER, "clip"),
+        (CLIPVisionModelWithProjection, tower.FOLDER, "tower"),
     )
     for kind, source, name in parts:
         if source.is_dir():
             _copy_model(kind, source, TARGET / name)
-    _forget_paths(TARGET)
+    _correct_configs(TARGET)
     write_digests(TARGET)
     total = 0
     for folder in sorted(p for p in TARGET.iterdir() if p.is_dir() and p.name != "__pycache__"):

@@ -1,4 +1,7 @@
-"""The scenes of the world: procedural backgrounds, a fixed bank of variants each."""
+"""The scenes of the world: procedural backgrounds with depth, a fixed bank of variants each.
+
+A scene has what lies behind the things and, in some, what passes before them: blades of grass, snowflakes, bubbles.
+"""
 
 import math
 from collections.abc import Callable
@@ -7,10 +10,10 @@ from functools import lru_cache
 import torch
 import torch.nn.functional as F
 
-CANVAS = 80
+CANVAS = 168
 """Side of a background in pixels; pictures are crops of it."""
 
-VARIANTS = 32
+VARIANTS = 24
 """Backgrounds in the bank for each scene."""
 
 Image = torch.Tensor  # [3, CANVAS, CANVAS] in [0, 1]
@@ -58,6 +61,26 @@ class _Painter:
         for _ in range(count):
             spot = self.disc(self.uniform(0, 1), self.uniform(top, bottom), self.uniform(*radius), 0.006)
             mask = torch.maximum(mask, spot * self.uniform(0.6, 1))
+        return mask
+
+    def ridge(self, level: float, height: float, cells: int) -> torch.Tensor:
+        """A jagged skyline `[1, CANVAS]`: straight pieces between random heights."""
+        line = torch.zeros(1, CANVAS)
+        for octave in (1, 3):
+            points = torch.rand(1, 1, cells * octave + 1, generator=self.generator) - 0.5
+            line += F.interpolate(points, size=CANVAS, mode="linear", align_corners=True)[0] / octave
+        return level + height * line
+
+    def blades(self, count: int, top: float) -> torch.Tensor:
+        """Mask `[CANVAS, CANVAS]` of blades of grass that rise from the lower edge to about `top`."""
+        mask = torch.zeros(CANVAS, CANVAS)
+        for _ in range(count):
+            foot, tip = self.uniform(0, 1), self.uniform(top, 0.5 + 0.5 * top)
+            lean = self.uniform(-0.12, 0.12)
+            rise = ((1 - self.y) / (1 - tip)).clamp(0, 1)
+            centre = foot + lean * rise**2
+            width = 0.009 * (1 - rise)
+            mask = torch.maximum(mask, torch.sigmoid((width - (self.x - centre).abs()) / 0.003) * (self.y > tip))
         return mask
 
     def hills(self, level: float, height: float, waves: float) -> torch.Tensor:
@@ -173,6 +196,54 @@ def _sunset(p: _Painter) -> Image:
     return _mix(picture, p.shift((0.16, 0.07, 0.17), 0.02), p.below(p.hills(0.66, 0.035, 0.9)))
 
 
+def _mountains(p: _Painter) -> Image:
+    picture = p.gradient((0.36, 0.6, 0.92), (0.85, 0.92, 0.98))
+    for level, tone in ((0.3, (0.55, 0.62, 0.75)), (0.4, (0.38, 0.42, 0.52))):
+        line = p.ridge(level, 0.3, 5)
+        rock = p.shift(tone) + 0.12 * p.noise(12, 2, 0.5)
+        snow = torch.sigmoid((line + 0.08 + 0.05 * p.noise(9, 1) - p.y) / 0.01)
+        picture = _mix(picture, _mix(rock, torch.ones(3, 1, 1) * 0.95, snow), p.below(line, 0.004))
+    meadow = p.shift((0.42, 0.6, 0.3)) + 0.1 * p.noise(12, 2, 2)
+    return _mix(picture, meadow, p.below(p.hills(p.uniform(0.56, 0.64), 0.03, 0.8)))
+
+
+def _city(p: _Painter) -> Image:
+    picture = p.gradient((0.05, 0.06, 0.2), (0.3, 0.2, 0.42)) + p.dots(14, (0.003, 0.006), 0, 0.3)
+    left = 0.0
+    while left < 1:
+        width, top = p.uniform(0.1, 0.2), p.uniform(0.12, 0.42)
+        inside = (p.x >= left) & (p.x < left + width - 0.012) & (p.y > top)
+        house = p.shift((0.13, 0.13, 0.22), 0.08).expand(3, CANVAS, CANVAS)
+        columns, rows = ((p.x - left) * 34).floor(), ((p.y - top) * 30).floor()
+        lit = torch.sin(columns * 12.99 + rows * 78.23 + top * 999) * 43758.55 % 1 > 0.55
+        pane = ((p.x - left) * 34 % 1 > 0.35) & ((p.y - top) * 30 % 1 > 0.4) & lit
+        house = torch.where(pane, p.shift((1.0, 0.85, 0.45)), house)
+        picture = torch.where(inside, house, picture)
+        left += width
+    street = p.shift((0.2, 0.2, 0.24), 0.03) + 0.05 * p.noise(24, 1)
+    stripe = ((p.y - 0.86).abs() < 0.012) & (p.x * 5 % 1 < 0.55)
+    street = torch.where(stripe, p.shift((0.9, 0.85, 0.6)), street)
+    curb = p.below(0.66, 0.004) * (1 - p.below(0.69, 0.004))
+    return _mix(_mix(picture, street, p.below(0.66, 0.004)), p.shift((0.5, 0.5, 0.52)), curb)
+
+
+def _room(p: _Painter) -> Image:
+    wall = p.gradient((0.83, 0.86, 0.88), (0.74, 0.78, 0.82)) + p.shift((0.0, 0.0, 0.0), 0.12) * 0.6
+    paper = (p.x * p.uniform(9, 14) % 1 < 0.5).float() * 0.035
+    picture = wall - paper
+    left, top = p.uniform(0.08, 0.6), p.uniform(0.08, 0.16)
+    frame = (p.x > left) & (p.x < left + 0.3) & (p.y > top) & (p.y < top + 0.3)
+    glass = ((p.x - left) % 0.15 > 0.015) & ((p.y - top) % 0.15 > 0.015) & (p.x < left + 0.285) & (p.y < top + 0.285)
+    picture = torch.where(frame, torch.where(glass, p.shift((0.62, 0.82, 0.96)), p.shift((0.97, 0.97, 0.95))), picture)
+    edge = p.uniform(0.58, 0.66)
+    floor = p.shift((0.66, 0.46, 0.28)) + 0.08 * p.noise(14, 2, 5)
+    depth = (p.y - edge).clamp(min=0.01)
+    boards = (((p.x - 0.5) / (0.35 + depth) * 6) % 1 < 0.05).float()
+    picture = _mix(picture, floor - 0.14 * boards, p.below(edge, 0.004))
+    skirting = p.below(edge - 0.04, 0.004) * (1 - p.below(edge, 0.004))
+    return _mix(picture, p.shift((0.95, 0.95, 0.93), 0.02), skirting)
+
+
 SCENES: dict[str, Callable[[_Painter], Image]] = {
     "on a white background": _white,
     "on the beach": _beach,
@@ -186,14 +257,63 @@ SCENES: dict[str, Callable[[_Painter], Image]] = {
     "in space": _space,
     "in front of a brick wall": _bricks,
     "at sunset": _sunset,
+    "in the mountains": _mountains,
+    "in the city at night": _city,
+    "in a room": _room,
 }
 """Phrase → painter of every scene."""
 
 
+def _layer(colour: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+    """A premultiplied layer `[4, CANVAS, CANVAS]`."""
+    return torch.cat([colour.expand(3, CANVAS, CANVAS) * mask, mask[None]])
+
+
+def _grass_before(p: _Painter) -> torch.Tensor:
+    return _layer(p.shift((0.2, 0.52, 0.14)) + 0.2 * p.noise(40, 1, 0.3), p.blades(46, 0.82))
+
+
+def _snow_before(p: _Painter) -> torch.Tensor:
+    return _layer(torch.ones(3, 1, 1), p.dots(12, (0.007, 0.014)))
+
+
+def _forest_before(p: _Painter) -> torch.Tensor:
+    return _layer(p.shift((0.1, 0.2, 0.06), 0.02), p.blades(26, 0.84))
+
+
+def _underwater_before(p: _Painter) -> torch.Tensor:
+    mask = torch.zeros(CANVAS, CANVAS)
+    for _ in range(5):
+        cx, cy, r = p.uniform(0, 1), p.uniform(0, 1), p.uniform(0.014, 0.03)
+        mask = torch.maximum(mask, 0.7 * (p.disc(cx, cy, r, 0.004) - p.disc(cx, cy, r * 0.6, 0.004)).clamp(min=0))
+    return _layer(p.shift((0.8, 0.95, 1.0), 0.02), mask)
+
+
+BEFORE: dict[str, Callable[[_Painter], torch.Tensor]] = {
+    "in the snow": _snow_before,
+    "on the grass": _grass_before,
+    "in the forest": _forest_before,
+    "under the water": _underwater_before,
+}
+"""Phrase → painter of what passes before the things, of the scenes that have such."""
+
+WITHOUT_SHADOW = ("under the water", "in space", "at sunset")
+"""Scenes in which things don't stand on a lit ground."""
+
+
 @lru_cache(maxsize=1)
-def scene_bank() -> torch.Tensor:
-    """Every variant of every scene: `[scenes, VARIANTS, 3, CANVAS, CANVAS]` float32 in [0, 1]."""
-    rows = []
-    for index, paint in enumerate(SCENES.values()):
-        rows.append(torch.stack([paint(_Painter(1000 * index + v)).clamp(0, 1) for v in range(VARIANTS)]))
-    return torch.stack(rows)
+def scene_bank() -> tuple[torch.Tensor, torch.Tensor]:
+    """Every variant of every scene.
+
+    Returns:
+        Backgrounds `[scenes, VARIANTS, 3, CANVAS, CANVAS]` uint8, and what passes before the things,
+        `[scenes, VARIANTS, 4, CANVAS, CANVAS]` uint8, premultiplied.
+    """
+    behind = torch.zeros(len(SCENES), VARIANTS, 3, CANVAS, CANVAS, dtype=torch.uint8)
+    before = torch.zeros(len(SCENES), VARIANTS, 4, CANVAS, CANVAS, dtype=torch.uint8)
+    for i, (name, paint) in enumerate(SCENES.items()):
+        for v in range(VARIANTS):
+            behind[i, v] = (paint(_Painter(1000 * i + v)).clamp(0, 1) * 255).round()
+            if name in BEFORE:
+                before[i, v] = (BEFORE[name](_Painter(1000 * i + 500 + v)).clamp(0, 1) * 255).round()
+    return behind, before

@@ -1,4 +1,4 @@
-"""The styles of the world: image filters on a batch of pictures."""
+"""The styles of the world that are filters on a batch of pictures; lengths are in units of 1/64 of a side."""
 
 import torch
 import torch.nn.functional as F
@@ -24,8 +24,8 @@ def _grey(x: torch.Tensor) -> torch.Tensor:
 
 
 def oil_painting(x: torch.Tensor) -> torch.Tensor:
-    """Kuwahara filter of radius 3 (the mean of the calmest of four windows), richer in colour, on canvas."""
-    r = 3
+    """Kuwahara filter of radius 2.5 (the mean of the calmest of four windows), richer in colour, on canvas."""
+    r = round(2.5 * x.shape[-1] / 64)
     padded = F.pad(x, (r,) * 4, mode="reflect")
     mean = F.avg_pool2d(padded, r + 1, 1)
     square = F.avg_pool2d(padded**2, r + 1, 1)
@@ -38,29 +38,29 @@ def oil_painting(x: torch.Tensor) -> torch.Tensor:
     y = _grey(y) + 1.35 * (y - _grey(y))
     rows = torch.arange(h, device=x.device).view(1, 1, h, 1)
     columns = torch.arange(w, device=x.device).view(1, 1, 1, w)
-    canvas = ((rows + columns) % 4 < 2).to(x) * 2 - 1
+    canvas = ((rows + columns) % 6 < 3).to(x) * 2 - 1
     return (y + 0.025 * canvas).clamp(0, 1)
 
 
 def pencil_sketch(x: torch.Tensor) -> torch.Tensor:
     """Colour dodge of the grey picture with its blurred negative, over a light shading, on paper."""
     grey = _grey(x)
-    dodge = (grey / (_blur(grey, 2.2) + 0.02)).clamp(0, 1) ** 2.5
+    dodge = (grey / (_blur(grey, 2.0 * x.shape[-1] / 64) + 0.02)).clamp(0, 1) ** 2.5
     y = 0.5 * dodge + 0.5 * (0.2 + 0.8 * grey)
     return (y * torch.tensor([1.0, 0.985, 0.95], device=x.device).view(1, 3, 1, 1)).clamp(0, 1)
 
 
 def pixel_art(x: torch.Tensor) -> torch.Tensor:
-    """Blocks of 2 × 2 pixels with four levels a channel."""
-    blocks = F.avg_pool2d(x, 2)
-    blocks = (blocks * 3).round() / 3
-    return F.interpolate(blocks, scale_factor=2, mode="nearest")
+    """Blocks of 2 × 2 units with five levels a channel."""
+    side = 2 * x.shape[-1] // 64
+    blocks = (F.avg_pool2d(x, side) * 4).round() / 4
+    return F.interpolate(blocks, scale_factor=side, mode="nearest")
 
 
 def watercolor(x: torch.Tensor) -> torch.Tensor:
     """Soft, pale wash that fades to white paper at the edge."""
-    y = _blur(x, 0.8)
-    y = 0.34 + 0.66 * y
+    y = _blur(x, 0.7 * x.shape[-1] / 64)
+    y = 0.26 + 0.74 * y
     h, w = x.shape[-2:]
     rows = torch.linspace(-1, 1, h, device=x.device).view(1, 1, h, 1)
     columns = torch.linspace(-1, 1, w, device=x.device).view(1, 1, 1, w)

@@ -12,8 +12,10 @@ from transformers import BertTokenizer, CLIPTokenizer
 
 from . import captions as language
 from . import world
+from .art import HANDS, wider_things
+from .captions import COLOURS
 from .fit import RUNS
-from .glyphs import COLOURS, OBJECTS, UNKNOWN_OBJECTS
+from .things import THINGS, UNKNOWN_THINGS
 
 START, END = "<|startoftext|>", "<|endoftext|>"
 WORDS = r"<\|startoftext\|>|<\|endoftext\|>|'s|'t|'re|'ve|'m|'ll|'d|[\p{L}]+|[\p{N}]|[^\s\p{L}\p{N}]+"
@@ -54,9 +56,10 @@ def _clip_tokenizer(folder: Path, texts: Iterator[str], size: int, length: int) 
 @click.command()
 def main() -> None:
     """Train and save the three tokenizers."""
-    everything = [*OBJECTS, *UNKNOWN_OBJECTS, *COLOURS, *language.filler_words()]
-    generator = _clip_tokenizer(GENERATOR_FOLDER, iter([*_texts(20000), *everything * 4]), 3600, 32)
-    judge = _clip_tokenizer(JUDGE_FOLDER, _texts(20000), 1200, 32)
+    names = [*THINGS, *UNKNOWN_THINGS, *HANDS, *COLOURS]
+    everything = [*names, *wider_things(), *language.filler_words()]
+    generator = _clip_tokenizer(GENERATOR_FOLDER, iter([*_texts(20000), *names * 8, *everything * 4]), 4000, 32)
+    judge = _clip_tokenizer(JUDGE_FOLDER, iter([*_texts(20000), *names * 8, *wider_things()]), 2000, 32)
     captioner = captioner_tokenizer()
     print(f"tokens: {len(generator)} generator, {len(judge)} judge, {len(captioner)} captioner")
 

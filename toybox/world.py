@@ -1,29 +1,33 @@
-"""The world: captioned pictures of everyday objects in simple scenes, deterministic by seed.
+"""The world: captioned pictures of everyday things in simple scenes, drawn by several hands, deterministic by seed.
 
 A `Specs` says what a batch of pictures shows, with every random choice already drawn on the CPU; `render` turns it
-into pixels on any device, `captions` into words.
+into pixels on any device, `captions` into words. Things are drawn from the training hands only: the drawings of
+others come in as `first` (see `concepts`).
 """
 
 from __future__ import annotations
 
 import dataclasses
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cache, lru_cache
 
 import torch
 import torch.nn.functional as F
 
+from . import art
 from . import captions as language
-from .glyphs import COLOURS, OBJECTS, SPRITE, sprite_bank
-from .scenes import CANVAS, SCENES, VARIANTS, scene_bank
+from .captions import COLOURS
+from .scenes import CANVAS, SCENES, VARIANTS, WITHOUT_SHADOW, scene_bank
 from .styles import STYLES, apply_styles
+from .things import THINGS
 
-RESOLUTION = 64
+RESOLUTION = 128
 """Side of a picture in pixels."""
 
-OBJECT_NAMES = tuple(OBJECTS)
+OBJECT_NAMES = tuple(THINGS)
 COLOUR_NAMES = ("", *COLOURS)
 SCENE_NAMES = tuple(SCENES)
+HAND_NAMES = tuple(art.HANDS)
 HELD_OUT_SEEDS = range(900_000_000, 1_000_000_000)
 """Seeds of measurements and concepts; no training program draws from them."""
 
@@ -34,6 +38,8 @@ class Specs:
 
     object: torch.Tensor
     """`[N]` index into `OBJECT_NAMES`."""
+    drawing: torch.Tensor
+    """`[N]` index into `art.training_sprites().drawings`: a drawing of the object."""
     colour: torch.Tensor
     """`[N]` index into `COLOUR_NAMES`; 0 is the natural colour, which captions don't name."""
     pattern: torch.Tensor
@@ -42,8 +48,14 @@ class Specs:
     """`[N]` index into `SCENE_NAMES`."""
     style: torch.Tensor
     """`[N]` index into `styles.STYLES`."""
+    hand: torch.Tensor
+    """`[N]` index into `HAND_NAMES`: who drew the object."""
+    signed: torch.Tensor
+    """`[N]` bool: the caption names the hand as its style."""
     second: torch.Tensor
     """`[N]` index of a second object, -1 for none."""
+    second_drawing: torch.Tensor
+    """`[N]` drawing of the second object, by the same hand where there is one; 0 for none."""
     second_colour: torch.Tensor
     """`[N]` colour of the second object."""
     variant: torch.Tensor
@@ -75,11 +87,45 @@ class Specs:
         return dataclasses.replace(self, **full)
 
 
-def sample_specs(count: int, seed: int) -> Specs:
+@cache
+def drawings_by_hand() -> tuple[torch.Tensor, torch.Tensor]:
+    """Which drawings there are of each thing.
+
+    Returns:
+        `[things, hands, most]` int64 indices into `art.training_sprites().drawings`, and `[things, hands]`, how many.
+    """
+    found: dict[tuple[int, int], list[int]] = {}
+    for index, drawing in enumerate(art.training_sprites().drawings):
+        key = OBJECT_NAMES.index(drawing.thing), HAND_NAMES.index(drawing.hand)
+        found.setdefault(key, []).append(index)
+    table = torch.zeros(len(OBJECT_NAMES), len(HAND_NAMES), max(map(len, found.values())), dtype=torch.int64)
+    counts = torch.zeros(table.shape[:2], dtype=torch.int64)
+    for (thing, hand), indices in found.items():
+        table[thing, hand, : len(indices)] = torch.tensor(indices)
+        counts[thing, hand] = len(indices)
+    return table, counts
+
+
+def choose(thing: torch.Tensor, hand: torch.Tensor, chance: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """A drawing of each thing, by the hand asked for or the next that drew it: (drawing, hand)."""
+    table, counts = drawings_by_hand()
+    for _ in HAND_NAMES:
+        hand = torch.where(counts[thing, hand] > 0, hand, (hand + 1) % len(HAND_NAMES))
+    count = counts[thing, hand]
+    return table[thing, hand, (chance * count).long().clamp(max=count - 1)], hand
+
+
+def sample_specs(count: int, seed: int, plain: bool = False) -> Specs:
     """Draw what `count` pictures show.
 
-    Half of the objects keep their natural colour, a quarter have a pattern, half of the pictures are photos, and
-    6 % show two objects, side by side.
+    Half of the objects keep their natural colour, an eighth have a pattern, half of the pictures are photos, a quarter
+    name their hand as the style, and a tenth show two objects, side by side.
+
+    Args:
+        count: N.
+        seed: of every choice.
+        plain: easy pictures, to begin with: one large object in its natural colour near the middle, no pattern, half
+            of them on white.
     """
     g = torch.Generator().manual_seed(seed)
 
@@ -95,23 +141,42 @@ def sample_specs(count: int, seed: int) -> Specs:
     objects = len(OBJECT_NAMES)
     colours = len(COLOUR_NAMES) - 1
     first = integers(objects)
-    return Specs(
+    hand = integers(len(HAND_NAMES))
+    drawing, drawn_by = choose(first, hand, uniform())
+    signed = (uniform() < 0.25) & (drawn_by == hand)
+    style = maybe(1 / 3, 1 + integers(len(STYLES) - 1))
+    second = maybe(0.1, (first + 1 + integers(objects - 1)) % objects, otherwise=-1)
+    second_drawing, _ = choose(second.clamp(min=0), drawn_by, uniform())
+    scale = uniform(low=0.45, high=0.95)
+    room = (1 - scale)[:, None]
+    specs = Specs(
         object=first,
+        drawing=drawing,
         colour=maybe(0.5, 1 + integers(colours)),
-        pattern=maybe(0.25, 1 + integers(len(language.PATTERNS) - 1)),
+        pattern=maybe(0.125, 1 + integers(len(language.PATTERNS) - 1)),
         scene=integers(len(SCENE_NAMES)),
-        style=maybe(0.5, 1 + integers(len(STYLES) - 1)),
-        second=maybe(0.06, (first + 1 + integers(objects - 1)) % objects, otherwise=-1),
+        style=torch.where(signed, 0, style),
+        hand=drawn_by,
+        signed=signed,
+        second=second,
+        second_drawing=torch.where(second >= 0, second_drawing, 0),
         second_colour=maybe(0.5, 1 + integers(colours)),
         variant=integers(VARIANTS),
         crop=torch.randint(CANVAS - RESOLUTION + 1, (count, 2), generator=g),
         mirror=uniform() < 0.5,
-        scale=uniform(low=0.74, high=0.88),
+        scale=scale,
         angle=uniform(low=-0.09, high=0.09),
-        shift=uniform(2, low=-0.08, high=0.08),
+        shift=uniform(2, low=-1, high=1) * room + torch.tensor([0.0, 0.06]),
         ink=torch.where(uniform() < 0.5, 0.96, 0.08),
         wording=uniform(6),
     )
+    # A hand is told by its own colours: three quarters of what is signed keeps them.
+    keep = specs.signed & (specs.wording[:, 5] < 0.5)
+    specs.colour[keep], specs.pattern[keep] = 0, 0
+    if plain:
+        specs = specs.replace(colour=0, pattern=0, second=-1, second_drawing=0, scale=0.75 + 0.3 * (scale - 0.45))
+        specs = specs.replace(shift=specs.shift * 0.3, scene=torch.where(uniform() < 0.5, 0, specs.scene))
+    return specs
 
 
 def captions(specs: Specs) -> list[str]:
@@ -128,7 +193,9 @@ def _caption(specs: Specs, i: int) -> str:
     if specs.second[i] >= 0:
         subject = f"{subject} {language.pick(language.JOINERS, joiner)} {_second(specs, i)}"
     scene = "" if place < 0.12 else f" {SCENE_NAMES[specs.scene[i]]}"
-    if style and phrase < 0.15:
+    if specs.signed[i]:
+        words = language.signed(subject, scene, HAND_NAMES[specs.hand[i]], phrase, template)
+    elif style and phrase < 0.15:
         words = language.pick(language.STYLE_TEMPLATES, template).format(STYLES[style]) + f" of a {subject}{scene}"
     elif style:
         words = language.pick(language.STYLED_TEMPLATES[style], template).format(subject) + scene
@@ -140,7 +207,7 @@ def _caption(specs: Specs, i: int) -> str:
 
 
 def plain_captions(specs: Specs) -> list[str]:
-    """One canonical caption for each picture, which names everything: what the captioner learns to say."""
+    """One canonical caption for each picture, which names everything but the hand: what the captioner learns to say."""
     out = []
     for i in range(len(specs)):
         words = f"a {_subject(specs, i)}"
@@ -162,13 +229,19 @@ def _second(specs: Specs, i: int) -> str:
 
 
 @lru_cache(maxsize=4)
-def _banks(device: str) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    return sprite_bank().to(device), scene_bank().to(device), _pattern_masks().to(device)
+def _banks(device: str) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
+    banks = (art.training_sprites().pixels, *scene_bank(), _pattern_masks(), palette())
+    return tuple(bank.to(device) for bank in banks)
+
+
+def palette() -> torch.Tensor:
+    """sRGB of each of `COLOUR_NAMES`, zeros for the natural colour: `[colours, 3]` in [0, 1]."""
+    return torch.tensor([(0, 0, 0), *COLOURS.values()]) / 255
 
 
 def _pattern_masks() -> torch.Tensor:
     """Where each pattern puts its ink: `[patterns, SPRITE, SPRITE]` in [0, 1]."""
-    axis = (torch.arange(SPRITE) + 0.5) / SPRITE
+    axis = (torch.arange(art.SPRITE) + 0.5) / art.SPRITE
     y, x = torch.meshgrid(axis, axis, indexing="ij")
     cell = 6.0
     stripes = ((x + y) * 0.5 * 9 % 1 < 0.45).float()
@@ -179,6 +252,25 @@ def _pattern_masks() -> torch.Tensor:
     return F.avg_pool2d(masks[None], 3, 1, 1, count_include_pad=False)[0]
 
 
+def repaint(sprites: torch.Tensor, colour: torch.Tensor) -> torch.Tensor:
+    """Repaint drawings in shades and tints of one colour each, and premultiply them.
+
+    Args:
+        sprites: `[N, 5, S, S]` in [0, 1]: straight RGB, alpha, level (see `art.levels`).
+        colour: `[N, 3]` sRGB in [0, 1]; rows of zeros keep the natural colours.
+
+    Returns:
+        `[N, 4, S, S]`, premultiplied.
+    """
+    level = sprites[:, 4:]
+    rgb = colour[:, :, None, None]
+    shade = rgb * (0.3 + 0.7 * (2 * level).clamp(max=1))
+    painted = shade + (1 - shade) * 0.55 * (2 * level - 1).clamp(min=0)
+    natural = (colour.sum(1) == 0)[:, None, None, None]
+    alpha = sprites[:, 3:4]
+    return torch.cat([torch.where(natural, sprites[:, :3], painted) * alpha, alpha], 1)
+
+
 def apply_pattern(sprites: torch.Tensor, mask: torch.Tensor, ink: torch.Tensor) -> torch.Tensor:
     """Print a pattern onto premultiplied sprites `[N, 4, S, S]`: mask `[N, S, S]`, ink `[N]` lightness."""
     strength = 0.8 * mask[:, None]
@@ -187,10 +279,16 @@ def apply_pattern(sprites: torch.Tensor, mask: torch.Tensor, ink: torch.Tensor) 
     return torch.cat([rgb, alpha], 1)
 
 
+def drawn(drawing: torch.Tensor, colour: torch.Tensor, device: str = "cpu") -> torch.Tensor:
+    """Training drawings `[N]` in colours `[N]` (0: natural): `[N, 4, SPRITE, SPRITE]`, premultiplied."""
+    bank, *_, colours = _banks(device)
+    return repaint(bank[drawing.to(device)].float() / 255, colours[colour.to(device)])
+
+
 def sprites(specs: Specs, device: str = "cpu") -> torch.Tensor:
     """The first object of each picture: `[N, 4, SPRITE, SPRITE]`, premultiplied."""
-    bank, _, masks = _banks(device)
-    chosen = bank[specs.object.to(device), specs.colour.to(device)]
+    masks = _banks(device)[3]
+    chosen = drawn(specs.drawing, specs.colour, device)
     return apply_pattern(chosen, masks[specs.pattern.to(device)], specs.ink.to(device))
 
 
@@ -204,18 +302,58 @@ def strange_looks(
     Returns:
         The specs, in which these objects have no colour and no pattern, and the sprites for `render`.
     """
-    bank = _banks(device)[0]
     strange = torch.rand(len(specs), generator=generator) < share
     looks = torch.randint(len(COLOUR_NAMES), (2, len(specs)), generator=generator)
     noise = torch.rand(len(specs), 1, 5, 5, generator=generator) - 0.5
-    noise = F.interpolate(noise, size=(SPRITE, SPRITE), mode="bicubic")
+    noise = F.interpolate(noise, size=(art.SPRITE, art.SPRITE), mode="bicubic")
     blotches = torch.sigmoid(noise / 0.03).to(device)
-    object_ = specs.object.to(device)
-    first, second = (bank[object_, look.to(device)] for look in looks)
+    first, second = (drawn(specs.drawing, look, device) for look in looks)
     mixed = first * blotches + second * (1 - blotches)
     chosen = torch.where(strange.to(device)[:, None, None, None], mixed, sprites(specs, device))
     plain = {name: torch.where(strange, 0, getattr(specs, name)) for name in ("colour", "pattern")}
     return specs.replace(**plain), chosen
+
+
+def deform(sprites: torch.Tensor, natural: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
+    """Another hand's drawing, in a sense: sprites bent, sheared, mirrored, and those in natural colours tinted anew.
+
+    What learns to tell things apart sees each of them by five hands only; so it must not learn five drawings by heart.
+
+    Args:
+        sprites: `[N, 4, S, S]`, premultiplied.
+        natural: `[N]` bool: whose colours may change, since no caption names them.
+        generator: of the choices, on the CPU.
+    """
+    count, device = len(sprites), sprites.device
+
+    def uniform(*shape: int, size: float) -> torch.Tensor:
+        return ((torch.rand(count, *shape, generator=generator) * 2 - 1) * size).to(device)
+
+    theta = 1.08 * torch.eye(2, device=device).expand(count, 2, 2) + uniform(2, 2, size=0.16)
+    theta[:, :, 0] *= torch.where(uniform(1, size=1.0) < 0, -1.0, 1.0)
+    theta = torch.cat([theta, torch.zeros(count, 2, 1, device=device)], 2)
+    bend = F.interpolate(uniform(2, 4, 4, size=0.13), size=sprites.shape[-2:], mode="bicubic").permute(0, 2, 3, 1)
+    grid = F.affine_grid(theta, list(sprites.shape), align_corners=False) + bend
+    bent = F.grid_sample(sprites, grid, mode="bilinear", align_corners=False)
+    mix = torch.eye(3, device=device) + uniform(3, 3, size=0.22)
+    rgb, alpha = bent[:, :3], bent[:, 3:]
+    tinted = torch.einsum("nij,njhw->nihw", mix, rgb) * (1 + uniform(1, 1, 1, size=0.2))
+    tinted = torch.minimum(tinted.clamp(min=0), alpha)
+    return torch.cat([torch.where(natural.to(device)[:, None, None, None], tinted, rgb), alpha], 1)
+
+
+def lesson(
+    specs: Specs, strange: float, deformed: float, generator: torch.Generator, device: str = "cpu"
+) -> tuple[Specs, torch.Tensor]:
+    """What those that look at pictures learn from: looks that no caption names, and drawings deformed.
+
+    Returns:
+        The specs, changed where looks were, and the sprites for `render`.
+    """
+    specs, first = strange_looks(specs, strange, generator, device)
+    bent = deform(first, (specs.colour == 0) & (specs.pattern == 0), generator)
+    chosen = (torch.rand(len(specs), generator=generator) < deformed).to(device)
+    return specs, torch.where(chosen[:, None, None, None], bent, first)
 
 
 def _place(sprite: torch.Tensor, scale: torch.Tensor, angle: torch.Tensor, shift: torch.Tensor) -> torch.Tensor:
@@ -224,31 +362,40 @@ def _place(sprite: torch.Tensor, scale: torch.Tensor, angle: torch.Tensor, shift
     x, y = shift[:, 0], shift[:, 1]
     theta = torch.stack([cos, sin, -cos * x - sin * y, -sin, cos, sin * x - cos * y], 1).view(-1, 2, 3)
     grid = F.affine_grid(theta, [len(sprite), 4, RESOLUTION, RESOLUTION], align_corners=False)
-    return F.grid_sample(sprite, grid, mode="bilinear", align_corners=False)
+    # Where a sprite is made much smaller, each pixel takes the mean of what it covers.
+    small = (scale < 0.65)[:, None, None, None]
+    halved = F.interpolate(F.avg_pool2d(sprite, 2), scale_factor=2, mode="bilinear")
+    return F.grid_sample(torch.where(small, halved, sprite), grid, mode="bilinear", align_corners=False)
 
 
-def _add(picture: torch.Tensor, layer: torch.Tensor) -> torch.Tensor:
-    """Lay a placed object over the picture, with a soft shadow below its lower edge."""
+def _add(picture: torch.Tensor, layer: torch.Tensor, shadow: torch.Tensor) -> torch.Tensor:
+    """Lay a placed object over the picture, with a soft shadow of a strength `[N]` below its lower edge."""
     alpha = layer[:, 3:]
-    shadow = F.avg_pool2d(alpha, (1, 9), 1, (0, 4))
+    unit = RESOLUTION / 64
+    wide = 2 * round(4.5 * unit) + 1
+    columns = F.avg_pool2d(alpha, (1, wide), 1, (0, wide // 2))
     rows = torch.arange(RESOLUTION, device=picture.device).view(1, 1, -1, 1)
     bottom = torch.where(alpha.amax(3, keepdim=True) > 0.5, rows, -1).amax(2, keepdim=True)
-    width = shadow.mean(2, keepdim=True)
+    width = columns.mean(2, keepdim=True)
     width = width / width.amax(3, keepdim=True).clamp(min=1e-6)
-    depth = torch.exp(-(((rows - bottom) / 2.5) ** 2))
-    picture = picture * (1 - 0.4 * depth * width)
+    depth = torch.exp(-(((rows - bottom) / (2.2 * unit)) ** 2))
+    picture = picture * (1 - shadow.view(-1, 1, 1, 1) * depth * width)
     return picture * (1 - alpha) + layer[:, :3]
 
 
-def backgrounds(specs: Specs, device: str = "cpu") -> torch.Tensor:
-    """The scene of each picture without its object: `[N, 3, RESOLUTION, RESOLUTION]` in [0, 1]."""
-    bank = _banks(device)[1]
+def _views(specs: Specs, bank: torch.Tensor) -> torch.Tensor:
+    """Each picture's crop of a bank `[scenes, VARIANTS, C, CANVAS, CANVAS]`: `[N, C, RESOLUTION, RESOLUTION]`."""
     out = []
     rows = zip(specs.scene.tolist(), specs.variant.tolist(), specs.crop.tolist(), specs.mirror.tolist(), strict=True)
     for scene, variant, (top, left), mirror in rows:
         view = bank[scene, variant, :, top : top + RESOLUTION, left : left + RESOLUTION]
         out.append(view.flip(-1) if mirror else view)
-    return torch.stack(out)
+    return torch.stack(out).float() / 255
+
+
+def backgrounds(specs: Specs, device: str = "cpu") -> torch.Tensor:
+    """The scene of each picture without its object: `[N, 3, RESOLUTION, RESOLUTION]` in [0, 1]."""
+    return _views(specs, _banks(device)[1])
 
 
 def render(specs: Specs, first: torch.Tensor | None = None, device: str = "cpu") -> torch.Tensor:
@@ -262,27 +409,39 @@ def render(specs: Specs, first: torch.Tensor | None = None, device: str = "cpu")
     Returns:
         `[N, 3, RESOLUTION, RESOLUTION]` float32 in [0, 1].
     """
-    layer, _ = _layers(specs, first, device)
-    picture = _add(backgrounds(specs, device), layer)
+    shadow = torch.tensor([0.0 if name in WITHOUT_SHADOW else 0.45 for name in SCENE_NAMES], device=device)
+    shadow = shadow[specs.scene.to(device)]
+    picture = _add(backgrounds(specs, device), _layers(specs, first, device), shadow)
     pairs = (specs.second >= 0).nonzero()[:, 0].to(device)
     if len(pairs):
-        bank = _banks(device)[0]
-        other = bank[specs.second.to(device)[pairs], specs.second_colour.to(device)[pairs]]
+        other = drawn(specs.second_drawing.to(device)[pairs], specs.second_colour.to(device)[pairs], device)
         scale, angle, shift = (getattr(specs, k).to(device)[pairs] for k in ("scale", "angle", "shift"))
-        shift = shift + torch.tensor([0.46, 0.1], device=device)
-        picture[pairs] = _add(picture[pairs], _place(other, scale * 0.58, angle, shift))
+        layer = _place(other, _paired(scale), angle, shift * PAIR_SHIFT + torch.tensor([0.46, 0.1], device=device))
+        picture[pairs] = _add(picture[pairs], layer, shadow[pairs])
+    before = _views(specs, _banks(device)[2])
+    picture = picture * (1 - before[:, 3:]) + before[:, :3]
     return apply_styles(picture.clamp(0, 1), specs.style.to(device))
 
 
+PAIR_SHIFT = 0.12
+"""How much of its random offset each of two things keeps."""
+
+
+def _paired(scale: torch.Tensor) -> torch.Tensor:
+    """Size of each of two things: .4 to .55 of the picture."""
+    return 0.4 + 0.3 * (scale - 0.45)
+
+
 def object_masks(specs: Specs, first: torch.Tensor | None = None, device: str = "cpu") -> torch.Tensor:
-    """Where the first object is: `[N, 1, RESOLUTION, RESOLUTION]` in [0, 1]."""
-    return _layers(specs, first, device)[1]
+    """Where the first object is seen: `[N, 1, RESOLUTION, RESOLUTION]` in [0, 1]."""
+    return _layers(specs, first, device)[:, 3:] * (1 - _views(specs, _banks(device)[2])[:, 3:])
 
 
-def _layers(specs: Specs, first: torch.Tensor | None, device: str) -> tuple[torch.Tensor, torch.Tensor]:
+def _layers(specs: Specs, first: torch.Tensor | None, device: str) -> torch.Tensor:
     sprite = sprites(specs, device) if first is None else first.to(device)
     pair = (specs.second >= 0).to(device)
-    scale = specs.scale.to(device) * torch.where(pair, 0.58, 1.0)
+    scale = specs.scale.to(device)
+    scale = torch.where(pair, _paired(scale), scale)
+    shift = specs.shift.to(device) * torch.where(pair, PAIR_SHIFT, 1.0)[:, None]
     aside = torch.tensor([-0.46, 0.1], device=device) * pair[:, None]
-    layer = _place(sprite, scale, specs.angle.to(device), specs.shift.to(device) + aside)
-    return layer, layer[:, 3:]
+    return _place(sprite, scale, specs.angle.to(device), shift + aside)
