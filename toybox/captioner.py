@@ -22,7 +22,9 @@ from . import vocabulary, world
 from .fit import RUNS, Plan, fit, workers
 
 FOLDER = RUNS / "captioner" / "model"
-PLAN = Plan(steps=6000, batch=64, lr=1e-3, matrix_lr=2e-3, warmup=100, decay_from=0.5, ema=0.998, seed=51)
+PLAN = Plan(
+    steps=6000, batch=64, lr=1e-3, matrix_lr=2e-3, warmup=100, decay_from=0.5, ema=0.998, seed=51, gpu_batch=512
+)
 STRANGE, DEFORMED = 0.25, 0.67
 """Shares of drawings in looks that no caption names, and of deformed ones."""
 
@@ -82,13 +84,14 @@ def describe(model: BlipForConditionalGeneration, tokenizer: BertTokenizer, pict
 def main() -> None:
     """Train the captioner."""
     me = workers()
+    plan = PLAN.on(me.device)
     tokenizer = BertTokenizer.from_pretrained(vocabulary.CAPTIONER_FOLDER)
     model = new_captioner(tokenizer).to(me.device)
     start = tokenizer.convert_tokens_to_ids("[DEC]")
 
     def loss(step: int, generator: torch.Generator) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
         seed = int(torch.randint(2**29, (), generator=generator))
-        specs = world.sample_specs(PLAN.batch // me.count, seed)
+        specs = world.sample_specs(plan.batch // me.count, seed)
         specs, first = world.lesson(specs, STRANGE, DEFORMED, generator, me.device)
         batch = tokenizer(world.plain_captions(specs), padding=True, return_tensors="pt")
         ids = batch.input_ids.clone()
@@ -102,7 +105,7 @@ def main() -> None:
         )
         return output.loss.float(), {}
 
-    fit("captioner", {"captioner": model}, loss, PLAN)
+    fit("captioner", {"captioner": model}, loss, plan)
     if me.first:
         model.eval()
         specs = world.sample_specs(1024, world.HELD_OUT_SEEDS[3]).replace(second=-1)

@@ -22,7 +22,9 @@ from .styles import STYLES
 
 ATTRIBUTES_FOLDER = RUNS / "classifier" / "attributes"
 CLASSIFIER_FOLDER = RUNS / "classifier" / "classifier"
-PLAN = Plan(steps=6000, batch=64, lr=1e-3, matrix_lr=2e-3, warmup=100, decay_from=0.5, ema=0.998, seed=41)
+PLAN = Plan(
+    steps=6000, batch=64, lr=1e-3, matrix_lr=2e-3, warmup=100, decay_from=0.5, ema=0.998, seed=41, gpu_batch=512
+)
 STRANGE, DEFORMED = 0.1, 0.67
 """Shares of drawings in looks that no caption names, and of deformed ones."""
 
@@ -115,12 +117,13 @@ def wanted(specs: world.Specs) -> dict[str, torch.Tensor]:
 def main() -> None:
     """Train the classifier."""
     me = workers()
+    plan = PLAN.on(me.device)
     model = new_classifier().to(me.device)
     autoencoder = AutoencoderKL.from_pretrained(vae.FOLDER, dtype=torch.float32).to(me.device).eval()
 
     def loss(step: int, generator: torch.Generator) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
         seed = int(torch.randint(2**29, (), generator=generator))
-        specs = world.sample_specs(PLAN.batch // me.count, seed)
+        specs = world.sample_specs(plan.batch // me.count, seed)
         specs, first = world.lesson(specs, STRANGE, DEFORMED, generator, me.device)
         pictures = world.render(specs, first, me.device)
         pictures[::2] = round_trip(autoencoder, pictures[::2])
@@ -133,10 +136,10 @@ def main() -> None:
         }
         return sum(losses.values(), torch.zeros((), device=me.device)), rates
 
-    fit("classifier", {"classifier": model}, loss, PLAN)
+    fit("classifier", {"classifier": model}, loss, plan)
     if me.first:
         model.eval()
-        specs = world.sample_specs(4096, world.HELD_OUT_SEEDS[2]).replace(second=-1)
+        specs = world.sample_specs(2048, world.HELD_OUT_SEEDS[2]).replace(second=-1)
         pictures = world.render(specs, device=me.device)
         back = torch.cat([round_trip(autoencoder, part) for part in pictures.split(128)])
         for name, shown in (("renders", pictures), ("renders through the autoencoder", back)):

@@ -19,7 +19,17 @@ from .fit import RUNS, Plan, Weights, fit, load_checkpoint, workers
 from .latents import load_pool, tokenise
 
 FOLDER = RUNS / "diffusion" / "pipeline"
-PLAN = Plan(steps=24000, batch=64, lr=1e-3, matrix_lr=2e-3, warmup=200, decay_from=0.7, betas=(0.9, 0.99), seed=31)
+PLAN = Plan(
+    steps=24000,
+    batch=64,
+    lr=1e-3,
+    matrix_lr=2e-3,
+    warmup=200,
+    decay_from=0.7,
+    betas=(0.9, 0.99),
+    seed=31,
+    gpu_batch=512,
+)
 DROP_CAPTION = 0.1
 MIN_SNR_GAMMA = 5.0
 EASY_UNTIL = 3000
@@ -95,7 +105,7 @@ def assemble(encoder: CLIPTextModel, unet: UNet2DConditionModel) -> StableDiffus
 def main(steps: int, decay_from: float, export: bool) -> None:
     """Train the text encoder and the UNet."""
     me = workers()
-    plan = replace(PLAN, steps=steps, decay_from=decay_from)
+    plan = replace(PLAN, steps=steps, decay_from=decay_from).on(me.device)
     tokenizer = CLIPTokenizer.from_pretrained(vocabulary.GENERATOR_FOLDER)
     encoder, unet = new_text_encoder(tokenizer).to(me.device), new_unet().to(me.device)
     if export:
@@ -109,8 +119,12 @@ def main(steps: int, decay_from: float, export: bool) -> None:
     alphas = new_scheduler().alphas_cumprod
     count = plan.batch // me.count
 
+    easy_until = EASY_UNTIL * PLAN.batch / plan.batch
+    if me.device.startswith("cuda"):
+        unet.compile()
+
     def loss(step: int, generator: torch.Generator) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
-        x, words = pool.draw(count, max(0.05, 1 - step / EASY_UNTIL), generator)
+        x, words = pool.draw(count, max(0.05, 1 - step / easy_until), generator)
         words[torch.rand(count, generator=generator) < DROP_CAPTION] = empty
         strata = torch.arange(me.rank, plan.batch, me.count) + torch.rand(count, generator=generator)
         t = (strata / plan.batch * len(alphas)).long()

@@ -3,6 +3,8 @@
 Run a part with `python -m toybox.<part>`, or on several cores or devices with
 `torchrun --nproc-per-node N -m toybox.<part>`: each process draws its own share of a step's batch. Two processes of
 one thread are faster on two cores than one of two, and slow down gracefully when something else computes.
+
+`TOYBOX_MINUTES` ends a run after so long, with a checkpoint: where a device is lent for minutes (see `pieces`).
 """
 
 from __future__ import annotations
@@ -12,7 +14,7 @@ import math
 import os
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -53,6 +55,16 @@ class Plan:
 
     save_every: int = 200
     """Steps between checkpoints."""
+    gpu_batch: int = 0
+    """Pictures a step on a GPU, which takes as many steps less; 0: as elsewhere."""
+
+    def on(self, device: str) -> Plan:
+        """The plan for a device: the same number of pictures, on a GPU in fewer and larger steps."""
+        if not device.startswith("cuda") or not self.gpu_batch:
+            return self
+        share = self.gpu_batch / self.batch
+        steps, warmup = math.ceil(self.steps / share), min(self.warmup, math.ceil(self.steps / share / 10))
+        return replace(self, batch=self.gpu_batch, steps=steps, warmup=warmup)
 
     def rate(self, step: int) -> float:
         """Share of the learning rates that holds at a step."""
@@ -190,9 +202,10 @@ class Weights:
         """Take up the state of a run, by any number of processes."""
         self.value.copy_(tensors["value"])
         self.average.copy_(tensors["average"])
-        parts = tensors["momentum"].to(self.me.device).split([p.numel() for p in self.flat])
-        for i in self.mine:
-            self.muon.state[self.flat[i]] = {"momentum_buffer": parts[i].view_as(self.flat[i]).clone()}
+        if "momentum" in tensors:  # not in states that travelled
+            parts = tensors["momentum"].to(self.me.device).split([p.numel() for p in self.flat])
+            for i in self.mine:
+                self.muon.state[self.flat[i]] = {"momentum_buffer": parts[i].view_as(self.flat[i]).clone()}
         for i, p in enumerate(self.adamw.param_groups[0]["params"]):
             if f"step/{i}" in tensors:
                 slots = {s: tensors[f"{s}/{i}"] for s in ("step", "exp_avg", "exp_avg_sq")}
@@ -214,13 +227,13 @@ def save_checkpoint(path: Path, weights: Weights, step: int) -> None:
 
 
 def load_checkpoint(path: Path, weights: Weights) -> int:
-    """Go on from a checkpoint if there is one; returns the number of steps done."""
+    """Go on from a checkpoint if there is one; returns the number of steps done, in steps of this plan's batch."""
     if not path.is_file():
         return 0
     with safe_open(path, "pt") as f:
-        step = int(f.metadata()["step"])
+        step, batch = int(f.metadata()["step"]), json.loads(f.metadata()["plan"])["batch"]
     weights.load(load_file(path))
-    return step
+    return step * batch // weights.plan.batch
 
 
 def fit(part: str, modules: dict[str, nn.Module], loss: Loss, plan: Plan) -> None:
@@ -237,6 +250,7 @@ def fit(part: str, modules: dict[str, nn.Module], loss: Loss, plan: Plan) -> Non
     path = RUNS / part / "state.safetensors"
     start = load_checkpoint(path, weights)
     log = _Log(RUNS / part / "log.txt", plan, start) if me.first else None
+    last = time.monotonic() + 60 * float(os.environ.get("TOYBOX_MINUTES", "inf"))
     for step in range(start, plan.steps):
         with autocast(me.device):
             value, extra = loss(step, generator(plan.seed, step, me.rank))
@@ -246,6 +260,9 @@ def fit(part: str, modules: dict[str, nn.Module], loss: Loss, plan: Plan) -> Non
             log.add(step, {"loss": value.detach(), "norm": norm, **extra})
         if (step + 1) % plan.save_every == 0 or step + 1 == plan.steps:
             save_checkpoint(path, weights, step + 1)
+        elif me.count == 1 and time.monotonic() > last:
+            save_checkpoint(path, weights, step + 1)
+            break
     weights.use_average()
 
 

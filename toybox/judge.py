@@ -21,7 +21,9 @@ from .fit import RUNS, Plan, fit, workers
 from .latents import tokenise
 
 FOLDER = RUNS / "judge" / "model"
-PLAN = Plan(steps=5000, batch=128, lr=1e-3, matrix_lr=2e-3, warmup=60, decay_from=0.6, ema=0.998, seed=61)
+PLAN = Plan(
+    steps=5000, batch=128, lr=1e-3, matrix_lr=2e-3, warmup=60, decay_from=0.6, ema=0.998, seed=61, gpu_batch=512
+)
 STRANGE, DEFORMED, WIDER = 0.25, 0.67, 0.35
 """Shares of known things in looks that no caption names, of deformed drawings, and of things that the generator can't
 draw: a judge must tell these apart, too."""
@@ -126,12 +128,13 @@ def same_thing(features: torch.Tensor, label: torch.Tensor) -> torch.Tensor:
 def main() -> None:
     """Train the judge."""
     me = workers()
+    plan = PLAN.on(me.device)
     tokenizer = CLIPTokenizer.from_pretrained(vocabulary.JUDGE_FOLDER)
     model = new_judge(tokenizer).to(me.device)
 
     def loss(step: int, generator: torch.Generator) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
         seed = int(torch.randint(2**29, (), generator=generator))
-        specs, first, words, label = pairs(PLAN.batch // me.count, seed, generator)
+        specs, first, words, label = pairs(plan.batch // me.count, seed, generator)
         bent = world.deform(first, (specs.colour == 0) & (specs.pattern == 0), generator)
         deformed = torch.rand(len(specs), generator=generator) < DEFORMED
         first = torch.where(deformed[:, None, None, None], bent, first)
@@ -143,7 +146,7 @@ def main() -> None:
         likeness = same_thing(F.normalize(output.image_embeds.float(), dim=1), label.to(me.device))
         return words_loss + likeness, {"top1": (logits.argmax(1) == own).float().mean(), "likeness": likeness.detach()}
 
-    fit("judge", {"judge": model}, loss, PLAN)
+    fit("judge", {"judge": model}, loss, plan)
     if me.first:
         model.eval()
         specs = world.sample_specs(512, world.HELD_OUT_SEEDS[4]).replace(second=-1)

@@ -25,7 +25,9 @@ from .fit import RUNS, Plan, fit, workers
 from .latents import tokenise
 
 FOLDER = RUNS / "tower" / "model"
-PLAN = Plan(steps=3000, batch=128, lr=1e-3, matrix_lr=2e-3, warmup=60, decay_from=0.5, ema=0.998, seed=71)
+PLAN = Plan(
+    steps=3000, batch=128, lr=1e-3, matrix_lr=2e-3, warmup=60, decay_from=0.5, ema=0.998, seed=71, gpu_batch=512
+)
 STRANGE, DEFORMED = 0.1, 0.67
 
 
@@ -60,6 +62,7 @@ class Scale(nn.Module):
 def main() -> None:
     """Train the image tower."""
     me = workers()
+    plan = PLAN.on(me.device)
     tokenizer = CLIPTokenizer.from_pretrained(diffusion.FOLDER / "tokenizer")
     encoder = CLIPTextModel.from_pretrained(diffusion.FOLDER / "text_encoder", dtype=torch.float32).to(me.device).eval()
     tower, scale = new_tower(encoder.config.hidden_size).to(me.device), Scale().to(me.device)
@@ -73,14 +76,14 @@ def main() -> None:
 
     def loss(step: int, generator: torch.Generator) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
         seed = int(torch.randint(2**29, (), generator=generator))
-        specs = world.sample_specs(PLAN.batch // me.count, seed)
+        specs = world.sample_specs(plan.batch // me.count, seed)
         specs, first = world.lesson(specs, STRANGE, DEFORMED, generator, me.device)
         logits = compare(specs, first, world.captions(specs))
         own = torch.arange(len(logits), device=me.device)
         value = (F.cross_entropy(logits, own) + F.cross_entropy(logits.T, own)) / 2
         return value, {"top1": (logits.argmax(1) == own).float().mean()}
 
-    fit("tower", {"tower": tower, "scale": scale}, loss, PLAN)
+    fit("tower", {"tower": tower, "scale": scale}, loss, plan)
     if me.first:
         tower.eval()
         specs = world.sample_specs(512, world.HELD_OUT_SEEDS[5]).replace(second=-1)

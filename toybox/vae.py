@@ -21,7 +21,18 @@ from . import world
 from .fit import RUNS, Plan, fit, psnr, workers
 
 FOLDER = RUNS / "vae" / "model"
-PLAN = Plan(steps=1800, batch=16, lr=3e-3, matrix_lr=5e-3, warmup=50, decay_from=0.4, ema=0.99, seed=11, save_every=100)
+PLAN = Plan(
+    steps=1800,
+    batch=16,
+    lr=3e-3,
+    matrix_lr=5e-3,
+    warmup=50,
+    decay_from=0.4,
+    ema=0.99,
+    seed=11,
+    gpu_batch=128,
+    save_every=100,
+)
 KL_WEIGHT = 1e-4
 CHANNELS = 12
 
@@ -64,11 +75,12 @@ def distance(x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
 def main(channels: int, steps: int, run: str) -> None:
     """Train the VAE."""
     me = workers()
+    plan = replace(PLAN, steps=steps).on(me.device)
     vae = new_vae(channels).to(me.device)
 
     def loss(step: int, generator: torch.Generator) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
         seed = int(torch.randint(2**29, (), generator=generator))
-        x = world.render(world.sample_specs(PLAN.batch // me.count, seed), device=me.device) * 2 - 1
+        x = world.render(world.sample_specs(plan.batch // me.count, seed), device=me.device) * 2 - 1
         moments = vae.encode(x).latent_dist
         noise = torch.randn(moments.mean.shape, generator=generator).to(x)
         z = moments.mean + moments.std * noise
@@ -79,7 +91,7 @@ def main(channels: int, steps: int, run: str) -> None:
         value = distance(x, y) + 0.25 * distance(F.avg_pool2d(x, 2), half) + KL_WEIGHT * kl
         return value, {"mse": F.mse_loss(y.detach(), x) / 4, "kl": kl.detach()}
 
-    fit(run, {"vae": vae}, loss, replace(PLAN, steps=steps))
+    fit(run, {"vae": vae}, loss, plan)
     if me.first:
         finish(vae, me.device, run)
 

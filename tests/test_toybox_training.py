@@ -1,0 +1,75 @@
+"""The training loop of the built-in model's parts: resumed to the step, moved to another batch, carried in pieces."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+from torch import nn
+
+from toybox import fit, pieces
+
+PLAN = fit.Plan(steps=6, batch=8, lr=1e-2, matrix_lr=1e-2, warmup=2, seed=3, save_every=3)
+
+
+def train(steps: int, plan: fit.Plan = PLAN) -> nn.Module:
+    """Fit a line, up to a step."""
+    torch.manual_seed(0)
+    model = nn.Linear(4, 2)
+
+    def loss(step, generator):
+        x = torch.randn(plan.batch, 4, generator=generator)
+        return (model(x) - x[:, :2]).pow(2).mean(), {}
+
+    fit.fit("line", {"line": model}, loss, replace(plan, steps=steps) if steps != plan.steps else plan)
+    return model
+
+
+@pytest.fixture(autouse=True)
+def runs(tmp_path, monkeypatch):
+    monkeypatch.setattr(fit, "RUNS", tmp_path)
+    monkeypatch.setattr(pieces, "RUNS", tmp_path)
+    monkeypatch.setattr(pieces, "PARTS", ("line",))
+    return tmp_path
+
+
+def test_a_run_that_was_stopped_goes_on_to_the_bit(runs, monkeypatch):
+    whole = train(6)
+    (runs / "line" / "state.safetensors").unlink()
+    monkeypatch.setenv("TOYBOX_MINUTES", "0")  # every call does one step
+    for _ in range(5):
+        train(6)
+    monkeypatch.delenv("TOYBOX_MINUTES")
+    resumed = train(6)
+    assert torch.equal(whole.weight, resumed.weight)
+    assert torch.equal(whole.bias, resumed.bias)
+
+
+def test_a_gpu_does_the_same_pictures_in_fewer_steps():
+    plan = replace(PLAN, steps=24000, batch=64, gpu_batch=512, warmup=200)
+    assert plan.on("cpu") is plan
+    there = plan.on("cuda:0")
+    assert (there.steps, there.batch, there.warmup) == (3000, 512, 200)
+    assert there.rate(1500) == plan.rate(12000)
+    assert there.rate(2900) == pytest.approx(plan.rate(23200))
+
+
+def test_a_state_travels_in_small_files(runs, tmp_path, monkeypatch):
+    model = train(6)
+    monkeypatch.setattr(pieces, "LARGEST", 8)
+    out = tmp_path / "out"
+    out.mkdir()
+    pieces.pack_state("line", out)
+    assert len(list(out.iterdir())) == 3  # ten numbers of two bytes
+    (runs / "line" / "state.safetensors").unlink()
+    assert pieces.take_state("line", out)
+    weights = fit.Weights({"line": nn.Linear(4, 2)}, replace(PLAN, batch=4), fit.workers())
+    assert fit.load_checkpoint(runs / "line" / "state.safetensors", weights) == 12  # six steps of eight
+    weights.use_average()
+    travelled = dict(zip(weights.keys, weights.values, strict=True))
+    assert torch.allclose(travelled["line.weight"], model.weight, atol=1e-3)
+
+
+def test_nothing_travels_of_a_training_that_has_not_begun(tmp_path):
+    pieces.pack_state("line", tmp_path)
+    assert not list(tmp_path.iterdir())
+    assert not pieces.take_state("line", tmp_path)
