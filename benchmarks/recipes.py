@@ -18,21 +18,21 @@ import torch
 from torch import Generator, Tensor
 
 import sentinv
-from sentinv.backbone import Backbone
-from sentinv.batches import Batch, TrainingSet
+from sentinv.bench.concepts import StudyConcept, read_concepts
+from sentinv.bench.study import key_of
 from sentinv.cli.studying import machine
-from sentinv.config import TrainConfig
-from sentinv.files import JsonLines
-from sentinv.frozen import lean_convolutions
-from sentinv.images import read_image
-from sentinv.initialization import Start, starting_rows
+from sentinv.concepts.initialization import Start, starting_rows
+from sentinv.concepts.placeholder import PlaceholderRows
+from sentinv.evaluation.statistics import bootstrap
+from sentinv.files.images import read_image
+from sentinv.files.json_lines import JsonLines
 from sentinv.initializers import make
-from sentinv.placeholder import PlaceholderRows
-from sentinv.run import Run
-from sentinv.starts import StudyConcept
-from sentinv.statistics import bootstrap
-from sentinv.studies import key_of, read_concepts
-from sentinv.tables import Table
+from sentinv.models.backbone import Backbone
+from sentinv.report.tables import Table
+from sentinv.training.config import TrainConfig
+from sentinv.training.data import Batch, TrainingSet
+from sentinv.training.lean_convolutions import lean_convolutions
+from sentinv.training.loop import Run
 
 CONCEPTS = Path(__file__).resolve().parent / "concepts" / "concepts.json"
 SEEDS = (0,)
@@ -46,7 +46,7 @@ class Independent(TrainingSet):
 
     def draw(self, generator: Generator) -> Batch:
         batch = super().draw(generator)
-        return self.at(batch, torch.randint(self.backbone.train_timesteps, (len(batch),), generator=generator))
+        return self.at(batch, torch.randint(self.backbone.schedule.train_timesteps, (len(batch),), generator=generator))
 
     def at(self, batch: Batch, timesteps: Tensor) -> Batch:
         return replace(batch, timesteps=timesteps, alphas_cumprod=self.alphas_cumprod[timesteps])
@@ -74,12 +74,12 @@ class ByWeight(Independent):
 
     def draw(self, generator: Generator) -> Batch:
         batch = TrainingSet.draw(self, generator)
-        share = (batch.timesteps + 0.5) / self.backbone.train_timesteps
+        share = (batch.timesteps + 0.5) / self.backbone.schedule.train_timesteps
         reached = torch.searchsorted(self.density().cumsum(0), share)
-        return self.at(batch, reached.clamp(max=self.backbone.train_timesteps - 1))
+        return self.at(batch, reached.clamp(max=self.backbone.schedule.train_timesteps - 1))
 
     def loss(self, batch: Batch) -> Tensor:
-        return super().loss(batch) / (self.density()[batch.timesteps] * self.backbone.train_timesteps)
+        return super().loss(batch) / (self.density()[batch.timesteps] * self.backbone.schedule.train_timesteps)
 
     def density(self) -> Tensor:
         assert self._weights is not None

@@ -30,8 +30,8 @@ def ablation(studies: tuple[Path, ...], **given: Any) -> None:
       [grid]
       learning_rate = [1e-3, 1e-2, 1e-1]
     """  # noqa: D301 - click reads \b as "leave these lines as they are"
+    from sentinv.bench.study import read_study
     from sentinv.errors import SentinvError
-    from sentinv.studies import read_study
 
     stems = [path.stem for path in studies]
     if len(set(stems)) < len(stems):

@@ -47,7 +47,7 @@ def convergence(**given: Any) -> None:
       sentinv bench convergence --part 1/2 --threads 1   # and 2/2 beside it
       sentinv bench convergence --image cat.jpg --init vanilla --init "phrase:cat"
     """  # noqa: D301 - click reads \b as "leave these lines as they are"
-    from sentinv.studies import IMAGES_AT, Study
+    from sentinv.bench.study import IMAGES_AT, Study
 
     small = given["small"]
     train = {"steps": given["steps"], "learning_rate": given["learning_rate"], "schedule": given["schedule"]}

@@ -9,23 +9,16 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from sentinv.cli.edit_options import edit_guidance_option
-from sentinv.cli.options import (
-    load_backbone,
-    model_options,
-    notice,
-    output_options,
-    print_json,
-    tell_toybox,
-)
+from sentinv.cli.options import load_backbone, model_options, notice, output_options, print_json, tell_toybox
 from sentinv.cli.studying import CONCEPTS, Part, machine
 from sentinv.errors import SentinvError
 
 if TYPE_CHECKING:
-    from sentinv.editing_bench import EditingBench
-    from sentinv.editing_study import Record
-    from sentinv.judges import AttributeJudge
-    from sentinv.starts import StudyConcept
-    from sentinv.tables import Table
+    from sentinv.bench.concepts import StudyConcept
+    from sentinv.bench.editing_runner import EditingBench
+    from sentinv.bench.records import Record
+    from sentinv.evaluation.judges import AttributeJudge
+    from sentinv.report.tables import Table
 
 _PATH = click.Path(path_type=Path)
 
@@ -56,12 +49,12 @@ def editing(**given: Any) -> None:
     """  # noqa: D301 - click reads \b as "leave these lines as they are"
     import torch
 
-    from sentinv.config import TrainConfig
-    from sentinv.editing_bench import EditingBench
-    from sentinv.editing_study import ARMS, EditingStudy
-    from sentinv.files import make_folder
-    from sentinv.locks import lock
-    from sentinv.studies import read_concepts
+    from sentinv.bench.concepts import read_concepts
+    from sentinv.bench.editing_runner import EditingBench
+    from sentinv.bench.editing_study import ARMS, EditingStudy
+    from sentinv.files.atomic import make_folder
+    from sentinv.files.locks import lock
+    from sentinv.training.config import TrainConfig
 
     if given["threads"]:
         torch.set_num_threads(given["threads"])
@@ -116,7 +109,7 @@ def _run(bench: EditingBench, sources: Sequence[StudyConcept], *, quiet: bool) -
 
 
 def _report(bench: EditingBench, records: Sequence[Record]) -> list[Table]:
-    from sentinv.editing_report import write_editing_report
+    from sentinv.bench.editing_report import write_editing_report
 
     study = bench.study
     guidance = "each arm's own" if study.guidance_scale is None else f"{study.guidance_scale:g}"
@@ -132,8 +125,8 @@ def _chosen(sources: Sequence[StudyConcept], only: Sequence[str]) -> list[StudyC
 
 
 def _judge(given: dict[str, Any]) -> AttributeJudge | None:
-    from sentinv.judges import AttributeJudge
-    from sentinv.parts import TOYBOX, built_in
+    from sentinv.evaluation.judges import AttributeJudge
+    from sentinv.models.built_in import TOYBOX, built_in
 
     if given["judge"] or given["model"] == TOYBOX:
         return AttributeJudge.load(given["judge"] or built_in("attributes"))

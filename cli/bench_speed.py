@@ -43,11 +43,11 @@ def speed(peers: tuple[str, ...], **given: Any) -> None:
     """  # noqa: D301 - click reads \b as "leave these lines as they are"
     from dataclasses import asdict
 
+    from sentinv.bench.concepts import read_concepts
+    from sentinv.bench.speed import SpeedConfig, measure_speed, speed_table
     from sentinv.errors import SentinvError
-    from sentinv.files import atomic_write, make_folder
-    from sentinv.images import read_image
-    from sentinv.speed import SpeedConfig, measure, speed_table
-    from sentinv.studies import read_concepts
+    from sentinv.files.atomic import atomic_write, make_folder
+    from sentinv.files.images import read_image
 
     if given["full_size"] and was_given("model"):
         raise click.UsageError("--model has no effect with --full-size: leave it out")
@@ -58,7 +58,7 @@ def speed(peers: tuple[str, ...], **given: Any) -> None:
     model, resolution = _model(given, folder)
     numbers = {name: given[name] for name in ("batch_size", "steps", "warmup", "repeats", "dtype", "device", "threads")}
     config = SpeedConfig(model=model, images=tuple(images), resolution=resolution, **numbers)
-    trainers = measure(config, peers, lambda line: notice(line, quiet=given["quiet"]))
+    trainers = measure_speed(config, peers, lambda line: notice(line, quiet=given["quiet"]))
     if trainers[0].failure:
         raise SentinvError(f"our own trainer failed: {trainers[0].failure}")
     table = speed_table(trainers, config)
@@ -81,12 +81,12 @@ def _model(given: dict[str, Any], folder: Path) -> tuple[Path, int]:
         SentinvError: If the model is none that peers can read.
     """
     from sentinv.errors import SentinvError
-    from sentinv.parts import TOYBOX, built_in
+    from sentinv.models.built_in import TOYBOX, built_in
 
     if given["full_size"]:
         import torch
 
-        from sentinv import sd15
+        from sentinv.bench import sd15
 
         path = folder / f"sd15-shaped-{given['dtype']}"
         if not path.is_dir():
@@ -102,7 +102,7 @@ def _model(given: dict[str, Any], folder: Path) -> tuple[Path, int]:
 
 def _side(path: Path) -> int:
     """Pixels that a model in a folder was made for."""
-    from sentinv.models import parts_of
+    from sentinv.models.loading import parts_of
 
     parts = ("unet", parts_of(str(path), str(path))[0])
     unet, vae = (json.loads((path / part / "config.json").read_text(encoding="utf-8")) for part in parts)

@@ -23,8 +23,8 @@ def describe(image: Path, **given: Any) -> None:
 
     Of the model only the tokenizer is loaded.
     """
-    from sentinv.images import read_image
-    from sentinv.models import load_tokenizers
+    from sentinv.files.images import read_image
+    from sentinv.models.loading import load_tokenizers
 
     picture = read_image(image)
     for text in picture.notices:
@@ -49,7 +49,7 @@ def describe(image: Path, **given: Any) -> None:
 
 
 def _start(name: str, image: Any, tokenizer: Any, given: dict[str, Any]) -> dict[str, Any]:
-    from sentinv.initialization import plan
+    from sentinv.concepts.initialization import plan
 
     said = initializer(name, given)(image)
     if said.concept is not None:

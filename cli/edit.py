@@ -23,17 +23,18 @@ from sentinv.cli.options import (
 )
 from sentinv.cli.progress import progress
 from sentinv.errors import EditError, SentinvError
+from sentinv.report.contact_sheet import contact_sheet
 
 if TYPE_CHECKING:
     from PIL import Image
 
-    from sentinv.archive import Archive
-    from sentinv.backbone import Backbone
-    from sentinv.budget import Budget
-    from sentinv.concept import Concept
-    from sentinv.editing import EditConfig, Edited
-    from sentinv.masking import MaskConfig
-    from sentinv.noising import InversionConfig
+    from sentinv.concepts.concept import Concept
+    from sentinv.editing.archive import Archive
+    from sentinv.editing.edit import EditConfig, Edited
+    from sentinv.editing.inversion import InversionConfig
+    from sentinv.editing.masked import MaskConfig
+    from sentinv.editing.reconstruction import Budget
+    from sentinv.models.backbone import Backbone
 
 _PATH = click.Path(path_type=Path)
 
@@ -53,7 +54,7 @@ def edit(image: Path, **given: Any) -> None:
       sentinv edit cat.png --ddim-invert -c cat.safetensors --reconstruct
       sentinv edit cat.png --mask sky.png --prompt "a photo of the moon"
     """  # noqa: D301 - click reads \b as "leave these lines as they are"
-    from sentinv.concept import Concept
+    from sentinv.concepts.concept import Concept
 
     check_usage(given)
     job = Job(image, given)
@@ -112,9 +113,9 @@ class Job:
 
     def archive_of(self, backbone: Backbone, picture: Image.Image, concepts: Sequence[Concept]) -> Archive | None:
         """Read the archive, or invert the image; None if neither was asked for."""
-        from sentinv.archive import Archive
-        from sentinv.editing import ddim_invert, prepared
-        from sentinv.images import to_pil
+        from sentinv.editing.archive import Archive
+        from sentinv.editing.edit import ddim_invert, prepared
+        from sentinv.files.images import to_pil
 
         given = self.given
         if given["archive_file"]:
@@ -134,7 +135,7 @@ class Job:
             archive = ddim_invert(
                 backbone, picture, source, concepts, self.inversion_config, on_step=lambda step, _: bar.at(step)
             )
-        if any(value >= 1 for value in archive.path.contractions):
+        if any(value >= 1 for value in archive.trajectory.contractions):
             notice("warning: the inversion does not converge at every step: more --steps", quiet=given["quiet"])
         if given["save_archive"]:
             archive.save(given["save_archive"], overwrite=given["force"])
@@ -150,14 +151,14 @@ class Job:
     @property
     def inversion_config(self) -> InversionConfig:
         """How to invert."""
-        from sentinv.noising import InversionConfig
+        from sentinv.editing.inversion import InversionConfig
 
         return InversionConfig(method=self.given["method"], steps=self.given["steps"], seed=self.given["seed"])
 
     @property
     def edit_config(self) -> EditConfig:
         """How to edit."""
-        from sentinv.editing import EditConfig
+        from sentinv.editing.edit import EditConfig
 
         given = self.given
         return EditConfig(
@@ -170,14 +171,14 @@ class Job:
     @property
     def mask_config(self) -> MaskConfig:
         """How to edit inside a mask."""
-        from sentinv.masking import MaskConfig
+        from sentinv.editing.masked import MaskConfig
 
         names = ("steps", "start", "dilate", "feather", "keep", "seed")
         return MaskConfig(guidance_scale=self.given["guidance"], **{name: self.given[name] for name in names})
 
     def edit(self, backbone: Backbone, archive: Archive, concepts: Sequence[Concept]) -> None:
         """Edit the whole image, once or for every skip of a sweep; write and print."""
-        from sentinv.editing import first_step, sweep
+        from sentinv.editing.edit import first_step, sweep
 
         skips = self.given["sweep"] or [self.given["skip"]]
         steps = archive.config.steps
@@ -199,8 +200,8 @@ class Job:
         self, backbone: Backbone, picture: Image.Image, concepts: Sequence[Concept], archive: Archive | None
     ) -> None:
         """Edit inside the mask; write and print."""
-        from sentinv.images import read_image
-        from sentinv.masking import edit_masked
+        from sentinv.editing.masked import edit_masked
+        from sentinv.files.images import read_image
 
         mask = read_image(self.given["mask_file"], background=(0, 0, 0)).image.convert("L")
         with progress("editing", self.given["steps"], quiet=self.given["quiet"]) as bar:
@@ -222,8 +223,8 @@ class Job:
         Raises:
             EditError: If the latent error is above --fail-above.
         """
-        from sentinv.budget import reconstruct
-        from sentinv.images import save_png
+        from sentinv.editing.reconstruction import reconstruct
+        from sentinv.files.images import save_png
 
         given = self.given
         budget = reconstruct(backbone, archive, concepts, self.edit_config)
@@ -241,7 +242,7 @@ class Job:
             )
 
     def _finish(self, results: Sequence[Edited], archive: Archive | None, image: Image.Image) -> None:
-        from sentinv.images import save_png
+        from sentinv.files.images import save_png
 
         given = self.given
         own = ("start", "dilate", "feather", "keep") if given["mask_file"] else ("source", "skip")
@@ -260,16 +261,17 @@ class Job:
 
     @staticmethod
     def _sheet(archive: Archive, results: Sequence[Edited]) -> Image.Image:
-        from sentinv.images import grid
 
         images = [archive.image, archive.reconstruction, *(result.image for result in results)]
         captions = ["image", "autoencoder", *(f"skip {result.skip:g}" for result in results)]
         scale = max(1, 160 // images[0].width)
-        return grid([one.resize((one.width * scale, one.height * scale), 0) for one in images], captions=captions)
+        return contact_sheet(
+            [one.resize((one.width * scale, one.height * scale), 0) for one in images], captions=captions
+        )
 
 
 def _edit_facts(result: Edited, archive: Archive | None) -> dict[str, Any]:
-    from sentinv.budget import pixel_psnr
+    from sentinv.evaluation.metrics import pixel_psnr
 
     facts: dict[str, Any] = {"skip": result.skip, "evaluations": result.evaluations}
     if archive is not None:
@@ -285,7 +287,7 @@ def _facts(budget: Budget, archive: Archive) -> dict[str, Any]:
 
 
 def _read(path: Path, quiet: bool) -> Image.Image:
-    from sentinv.images import read_image
+    from sentinv.files.images import read_image
 
     picture = read_image(path)
     for text in picture.notices:

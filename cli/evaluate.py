@@ -21,8 +21,8 @@ from sentinv.cli.options import (
 from sentinv.cli.progress import progress
 
 if TYPE_CHECKING:
-    from sentinv.evaluation import Score
-    from sentinv.tables import Table
+    from sentinv.evaluation.evaluate import Score
+    from sentinv.report.tables import Table
 
 _PATH = click.Path(path_type=Path)
 
@@ -62,11 +62,11 @@ def evaluate(concept: Path, images: tuple[Path, ...], **given: Any) -> None:
       sentinv evaluate cat.safetensors --images cat.png
       sentinv evaluate cat.safetensors --images cat.png --count 16 --json
     """  # noqa: D301 - click reads \b as "leave these lines as they are"
-    from sentinv import evaluation
-    from sentinv.concept import Concept
-    from sentinv.generation import GenerateConfig
-    from sentinv.images import read_image
-    from sentinv.judges import ClipJudge
+    from sentinv.concepts.concept import Concept
+    from sentinv.evaluation import evaluate as evaluation
+    from sentinv.evaluation.judges import ClipJudge
+    from sentinv.files.images import read_image
+    from sentinv.generation.generate import GenerateConfig
 
     wrong = next((prompt for prompt in given["prompts"] if "{}" not in prompt), None)
     if wrong is not None:
@@ -102,7 +102,7 @@ def evaluate(concept: Path, images: tuple[Path, ...], **given: Any) -> None:
 
 
 def _table(scores: list[Score]) -> Table:
-    from sentinv.tables import Table
+    from sentinv.report.tables import Table
 
     rows = []
     for score in scores:

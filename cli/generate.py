@@ -28,13 +28,14 @@ from sentinv.cli.options import (
 )
 from sentinv.cli.progress import progress
 from sentinv.errors import Interrupted, SentinvError
-from sentinv.files import make_folder, shown
+from sentinv.files.atomic import make_folder, shown
+from sentinv.report.contact_sheet import contact_sheet
 
 if TYPE_CHECKING:
     from PIL import Image
 
-    from sentinv.concept import Concept
-    from sentinv.judges import ClipJudge
+    from sentinv.concepts.concept import Concept
+    from sentinv.evaluation.judges import ClipJudge
 
 
 @click.command()
@@ -68,7 +69,7 @@ def generate(prompt: str, files: tuple[Path, ...], **given: Any) -> None:
       sentinv generate "a watercolor of <cat>" -c cat.safetensors -n 16 --rank
       sentinv generate "<cat> in a <mug>" -c cat.safetensors -c mug.safetensors
     """  # noqa: D301 - click reads \b as "leave these lines as they are"
-    from sentinv.concept import Concept
+    from sentinv.concepts.concept import Concept
 
     if was_given("clip") and not given["rank"]:
         raise click.UsageError("--clip has no effect without --rank: leave it out")
@@ -135,7 +136,7 @@ def _folder(path: Path) -> Iterator[None]:
 
 def _make(prompt: str, concepts: list[Concept], given: dict[str, Any]) -> Iterator[Made]:
     """Make the images, batch by batch."""
-    from sentinv.generation import GenerateConfig, generate
+    from sentinv.generation.generate import GenerateConfig, generate
 
     backbone = load_backbone(given["model"], given["device"], given["dtype"])
     for side in ("width", "height"):
@@ -173,7 +174,7 @@ def _make(prompt: str, concepts: list[Concept], given: dict[str, Any]) -> Iterat
 
 def _judge(given: dict[str, Any]) -> ClipJudge:
     from sentinv.cli.options import quieten_transformers
-    from sentinv.judges import ClipJudge
+    from sentinv.evaluation.judges import ClipJudge
 
     quieten_transformers()
     return ClipJudge.load(given["clip"], base_model=given["model"])
@@ -225,7 +226,7 @@ def _names(made: Sequence[Made]) -> list[str]:
 
 def _save(path: Path, one: Made, *, force: bool) -> Path:
     """Write an image, with what it was made of."""
-    from sentinv.images import save_png
+    from sentinv.files.images import save_png
 
     text = {"parameters": _parameters(one), "sentinv": json.dumps(one.settings | {"clip": one.score})}
     return save_png(path, one.image, text, overwrite=force)
@@ -233,10 +234,10 @@ def _save(path: Path, one: Made, *, force: bool) -> Path:
 
 def _save_grid(path: Path, made: Sequence[Made], *, force: bool) -> Path:
     """Write the sheet of all images."""
-    from sentinv.images import grid, save_png
+    from sentinv.files.images import save_png
 
     captions = [f"seed {one.seed}" if one.score is None else f"{one.score:.3f}  seed {one.seed}" for one in made]
-    sheet = grid([one.image for one in made], captions=captions)
+    sheet = contact_sheet([one.image for one in made], captions=captions)
     return save_png(path, sheet, {"parameters": _parameters(made[0])}, overwrite=force)
 
 

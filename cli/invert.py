@@ -23,15 +23,15 @@ from sentinv.cli.options import (
 from sentinv.cli.outputs import Outputs, name_of
 from sentinv.cli.progress import progress
 from sentinv.cli.starting import chosen, initializer, starting_options
-from sentinv.config import TrainConfig
 from sentinv.initializers import INITIALIZERS
+from sentinv.training.config import TrainConfig
 
 if TYPE_CHECKING:
-    from sentinv.backbone import Backbone
-    from sentinv.concept import Concept
-    from sentinv.decoding import Picture
-    from sentinv.history import History, StepRecord
-    from sentinv.initialization import Start
+    from sentinv.concepts.concept import Concept
+    from sentinv.concepts.initialization import Start
+    from sentinv.files.decoding import Picture
+    from sentinv.models.backbone import Backbone
+    from sentinv.training.history import History, StepRecord
 
 _PATH = click.Path(path_type=Path)
 
@@ -95,7 +95,7 @@ def invert(images: tuple[Path, ...], **given: Any) -> None:
       sentinv invert toy-1.jpg toy-2.jpg --token "<toy>" --stop auto
     """  # noqa: D301 - click reads \b as "leave these lines as they are"
     from sentinv.cli.planning import print_plan
-    from sentinv.placeholder import check_token
+    from sentinv.concepts.names import check_token
 
     init = chosen(given["init"], given)
     config = train_config(given)
@@ -147,7 +147,7 @@ def train_config(given: dict[str, Any]) -> TrainConfig:
     """
     from dataclasses import fields
 
-    from sentinv.prompts import read_templates
+    from sentinv.concepts.prompts import read_templates
 
     names = {field.name for field in fields(TrainConfig)} - {"templates"}
     chosen_values = {name: value for name, value in given.items() if name in names and value is not None}
@@ -171,8 +171,8 @@ def read_pictures(paths: Sequence[Path], masks: Sequence[Path], *, quiet: bool) 
     from dataclasses import replace
 
     from sentinv.errors import SentinvError
-    from sentinv.files import shown
-    from sentinv.images import read_image
+    from sentinv.files.atomic import shown
+    from sentinv.files.images import read_image
 
     if masks and len(masks) != len(paths):
         raise click.UsageError(f"got {len(masks)} --mask for {len(paths)} images: give one for each, in their order")
@@ -194,19 +194,19 @@ def read_pictures(paths: Sequence[Path], masks: Sequence[Path], *, quiet: bool) 
 def run(job: Job) -> None:
     """Learn the word, and write and print what came of it."""
     from sentinv.cli.results import Clock, print_result, sample_images, write_result
-    from sentinv.ddim import ddim_grid
+    from sentinv.concepts.initialization import starting_rows
+    from sentinv.concepts.names import check_free
+    from sentinv.diffusion.ddim import ddim_steps
     from sentinv.errors import TrainingError
-    from sentinv.files import shown
-    from sentinv.initialization import starting_rows
-    from sentinv.placeholder import check_free
-    from sentinv.report import Report
-    from sentinv.run import WRONG
+    from sentinv.files.atomic import shown
+    from sentinv.report.run_page import Report
+    from sentinv.training.loop import WRONG
 
     given, clock = job.given, Clock()
     initialization = initializer(job.init, given)(job.pictures[0].image)
     clock.lap("finding the words")
     backbone = load_backbone(given["model"], given["device"], given["dtype"])
-    ddim_grid(backbone, 1)  # a schedule that can't be sampled from is told before the training, not after
+    ddim_steps(backbone.schedule, 1)  # a schedule that can't be sampled from is told before the training, not after
     clock.lap("loading the model")
     for encoder in backbone.text_encoders:
         check_free(job.token, encoder.vocabulary)
@@ -242,7 +242,7 @@ def run(job: Job) -> None:
 
 
 def _train(job: Job, backbone: Backbone, start: Start) -> tuple[Concept, History]:
-    from sentinv.training import train_concept
+    from sentinv.training.train import train_concept
 
     with _watched(job) as on_step:
         return train_concept(
@@ -260,7 +260,7 @@ def _train(job: Job, backbone: Backbone, start: Start) -> tuple[Concept, History
 @contextmanager
 def _watched(job: Job) -> Iterator[Callable[[StepRecord], None]]:
     """Tell every step twice: on the bar, and as a line of metrics.jsonl."""
-    from sentinv.files import JsonLines
+    from sentinv.files.json_lines import JsonLines
 
     evaluation = ""
     with (

@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Any, TypeVar, get_args
 import click
 from click.core import ParameterSource
 
-from sentinv.config import Schedule, TrainConfig
+from sentinv.training.config import Schedule, TrainConfig
 
 if TYPE_CHECKING:
-    from sentinv.backbone import Backbone
+    from sentinv.models.backbone import Backbone
 
 Decorated = TypeVar("Decorated", bound=Callable[..., Any])
 
@@ -116,7 +116,7 @@ def was_given(name: str) -> bool:
 
 def print_json(result: Mapping[str, Any]) -> None:
     """Print a result for machines. NaN and infinities, which JSON does not have, become null."""
-    from sentinv.files import finite
+    from sentinv.files.json_lines import finite
 
     click.echo(json.dumps(finite(result), ensure_ascii=False, indent=2))
 
@@ -152,7 +152,7 @@ def load_backbone(model: str, device: str | None = None, dtype: str | None = Non
     import torch
     from diffusers.utils import logging
 
-    from sentinv.models import load
+    from sentinv.models.loading import load
 
     quieten_transformers()
     logging.set_verbosity_error()

@@ -55,11 +55,11 @@ def _bytes(count: int) -> str:
 
 
 def _plan(job: Job) -> dict[str, Any]:
-    from sentinv.initialization import check_fit, plan
-    from sentinv.memory import training_memory
-    from sentinv.models import load_tokenizers, text_widths
-    from sentinv.placeholder import check_free
-    from sentinv.prompts import TEMPLATES, fill
+    from sentinv.concepts.initialization import check_fit, plan
+    from sentinv.concepts.names import check_free
+    from sentinv.concepts.prompts import TEMPLATES, fill
+    from sentinv.models.loading import load_tokenizers, text_widths
+    from sentinv.training.memory import training_memory
 
     given, config = job.given, job.config
     tokenizer = load_tokenizers(given["model"])[0]

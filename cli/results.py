@@ -14,12 +14,12 @@ from sentinv.cli.progress import progress
 if TYPE_CHECKING:
     from PIL import Image
 
-    from sentinv.backbone import Backbone
     from sentinv.cli.invert import Job
-    from sentinv.concept import Concept
-    from sentinv.history import History
-    from sentinv.initialization import Start
-    from sentinv.report import Report
+    from sentinv.concepts.concept import Concept
+    from sentinv.concepts.initialization import Start
+    from sentinv.models.backbone import Backbone
+    from sentinv.report.run_page import Report
+    from sentinv.training.history import History
 
 _PROMPTS = {"object": "a photo of {}", "style": "a painting in the style of {}"}
 _SAMPLING_STEPS = 30
@@ -54,7 +54,7 @@ def sample_images(
     from dataclasses import replace
 
     from sentinv.errors import ModelError
-    from sentinv.generation import GenerateConfig, generate
+    from sentinv.generation.generate import GenerateConfig, generate
 
     prompt = _PROMPTS[job.config.kind].replace("{}", job.token)
     count = job.given["samples"]
@@ -79,8 +79,8 @@ def sample_images(
 
 def write_result(job: Job, report: Report) -> None:
     """Write metrics and report, and remove the checkpoints, which have served."""
-    from sentinv.files import atomic_write
-    from sentinv.report import render
+    from sentinv.files.atomic import atomic_write
+    from sentinv.report.run_page import render
 
     atomic_write(job.outputs.metrics, _metrics(report.history).encode(), overwrite=True)
     atomic_write(job.outputs.report, render(report).encode(), overwrite=True)

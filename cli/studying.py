@@ -17,12 +17,12 @@ from sentinv.errors import SentinvError
 from sentinv.initializers import INITIALIZERS, Options
 
 if TYPE_CHECKING:
-    from sentinv.backbone import Backbone
-    from sentinv.initialization import Initializer
-    from sentinv.starts import StudyConcept
-    from sentinv.studies import Study
-    from sentinv.trials import Measuring
-    from sentinv.workbench import Outcome
+    from sentinv.bench.concepts import StudyConcept
+    from sentinv.bench.runner import StudyOutcome
+    from sentinv.bench.study import Study
+    from sentinv.bench.trials import Measuring
+    from sentinv.concepts.initialization import Initializer
+    from sentinv.models.backbone import Backbone
 
 CONCEPTS = Path("benchmarks/concepts/concepts.json")
 _PATH = click.Path(path_type=Path)
@@ -75,7 +75,7 @@ def conduct(studies: Sequence[tuple[Study, Path]], given: dict[str, Any], *, con
     """
     import torch
 
-    from sentinv.workbench import Workbench, run_study
+    from sentinv.bench.runner import Workbench, run_study
 
     if given["threads"]:
         torch.set_num_threads(given["threads"])
@@ -110,19 +110,25 @@ def _check_sampling(backbone: Backbone, study: Study) -> None:
     Raises:
         SentinvError: If so.
     """
-    from sentinv.ddim import ddim_grid
+    from sentinv.diffusion.ddim import ddim_steps
 
     try:
-        ddim_grid(backbone, study.sampling_steps)
+        ddim_steps(backbone.schedule, study.sampling_steps)
     except ValueError as error:
         raise SentinvError(f"{study.title}: sampling {error}: take fewer") from error
 
 
 def _conclude(
-    study: Study, outcome: Outcome, folder: Path, facts: dict[str, str], given: dict[str, Any], *, convergence: bool
+    study: Study,
+    outcome: StudyOutcome,
+    folder: Path,
+    facts: dict[str, str],
+    given: dict[str, Any],
+    *,
+    convergence: bool,
 ) -> dict[str, Any]:
     """Write the report and print its tables, once the study is whole; returns what --json says of it."""
-    from sentinv.study_report import write_report
+    from sentinv.bench.study_report import write_report
 
     report = None if outcome.missing else folder / "report.html"
     lines = [f"{study.title}: {name}: {why}" for name, why in outcome.failures]
@@ -148,9 +154,8 @@ def all_concepts(given: dict[str, Any]) -> list[StudyConcept]:
     Raises:
         SentinvError: If the file can't be read, or two images have one name.
     """
-    from sentinv.evaluation import EDITING_PROMPTS
-    from sentinv.starts import StudyConcept
-    from sentinv.studies import read_concepts
+    from sentinv.bench.concepts import StudyConcept, read_concepts
+    from sentinv.evaluation.evaluate import EDITING_PROMPTS
 
     if given["images"]:
         names = [path.stem for path in given["images"]]
@@ -162,7 +167,7 @@ def all_concepts(given: dict[str, Any]) -> list[StudyConcept]:
 
 def describers(given: dict[str, Any]) -> dict[str, Initializer]:
     """Initializers for the starts that need one. They load their models when they are first asked."""
-    from sentinv.starts import DESCRIBED
+    from sentinv.bench.starts import DESCRIBED
 
     return {name: _Late(name, given) for name in DESCRIBED}
 
@@ -194,9 +199,9 @@ def judges(study: Study, backbone: Backbone, given: dict[str, Any]) -> tuple[Mea
     Raises:
         ModelError: If CLIP cannot be loaded.
     """
-    from sentinv.generation import GenerateConfig
-    from sentinv.judges import ClipJudge, LpipsJudge, Unavailable
-    from sentinv.trials import Measuring
+    from sentinv.bench.trials import Measuring
+    from sentinv.evaluation.judges import ClipJudge, LpipsJudge, Unavailable
+    from sentinv.generation.generate import GenerateConfig
 
     if given["no_images"] or not study.images_at:
         return None, {"judge": "none: no images were measured"}

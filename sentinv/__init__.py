@@ -16,44 +16,44 @@ from typing import TYPE_CHECKING, Any
 from sentinv.version import __version__
 
 if TYPE_CHECKING:
-    from sentinv.archive import Archive
-    from sentinv.backbone import Backbone
-    from sentinv.concept import Concept
-    from sentinv.config import TrainConfig
-    from sentinv.editing import EditConfig, ddim_invert, edit
+    from sentinv.concepts.concept import Concept
+    from sentinv.concepts.initialization import Initialization, Initializer, starting_rows
+    from sentinv.concepts.placeholder import PlaceholderRows
+    from sentinv.editing.archive import Archive
+    from sentinv.editing.edit import EditConfig, ddim_invert, edit
+    from sentinv.editing.inversion import InversionConfig
+    from sentinv.editing.masked import MaskConfig, edit_masked
     from sentinv.errors import SentinvError
-    from sentinv.generation import GenerateConfig, generate
-    from sentinv.images import read_image
-    from sentinv.initialization import Initialization, Initializer, starting_rows
-    from sentinv.inversion import invert
-    from sentinv.masking import MaskConfig, edit_masked
-    from sentinv.models import load
-    from sentinv.noising import InversionConfig
-    from sentinv.placeholder import PlaceholderRows
-    from sentinv.training import train_concept
+    from sentinv.files.images import read_image
+    from sentinv.generation.generate import GenerateConfig, generate
+    from sentinv.models.backbone import Backbone
+    from sentinv.models.loading import load
+    from sentinv.training.config import TrainConfig
+    from sentinv.training.invert import invert
+    from sentinv.training.train import train_concept
 
 _HOME = {
-    "Archive": "archive",
-    "Backbone": "backbone",
-    "Concept": "concept",
-    "EditConfig": "editing",
-    "GenerateConfig": "generation",
-    "Initialization": "initialization",
-    "Initializer": "initialization",
-    "InversionConfig": "noising",
-    "MaskConfig": "masking",
-    "PlaceholderRows": "placeholder",
+    "Archive": "editing.archive",
+    "Backbone": "models.backbone",
+    "Concept": "concepts.concept",
+    "EditConfig": "editing.edit",
+    "GenerateConfig": "generation.generate",
+    "Initialization": "concepts.initialization",
+    "Initializer": "concepts.initialization",
+    "InversionConfig": "editing.inversion",
+    "MaskConfig": "editing.masked",
+    "PlaceholderRows": "concepts.placeholder",
     "SentinvError": "errors",
-    "TrainConfig": "config",
-    "ddim_invert": "editing",
-    "edit": "editing",
-    "edit_masked": "masking",
-    "generate": "generation",
-    "invert": "inversion",
-    "load": "models",
-    "read_image": "images",
-    "starting_rows": "initialization",
-    "train_concept": "training",
+    "TrainConfig": "training.config",
+    "ddim_invert": "editing.edit",
+    "edit": "editing.edit",
+    "edit_masked": "editing.masked",
+    "generate": "generation.generate",
+    "invert": "training.invert",
+    "load": "models.loading",
+    "read_image": "files.images",
+    "starting_rows": "concepts.initialization",
+    "train_concept": "training.train",
 }
 
 __all__ = [

@@ -20,10 +20,10 @@ import sentinv
 from sentinv.cli.bench import STUDIES
 from sentinv.cli.invert import train_config
 from sentinv.cli.main import COMMANDS, cli
-from sentinv.concept import Concept
-from sentinv.config import TrainConfig
+from sentinv.concepts.concept import Concept
 from sentinv.errors import Interrupted, SentinvError
-from sentinv.locks import lock
+from sentinv.files.locks import lock
+from sentinv.training.config import TrainConfig
 
 ROOT = Path(__file__).parent.parent
 QUICK = ["--steps", "2", "--samples", "1"]
@@ -179,7 +179,7 @@ def test_each_option_is_a_field_of_the_config(options, wanted):
 def test_ranking_finds_its_judge_before_it_samples(monkeypatch):
     """CLIP of another model than the built-in one is the hub's, here out of reach."""
     monkeypatch.setattr("sentinv.cli.generate._make", lambda *_: pytest.fail("sampled before"))
-    monkeypatch.setattr("sentinv.parts._go_offline_if_unreachable", lambda: None)
+    monkeypatch.setattr("sentinv.models.parts._go_offline_if_unreachable", lambda: None)
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     result = CliRunner().invoke(cli, ["generate", "a mug", "--rank"])
     assert result.exit_code == 1 and "openai/clip-vit-base-patch32" in result.stderr
@@ -328,7 +328,7 @@ def test_a_held_output_names_its_holder():
 
 
 def test_a_placeholder_in_the_vocabulary_is_refused(monkeypatch):
-    monkeypatch.setattr("sentinv.text_encoder.TextEncoder.vocabulary", {"<mug>": 1})
+    monkeypatch.setattr("sentinv.models.text_encoder.TextEncoder.vocabulary", {"<mug>": 1})
     assert "choose another name" in run("invert", "mug.png", "--word", "red", code=1).stderr
 
 
@@ -336,14 +336,14 @@ def test_ctrl_c_before_training_is_130(monkeypatch):
     def stop(*args, **options):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("sentinv.models.load", stop)
+    monkeypatch.setattr("sentinv.models.loading.load", stop)
     result = run("invert", "mug.png", "--word", "red", code=130)
     assert result.stderr.splitlines()[-1] == "sentinv: stopped" and not Path("mug-run").exists()
 
 
 def test_sigterm_outside_training_is_143_and_leaves_nothing(monkeypatch):
     handler = signal.getsignal(signal.SIGTERM)
-    monkeypatch.setattr("sentinv.models.load", lambda *args, **options: os.kill(os.getpid(), signal.SIGTERM))
+    monkeypatch.setattr("sentinv.models.loading.load", lambda *args, **options: os.kill(os.getpid(), signal.SIGTERM))
     result = run("invert", "mug.png", "--word", "red", code=143)
     assert result.stderr.splitlines()[-1] == "sentinv: stopped"
     assert sorted(path.name for path in Path.cwd().iterdir()) == ["mug.png"]
@@ -360,7 +360,7 @@ def test_a_library_that_takes_every_exception_for_its_own_does_not_take_a_signal
         except everything as error:
             raise SentinvError("the model is damaged") from error
 
-    monkeypatch.setattr("sentinv.models.load", load)
+    monkeypatch.setattr("sentinv.models.loading.load", load)
     handler = signal.signal(signal.SIGINT, signal.default_int_handler)  # a test in the background may have it ignored
     try:
         result = CliRunner().invoke(cli, ["generate", "a cat"])
@@ -378,7 +378,7 @@ def test_a_second_signal_while_the_first_is_told(monkeypatch, second, code):
     def tell(*args):
         raise second
 
-    monkeypatch.setattr("sentinv.models.load", stop)
+    monkeypatch.setattr("sentinv.models.loading.load", stop)
     monkeypatch.setattr("sentinv.cli.main._tell", tell)
     run("invert", "mug.png", "--word", "red", code=code)
 
@@ -431,15 +431,15 @@ def test_what_was_generated_before_a_stop_is_kept(monkeypatch):
             raise KeyboardInterrupt
         return plain(*args, seed=seed, **options)
 
-    plain = sentinv.generation.generate
-    monkeypatch.setattr(sentinv.generation, "generate", stopping)
+    plain = sentinv.generation.generate.generate
+    monkeypatch.setattr(sentinv.generation.generate, "generate", stopping)
     args = ["generate", "a cat", "--steps", "1", "-n", "5", "--batch-size", "2", "--seed", "5", "-o", "out"]
     assert run(*args, code=130).stderr.endswith("sentinv: stopped: 2 of 5 images are in out\n")
     assert sorted(path.name for path in Path("out").iterdir()) == ["seed-5.png", "seed-6.png"]
 
 
 def test_a_folder_that_cannot_be_is_told_before_the_work(monkeypatch):
-    monkeypatch.setattr(sentinv.generation, "generate", lambda *args, **options: 1 / 0)
+    monkeypatch.setattr(sentinv.generation.generate, "generate", lambda *args, **options: 1 / 0)
     Path("taken").touch()
     assert "taken" in run("generate", "a cat", "-o", "taken/out", code=1).stderr
     assert "bug" in run("generate", "a cat", "-o", "out", code=1).stderr
@@ -523,7 +523,7 @@ def test_inspect_reads_strangers_files():
 
 def test_toybox_is_told_once_and_loudly(monkeypatch):
     monkeypatch.setattr(
-        "sentinv.models.load", lambda *args, **options: (_ for _ in ()).throw(sentinv.SentinvError("end"))
+        "sentinv.models.loading.load", lambda *args, **options: (_ for _ in ()).throw(sentinv.SentinvError("end"))
     )
     result = run("invert", "mug.png", "--word", "red", "--model", "toybox", code=1)
     assert result.stderr.count("DEMONSTRATION") == 1 and "--model sd15" in result.stderr

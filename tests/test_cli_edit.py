@@ -7,9 +7,9 @@ import torch
 from click.testing import CliRunner
 from PIL import Image
 
-from sentinv.archive import Archive
 from sentinv.cli.main import cli
-from sentinv.concept import Concept
+from sentinv.concepts.concept import Concept
+from sentinv.editing.archive import Archive
 
 STEPS = ["--steps", "6"]
 

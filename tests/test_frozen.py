@@ -2,7 +2,7 @@ import pytest
 import torch
 from torch import nn
 
-from sentinv.frozen import lean_convolutions
+from sentinv.training.lean_convolutions import lean_convolutions
 
 
 def kept_bytes(model, x):

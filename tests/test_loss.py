@@ -3,16 +3,9 @@ import torch
 from diffusers import DDPMScheduler
 from diffusers.training_utils import compute_snr
 
-from sentinv.loss import (
-    add_noise,
-    denoising_loss,
-    evaluation_grid,
-    min_snr_weights,
-    stratified_timesteps,
-    target,
-    to_epsilon,
-    to_x0,
-)
+from sentinv.diffusion.conversions import add_noise, target, to_epsilon, to_x0
+from sentinv.training.data import evaluation_grid, stratified_timesteps
+from sentinv.training.objective import denoising_loss, min_snr_weights
 
 SCHEDULER = DDPMScheduler(beta_schedule="scaled_linear")
 

@@ -6,14 +6,15 @@ import torch
 from conftest import FAMILIES
 from PIL import Image
 
-from sentinv.budget import pixel_psnr
-from sentinv.concept import Concept
-from sentinv.ddim import ddim_grid
-from sentinv.editing import ddim_invert, encode_image, prepared
+from sentinv.concepts.concept import Concept
+from sentinv.diffusion.ddim import ddim_steps
+from sentinv.diffusion.schedule import NoiseSchedule
+from sentinv.editing.edit import ddim_invert, encode_image, prepared
+from sentinv.editing.inversion import InversionConfig, noised_trajectory
+from sentinv.editing.masked import MaskConfig, edit_masked, region_of
 from sentinv.errors import EditError
-from sentinv.images import to_pil
-from sentinv.masking import MaskConfig, edit_masked, region_of
-from sentinv.noising import InversionConfig, add_noise_path
+from sentinv.evaluation.metrics import pixel_psnr
+from sentinv.files.images import to_pil
 
 PROMPT = "a blue <c>"
 QUICK = {"steps": 6, "start": 0.3}
@@ -76,7 +77,7 @@ def test_background_and_foreground_are_equally_noisy_at_every_step(backbone, pic
     noise = torch.randn(4, 8, 8, generator=torch.Generator().manual_seed(5))
     assert len(asked) == 4
     for latents, timestep in asked:
-        alpha = float(backbone.alphas_cumprod[timestep])
+        alpha = float(backbone.schedule.alphas_cumprod[timestep])
         wanted = alpha**0.5 * clean[0] + (1 - alpha) ** 0.5 * noise
         assert torch.allclose(latents[0][:, outside], wanted[:, outside], atol=1e-5)
 
@@ -148,7 +149,7 @@ def test_the_background_can_be_the_path_of_an_archive(sd1_backbone, picture):
     held = edit_masked(sd1_backbone, image, mask, "a cat", config=config, archive=archive)
     fresh = edit_masked(sd1_backbone, image, mask, "a cat", config=config)
     assert not torch.allclose(held.latents, fresh.latents, atol=1e-4)
-    assert torch.equal(held.latents[..., 0, 0], archive.path.states[-1][..., 0, 0])
+    assert torch.equal(held.latents[..., 0, 0], archive.trajectory.states[-1][..., 0, 0])
     with pytest.raises(EditError, match="another image"):
         edit_masked(sd1_backbone, image.rotate(90), mask, "a cat", config=config, archive=archive)
 
@@ -169,13 +170,9 @@ def test_says_what_is_wrong_with_a_mask(sd1_backbone, picture):
 
 def test_noise_of_a_path_is_one_or_independent():
     latents = torch.zeros(1, 4, 8, 8)
-    grid = ddim_grid(_Linear(), 4)
+    schedule = NoiseSchedule(alphas_cumprod=torch.linspace(0.95, 0.05, 10), config={})
+    grid = ddim_steps(schedule, 4)
     for independent in (False, True):
-        states = add_noise_path(latents, grid, 0, independent=independent).states[:-1]
+        states = noised_trajectory(latents, grid, 0, independent=independent).states[:-1]
         noises = [s / (1 - g.alpha_from) ** 0.5 for s, g in zip(states, grid, strict=True)]
         assert torch.allclose(noises[0], noises[1], atol=1e-5) is not independent
-
-
-class _Linear:
-    name, scheduler_config, train_timesteps = "linear", {}, 10
-    alphas_cumprod, final_alpha_cumprod = torch.linspace(0.95, 0.05, 10), 1.0

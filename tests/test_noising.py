@@ -8,11 +8,12 @@ import pytest
 import torch
 from closed_form import ClosedForm
 
-from sentinv.ddim import Step, ddim_grid
-from sentinv.denoiser import Denoiser
-from sentinv.editing import walk
+from sentinv.concepts.tokens import tokenize
+from sentinv.diffusion.ddim import Step, ddim_steps
+from sentinv.editing.edit import walk
+from sentinv.editing.inversion import InversionConfig, find_offsets, find_trajectory, relative_rms
 from sentinv.errors import EditError
-from sentinv.noising import InversionConfig, find_offsets, find_path, relative_rms
+from sentinv.generation.denoiser import Denoiser
 
 COUNT = 32
 
@@ -36,9 +37,9 @@ def passes(count):
 
 def round_trip(model, config, steps=50, invert_grid=None, condition=None):
     """Median error of invert → sample over 32 points, evaluations per point of the inversion, and the path."""
-    latents, grid = model.samples(COUNT), ddim_grid(model, steps)
+    latents, grid = model.samples(COUNT), ddim_steps(model.schedule, steps)
     denoise = Denoiser(model, condition or model.prompt())
-    path = find_path(denoise, latents, grid if invert_grid is None else invert_grid, config)
+    path = find_trajectory(denoise, latents, grid if invert_grid is None else invert_grid, config)
     cost = denoise.evaluations / COUNT
     return relative_rms(walk(denoise, path.states[0], grid), latents).median().item(), cost, path
 
@@ -73,25 +74,25 @@ def test_pec_is_much_better_than_ddim_at_its_price(model):
 def test_guidance_makes_the_iteration_diverge_and_says_so():
     model = ClosedForm()
     denoise = Denoiser(model, model.prompts(), 15.0)
-    path = find_path(denoise, model.samples(4), ddim_grid(model, 20), passes(8))
+    path = find_trajectory(denoise, model.samples(4), ddim_steps(model.schedule, 20), passes(8))
     assert max(path.contractions) > 1
     assert max(path.residuals) > 1e-2
 
 
 def mismatched(model):
     """Grids that differ from that of sampling as bugs make them."""
-    right = ddim_grid(model, 50)
-    own = {name: model.scheduler_config[name] for name in ("steps_offset", "set_alpha_to_one")}
+    right = ddim_steps(model.schedule, 50)
+    own = {name: model.schedule.config[name] for name in ("steps_offset", "set_alpha_to_one")}
 
     def other(**config):
-        return ddim_grid(ClosedForm(model.prediction_type, **{**own, **config}), 50)
+        return ddim_steps(ClosedForm(model.schedule.prediction_type, **{**own, **config}).schedule, 50)
 
     shifted = [Step(max(step.timestep - 20, 0), step.alpha_from, step.alpha_to) for step in right]
     return {
         "offset": other(steps_offset=1 - own["steps_offset"]),
         "spacing": other(timestep_spacing="trailing", steps_offset=0),
         "final alpha": other(set_alpha_to_one=not own["set_alpha_to_one"]),
-        "steps": ddim_grid(model, 49),
+        "steps": ddim_steps(model.schedule, 49),
         "skipped step": right[:-1],
         "label": shifted,
     }
@@ -114,8 +115,8 @@ def test_every_mismatch_raises_the_round_trip_a_hundredfold(model, right, fault)
 @pytest.mark.parametrize("method", ["ddim", "ddpm"])
 def test_offsets_make_the_way_back_exact_at_any_guidance(model, method, guidance):
     config = InversionConfig(method=method)
-    grid, latents = ddim_grid(model, 50), model.samples(4)
-    path = find_path(Denoiser(model, model.prompt()), latents, grid, config)
+    grid, latents = ddim_steps(model.schedule, 50), model.samples(4)
+    path = find_trajectory(Denoiser(model, model.prompt()), latents, grid, config)
     denoise = Denoiser(model, model.prompts(), guidance)
     offsets = find_offsets(denoise, path, grid, config.eta)
     back = walk(denoise, path.states[0], grid, offsets=offsets, eta=config.eta)
@@ -127,24 +128,24 @@ def test_offsets_make_the_way_back_exact_at_any_guidance(model, method, guidance
 
 def test_noise_maps_are_white_and_of_the_size_of_their_level(model):
     """Edit-friendly maps have a larger variance than sigma², but the last states are those of the forward process."""
-    grid, latents = ddim_grid(model, 50), model.samples(8)
-    path = find_path(Denoiser(model, model.prompt()), latents, grid, InversionConfig(method="ddpm", seed=3))
+    grid, latents = ddim_steps(model.schedule, 50), model.samples(8)
+    path = find_trajectory(Denoiser(model, model.prompt()), latents, grid, InversionConfig(method="ddpm", seed=3))
     for state, step in zip(path.states, grid, strict=False):
         noise = (state - step.alpha_from**0.5 * latents) / (1 - step.alpha_from) ** 0.5
         assert torch.allclose(noise, noise[:1].expand_as(noise), atol=1e-6)
         assert 0.5 < noise[0].std() < 1.5
     assert torch.equal(path.states[-1], latents)
-    other = find_path(Denoiser(model, model.prompt()), latents, grid, InversionConfig(method="ddpm", seed=4))
+    other = find_trajectory(Denoiser(model, model.prompt()), latents, grid, InversionConfig(method="ddpm", seed=4))
     assert not torch.allclose(other.states[0], path.states[0])
 
 
 @pytest.mark.parametrize("method", ["ddim", "fixed-point", "pec", "ddpm"])
 def test_batches_do_not_mix(model, method):
-    grid, latents = ddim_grid(model, 20), model.samples(4)
+    grid, latents = ddim_steps(model.schedule, 20), model.samples(4)
     config = InversionConfig(method=method)
-    together = find_path(Denoiser(model, model.prompt()), latents, grid, config).states
+    together = find_trajectory(Denoiser(model, model.prompt()), latents, grid, config).states
     for index in range(4):
-        alone = find_path(Denoiser(model, model.prompt()), latents[index : index + 1], grid, config).states
+        alone = find_trajectory(Denoiser(model, model.prompt()), latents[index : index + 1], grid, config).states
         assert torch.allclose(together[:, index : index + 1], alone, atol=1e-12)
 
 
@@ -154,19 +155,21 @@ def test_names_the_first_bad_step(model):
             eps = super().__call__(latents, step)
             return eps * (float("nan") if step.timestep == bad else 1)
 
-    grid, denoise = ddim_grid(model, 50), Broken(model, model.prompt())
+    grid, denoise = ddim_steps(model.schedule, 50), Broken(model, model.prompt())
     bad = grid[-4].timestep
     with pytest.raises(EditError, match=rf"step 4 of 50 of the inversion \(timestep {bad}\)"):
-        find_path(denoise, model.samples(2), grid, InversionConfig())
+        find_trajectory(denoise, model.samples(2), grid, InversionConfig())
     with pytest.raises(EditError, match=rf"step 47 of 50 of the edit \(timestep {bad}\)"):
         walk(denoise, model.samples(2), grid)
 
 
 def test_keeps_the_state_in_the_precision_it_came_in(sd1_backbone):
     sd1_backbone.unet.to(torch.bfloat16)
-    condition = sd1_backbone.encode_prompts(sd1_backbone.tokenize(["a mug"]))
+    condition = sd1_backbone.encode_ids(tokenize(sd1_backbone, ["a mug"]))
     latents = torch.randn(1, 4, 8, 8, generator=torch.Generator().manual_seed(0))
-    path = find_path(Denoiser(sd1_backbone, condition), latents, ddim_grid(sd1_backbone, 5), InversionConfig())
+    path = find_trajectory(
+        Denoiser(sd1_backbone, condition), latents, ddim_steps(sd1_backbone.schedule, 5), InversionConfig()
+    )
     assert path.states.dtype == torch.float32
     assert not torch.equal(path.states[0], path.states[0].bfloat16().float())
 
@@ -198,5 +201,5 @@ def test_rounding_is_not_taken_for_divergence(dtype, warned):
         return eps * (1 + 0.5 * size * torch.randn(eps.shape, generator=random, dtype=eps.dtype))
 
     model.predict = rounded
-    path = find_path(Denoiser(model, model.prompt()), model.samples(4), ddim_grid(model, 50), passes(8))
+    path = find_trajectory(Denoiser(model, model.prompt()), model.samples(4), ddim_steps(model.schedule, 50), passes(8))
     assert any(value >= 1 for value in path.contractions) == warned

@@ -5,12 +5,12 @@ import pytest
 import torch
 from PIL import Image
 
-from sentinv.chart import loss_chart, running_mean, ticks
-from sentinv.concept import Concept
-from sentinv.config import TrainConfig
-from sentinv.history import History, StepRecord
-from sentinv.initialization import Initialization, Start
-from sentinv.report import Report, render
+from sentinv.concepts.concept import Concept
+from sentinv.concepts.initialization import Initialization, Start
+from sentinv.report.chart import loss_chart, running_mean, ticks
+from sentinv.report.run_page import Report, render
+from sentinv.training.config import TrainConfig
+from sentinv.training.history import History, StepRecord
 
 EVIL = "<script>alert(1)</script>\"'&"
 

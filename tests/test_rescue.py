@@ -7,16 +7,16 @@ import pytest
 import torch
 from conftest import same, snapshot
 
-import sentinv.rescue
-from sentinv.backbone import Backbone
-from sentinv.batches import TrainingSet
-from sentinv.config import TrainConfig
+import sentinv.training.rescue
+from sentinv.concepts.initialization import Initialization, starting_rows
+from sentinv.concepts.placeholder import PlaceholderRows
 from sentinv.errors import Interrupted, TrainingError
-from sentinv.initialization import Initialization, starting_rows
-from sentinv.placeholder import PlaceholderRows
-from sentinv.rescue import is_out_of_memory
-from sentinv.run import RUNAWAY, Run
-from sentinv.training import train_concept
+from sentinv.models.backbone import Backbone
+from sentinv.training.config import TrainConfig
+from sentinv.training.data import TrainingSet
+from sentinv.training.loop import RUNAWAY, Run
+from sentinv.training.rescue import is_out_of_memory
+from sentinv.training.train import train_concept
 
 CONFIG = TrainConfig(steps=6, evaluate_every=3, evaluation_timesteps=2, checkpoint_every=1)
 WORDS = Initialization("red cat")
@@ -201,7 +201,7 @@ def test_other_errors_are_not_taken_for_it(sd1_backbone, picture, predicts):
 
 def test_no_room_for_float32_stops_with_the_last_good_rows(sd1_backbone, picture, predicts, monkeypatch):
     """The weights that were made larger before memory ended are as they were."""
-    honest, seen = sentinv.rescue._retype, []
+    honest, seen = sentinv.training.rescue._retype, []
 
     def retype(tensor, dtype):
         if dtype == torch.float32 and len(seen) == 5:
@@ -209,7 +209,7 @@ def test_no_room_for_float32_stops_with_the_last_good_rows(sd1_backbone, picture
         seen.append(dtype)
         honest(tensor, dtype)
 
-    monkeypatch.setattr("sentinv.rescue._retype", retype)
+    monkeypatch.setattr("sentinv.training.rescue._retype", retype)
     predicts(breaks_in_half_precision)
     before = snapshot(halved(sd1_backbone))
     with pytest.warns(UserWarning, match="not finite at step 1: stopped"):

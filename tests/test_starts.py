@@ -3,11 +3,11 @@
 import pytest
 from judging import DESCRIBERS
 
+from sentinv.bench.starts import StartSpec, Words
 from sentinv.cli.studying import describers
+from sentinv.concepts.initialization import Initialization
 from sentinv.errors import SentinvError
-from sentinv.initialization import Initialization
 from sentinv.initializers import INITIALIZERS
-from sentinv.starts import StartSpec, Words
 
 
 @pytest.mark.parametrize(

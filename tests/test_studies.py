@@ -12,15 +12,18 @@ from click.testing import CliRunner
 from conftest import build_pipeline, copied
 from judging import DESCRIBERS, random_picture, write_concepts
 
-from sentinv.backbone import Backbone
+from sentinv.bench.arms import arms
+from sentinv.bench.concepts import read_concepts
+from sentinv.bench.records import read_records
+from sentinv.bench.runner import Workbench, cost, run_study, shares
+from sentinv.bench.study import Study, key_of, read_study, trials
+from sentinv.bench.study_report import write_report
+from sentinv.bench.study_tables import crossing_table, score_tables
+from sentinv.bench.trials import ConceptPictures, train_curve
 from sentinv.cli.main import cli
 from sentinv.errors import Interrupted, SentinvError
-from sentinv.files import JsonLines
-from sentinv.studies import Study, key_of, read_concepts, read_study, trials
-from sentinv.study_report import write_report
-from sentinv.study_summary import arms, crossing_table, score_tables
-from sentinv.trials import ConceptPictures, train_curve
-from sentinv.workbench import Workbench, cost, read_records, run_study, shares
+from sentinv.files.json_lines import JsonLines
+from sentinv.models.backbone import Backbone
 
 ROOT = Path(__file__).parent.parent
 RESULTS = ROOT / "benchmarks" / "results"
@@ -127,7 +130,7 @@ def test_what_was_learned_is_measured_later_without_training_again(bench, tmp_pa
     def trains(*_, **__):
         raise AssertionError("trained again")
 
-    monkeypatch.setattr("sentinv.workbench.train_curve", trains)
+    monkeypatch.setattr("sentinv.bench.runner.train_curve", trains)
     later = run_study(study, bench, tmp_path / "later").records
     assert without_timing(later) == without_timing(whole)
     assert [record["timing"]["training"] for record in later] == [record["timing"]["training"] for record in losses]
@@ -415,7 +418,7 @@ def test_runs_that_went_wrong_are_told_and_not_averaged_away(bench, tmp_path, mo
             del curve.rows[4]
         return curve
 
-    monkeypatch.setattr("sentinv.workbench.train_curve", train)
+    monkeypatch.setattr("sentinv.bench.runner.train_curve", train)
     reports = []
     for _ in range(2):
         outcome = run_study(study, bench, tmp_path / "records")

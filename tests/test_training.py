@@ -10,19 +10,19 @@ from diffusers import DDPMScheduler
 from diffusers.training_utils import compute_snr
 from PIL import Image
 
-from sentinv.batches import TrainingSet
-from sentinv.checkpoint import latest_checkpoint
-from sentinv.config import TrainConfig
-from sentinv.decoding import Picture
+from sentinv.concepts.initialization import Initialization, starting_rows
+from sentinv.concepts.placeholder import PlaceholderRows
 from sentinv.errors import CheckpointError, Interrupted, TrainingError
-from sentinv.generation import GenerateConfig, generate_latents, seeded
-from sentinv.images import read_image
-from sentinv.initialization import Initialization, starting_rows
-from sentinv.interrupt import stop_request
-from sentinv.inversion import invert
-from sentinv.placeholder import PlaceholderRows
-from sentinv.run import Run, learning_rate_at
-from sentinv.training import train_concept
+from sentinv.files.decoding import Picture
+from sentinv.files.images import read_image
+from sentinv.generation.generate import GenerateConfig, generate_latents, seeded
+from sentinv.training.checkpoint import latest_checkpoint
+from sentinv.training.config import TrainConfig
+from sentinv.training.data import TrainingSet
+from sentinv.training.interrupt import stop_request
+from sentinv.training.invert import invert
+from sentinv.training.loop import Run, learning_rate_at
+from sentinv.training.train import train_concept
 
 QUICK = TrainConfig(steps=12, evaluate_every=4, evaluation_timesteps=4, checkpoint_every=5)
 WORDS = Initialization("a striped mug")
@@ -241,16 +241,17 @@ def test_what_is_outside_the_mask_does_not_matter(sd1_backbone, picture):
 
 
 def _loss_with_target(data, batch, wanted):
-    from sentinv.loss import add_noise, denoising_loss
+    from sentinv.diffusion.conversions import add_noise
+    from sentinv.training.objective import denoising_loss
 
     noisy = add_noise(batch.latents, batch.noise, batch.alphas_cumprod)
-    prediction = data.backbone.predict(noisy, batch.timesteps, data.backbone.encode_prompts(batch.ids))
+    prediction = data.backbone.predict(noisy, batch.timesteps, data.backbone.encode_ids(batch.ids))
     return denoising_loss(prediction, wanted, batch.mask)
 
 
 def test_a_noise_level_counts_by_its_min_snr_weight(sd1_backbone, picture):
     """Oracle: diffusers' SNR; the weights of all timesteps have the mean 1, and without gamma all are 1."""
-    snr = compute_snr(DDPMScheduler.from_config(sd1_backbone.scheduler_config), torch.arange(1000))
+    snr = compute_snr(DDPMScheduler.from_config(sd1_backbone.schedule.config), torch.arange(1000))
     wanted = snr.clamp(max=0.05) / snr
     rows = PlaceholderRows({"<c>": starting_rows(WORDS, sd1_backbone).rows})
     with rows.installed(sd1_backbone):

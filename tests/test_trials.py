@@ -9,14 +9,14 @@ import torch
 from judging import random_picture
 from PIL import Image
 
-from sentinv.batches import TrainingSet
-from sentinv.config import TrainConfig
+from sentinv.bench.trials import ConceptPictures, train_curve, training_pictures
+from sentinv.concepts.initialization import Initialization, starting_rows
+from sentinv.concepts.placeholder import PlaceholderRows
 from sentinv.errors import SentinvError
-from sentinv.generation import generate
-from sentinv.images import read_image
-from sentinv.initialization import Initialization, starting_rows
-from sentinv.placeholder import PlaceholderRows
-from sentinv.trials import ConceptPictures, train_curve, training_pictures
+from sentinv.files.images import read_image
+from sentinv.generation.generate import generate
+from sentinv.training.config import TrainConfig
+from sentinv.training.data import TrainingSet
 
 TRAIN = {"steps": 4, "evaluation_timesteps": 4, "evaluation_noises": 1}
 
@@ -48,7 +48,7 @@ def test_progressive_adds_one_vector_after_another(sd1_backbone, concepts, monke
     moved = curve.rows[3]["text_encoder"][0] - curve.rows[2]["text_encoder"][0]
     assert 0 < moved.norm() < 0.2  # the first vector goes on from where it was
     ticks = count()
-    monkeypatch.setattr("sentinv.trials.time", SimpleNamespace(perf_counter=lambda: next(ticks)))
+    monkeypatch.setattr("sentinv.bench.trials.time", SimpleNamespace(perf_counter=lambda: next(ticks)))
     seldom = train_curve(sd1_backbone, pictures, start, config, loss_at=(1, 6), keep_at=(), progressive=True)
     assert seldom.seconds == [(1, 1.0), (6, 6.0)]  # of all stages, also where none of their steps is looked at
 

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from functools import lru_cache
 from pathlib import Path
 
-from sentinv.prompts import OBJECT_TEMPLATES, STYLE_TEMPLATES
+from sentinv.concepts.prompts import OBJECT_TEMPLATES, STYLE_TEMPLATES
 
 __all__ = ["BARE_TEMPLATES", "OBJECT_TEMPLATES", "STYLED_TEMPLATES", "STYLE_TEMPLATES"]
 

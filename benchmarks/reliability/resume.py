@@ -23,15 +23,15 @@ import torch
 from kit import report
 from tiny import backbone, command, ended, forked, picture, pipeline_folder
 
-from sentinv import training
-from sentinv.backbone import Backbone
-from sentinv.checkpoint import read_checkpoint
-from sentinv.concept import Concept
-from sentinv.config import TrainConfig
-from sentinv.files import sweep
-from sentinv.initialization import Initialization
-from sentinv.run import Run
-from sentinv.training import train_concept
+from sentinv.concepts.concept import Concept
+from sentinv.concepts.initialization import Initialization
+from sentinv.files.atomic import remove_leftovers
+from sentinv.models.backbone import Backbone
+from sentinv.training import train as training
+from sentinv.training.checkpoint import read_checkpoint
+from sentinv.training.config import TrainConfig
+from sentinv.training.loop import Run
+from sentinv.training.train import train_concept
 
 CONFIG = TrainConfig(steps=20, batch_size=2, evaluate_every=5, evaluation_timesteps=2, checkpoint_every=1)
 INVERT = ["invert", "mug.png", "--word", "red", "--steps", "40", "--samples", "0", "--batch-size", "1", "--model"]
@@ -124,7 +124,7 @@ def stopped(folder: Path, model: Path, wait: float, numbers: list[int]) -> tuple
         time.sleep(0.004 if len(numbers) > 1 else 0)
     code = ended(process)
     seconds = time.perf_counter() - sent
-    sweep(folder / "mug-run/checkpoints")
+    remove_leftovers(folder / "mug-run/checkpoints")
     concept, metrics = folder / "mug.safetensors", folder / "mug-run/metrics.jsonl"
     wrong = [f"stray {path.name}" for path in folder.rglob(".*")] + [
         f"lock {path.name}" for path in folder.rglob("*.lock")

@@ -1,0 +1,36 @@
+"""Records of studies, one JSON object each."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from sentinv.errors import SentinvError
+from sentinv.files.atomic import shown
+
+Record = dict[str, Any]
+"""``key``, ``settings``, ``result``, and ``timing``, the only part that differs between two runs of the same study."""
+
+
+def read_records(folder: str | Path) -> dict[str, Record]:
+    """Read all records of a folder, by key. The last line of a file may be torn, by a writer that was killed.
+
+    Raises:
+        SentinvError: If a file can't be read, or any other line of it is no record.
+    """
+    records: dict[str, Record] = {}
+    for path in sorted(Path(folder).glob("records*.jsonl")):
+        try:
+            lines = path.read_text(encoding="utf-8", errors="replace").split("\n")
+        except OSError as error:
+            raise SentinvError(f"cannot read {shown(path)}: {error.strerror}; check the file") from error
+        for number, line in enumerate(lines[:-1], start=1):  # what follows the last line break was torn off
+            try:
+                record = json.loads(line)
+                records[record["key"]] = record
+            except (json.JSONDecodeError, KeyError, TypeError) as error:
+                raise SentinvError(
+                    f"{shown(path)}, line {number}, is no record of a study: remove that line"
+                ) from error
+    return records
