@@ -58,16 +58,12 @@ _PATH = click.Path(path_type=Path)
 )
 @schedule_option
 @click.option(
-    "--pull", type=float, default=TrainConfig.pull, show_default=True, help="Weight of the pull towards the start."
-)
-@click.option(
     "--min-snr",
     type=click.FloatRange(0),
     default=TrainConfig.min_snr,
     show_default=True,
     help="Gamma of the loss's weights. Less: composition counts more, fine detail less. 0: all noise levels alike.",
 )
-@click.option("--max-norm", type=float, help="Longest row, in medians of the vocabulary's.  [default: no limit]")
 @click.option("--no-flip", is_flag=True, help="Do not learn from the mirrored image too.")
 @click.option(
     "--stop",
@@ -242,6 +238,7 @@ def run(job: Job) -> None:
 
 
 def _train(job: Job, backbone: Backbone, start: Start) -> tuple[Concept, History]:
+    from sentinv.training.checkpoint import Checkpoints
     from sentinv.training.train import train_concept
 
     with _watched(job) as on_step:
@@ -251,8 +248,7 @@ def _train(job: Job, backbone: Backbone, start: Start) -> tuple[Concept, History
             start,
             job.config,
             token=job.token,
-            checkpoints=job.outputs.checkpoints,
-            resume=job.given["resume"],
+            checkpoints=Checkpoints(job.outputs.checkpoints, resume=job.given["resume"]),
             on_step=on_step,
         )
 

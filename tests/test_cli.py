@@ -145,7 +145,7 @@ def test_invert_tells_what_it_did():
 
 def test_the_training_options_reach_the_training():
     Path("own.txt").write_text("my {}\nyour {}\n")
-    options = "--lr 0.5 --batch-size 2 --schedule cosine --pull 0.1 --max-norm 2 --no-flip --stop auto --seed 7".split()
+    options = "--lr 0.5 --batch-size 2 --schedule cosine --no-flip --stop auto --seed 7".split()
     run("invert", "mug.png", "--word", "red", *QUICK, *options, "--templates", "own.txt", "--kind", "style")
     header = Concept.load("mug.safetensors").metadata
     assert header["sentinv.seed"] == "7" and header["sentinv.learning_rate"] == "0.5"
@@ -160,8 +160,6 @@ def test_the_training_options_reach_the_training():
         ("--lr 0.5", {"learning_rate": 0.5}),
         ("--batch-size 2", {"batch_size": 2}),
         ("--schedule cosine", {"schedule": "cosine"}),
-        ("--pull 0.1", {"pull": 0.1}),
-        ("--max-norm 2", {"max_norm": 2.0}),
         ("--min-snr 5", {"min_snr": 5.0}),
         ("--min-snr 0", {"min_snr": None}),
         ("--no-flip", {"flip": False}),

@@ -28,7 +28,7 @@ from sentinv.concepts.initialization import Initialization
 from sentinv.files.atomic import remove_leftovers
 from sentinv.models.backbone import Backbone
 from sentinv.training import train as training
-from sentinv.training.checkpoint import read_checkpoint
+from sentinv.training.checkpoint import Checkpoints, read_checkpoint
 from sentinv.training.config import TrainConfig
 from sentinv.training.loop import Run
 from sentinv.training.train import train_concept
@@ -43,7 +43,7 @@ def result(model: Backbone, folder: Path) -> bytes:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         concept, history = train_concept(
-            model, [picture()], Initialization("red cat"), CONFIG, checkpoints=folder, resume=resume
+            model, [picture()], Initialization("red cat"), CONFIG, checkpoints=Checkpoints(folder, resume)
         )
     losses = [[asdict(record) for record in history.records], history.evaluations]
     return concept.to_bytes() + json.dumps(losses).encode()
@@ -185,7 +185,9 @@ def saving(model: Backbone, repeats: int = 5) -> tuple[float, float]:
             training.save_checkpoint = timed
             try:
                 folder = Path(name) / str(number)
-                _, history = train_concept(model, [picture()], Initialization("red cat"), config, checkpoints=folder)
+                _, history = train_concept(
+                    model, [picture()], Initialization("red cat"), config, checkpoints=Checkpoints(folder)
+                )
             finally:
                 training.save_checkpoint = honest
             times += spent

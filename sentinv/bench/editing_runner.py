@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from PIL import Image
 
 from sentinv.bench.editing_study import ARMS, Case, EditingStudy, run_case
-from sentinv.bench.records import Record
+from sentinv.bench.records import Record, same_settings
 from sentinv.concepts.concept import Concept
 from sentinv.editing.edit import EditConfig
 from sentinv.editing.inversion import InversionConfig
@@ -64,7 +64,7 @@ class EditingBench:
         settings = self.settings(source)
         try:
             there, *records = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
-            other = [name for name in settings if there.get(name) != settings[name]]
+            other = [name for name, own in settings.items() if not same_settings(there.get(name), own)]
         except (OSError, ValueError, AttributeError) as error:
             raise SentinvError(f"{shown(path)} is no file of records: name another folder, or remove it") from error
         if other:

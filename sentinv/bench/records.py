@@ -34,3 +34,13 @@ def read_records(folder: str | Path) -> dict[str, Record]:
                     f"{shown(path)}, line {number}, is no record of a study: remove that line"
                 ) from error
     return records
+
+
+def same_settings(there: Any, now: Any) -> bool:
+    """Whether settings of a record are those of today. One that there is no more must have been off (0, false or null)."""
+    if isinstance(there, dict) and isinstance(now, dict):
+        gone = there.keys() - now.keys()
+        return not any(there[name] for name in gone) and all(
+            name in there and same_settings(there[name], own) for name, own in now.items()
+        )
+    return there == now

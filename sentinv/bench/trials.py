@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -25,7 +24,9 @@ from sentinv.generation.generate import GenerateConfig, generate
 from sentinv.training.checkpoint import Checkpoint, read_checkpoint, write_checkpoint
 from sentinv.training.data import TrainingSet
 from sentinv.training.lean_convolutions import lean_convolutions
-from sentinv.training.loop import Run
+from sentinv.training.loop import Loop
+from sentinv.training.objective import DenoisingObjective
+from sentinv.training.train import rows_group
 
 if TYPE_CHECKING:
     from sentinv.bench.concepts import StudyConcept
@@ -140,15 +141,17 @@ def _stage(
     curve = watch.curve
     rows = PlaceholderRows({TOKEN: start.rows})
     with rows.installed(backbone), lean_convolutions(backbone.unet):
-        run = Run(TrainingSet(backbone, pictures, rows, config), rows, start, config)
+        objective = DenoisingObjective(backbone, config.min_snr)
+        group = rows_group(rows, backbone, config.learning_rate)
+        loop = Loop(TrainingSet(backbone, pictures, rows, config), objective, [group], config)
         first = TrainingSet(backbone, [replace(pictures[0], mask=None)], rows, config)
         grid = first.evaluation_batches()
 
         def look() -> None:
-            step = watch.steps + run.step
+            step = watch.steps + loop.step
             if step in watch.loss_at:
-                objective, plain = first.evaluate(grid)
-                curve.objectives.append((step, objective))
+                weighted, plain = objective.evaluate(grid)
+                curve.objectives.append((step, weighted))
                 curve.losses.append((step, plain))
                 curve.seconds.append((step, watch.seconds))
             if step in watch.keep_at:
@@ -156,13 +159,11 @@ def _stage(
 
         if watch.steps == 0:
             look()
-        while run.step < config.steps and not run.history.stop:
-            begun = time.perf_counter()
-            run.train_step()
-            run.settle()
-            watch.seconds += time.perf_counter() - begun
+        before = watch.seconds
+        for _ in loop.steps():
+            watch.seconds = before + loop.history.seconds
             look()
-    curve.stop = run.history.stop or "steps"
+    curve.stop = loop.history.stop
     return {name: value.cpu() for name, value in rows.of(TOKEN).items()}
 
 
