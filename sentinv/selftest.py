@@ -92,7 +92,7 @@ class Bench:
 
     def denoiser(self) -> Denoiser:
         """The model with the source prompt, unguided."""
-        return Denoiser(self.backbone, encode_prompts(self.backbone, [SOURCE]))
+        return Denoiser.of(self.backbone, SOURCE, guidance_scale=1)
 
 
 def selftest(backbone: Backbone, steps: int = 10) -> Iterator[Check]:
@@ -238,7 +238,7 @@ def _mask(bench: Bench) -> Finding:
     width, height = image.size
     box = (width // 4, height // 4, width // 2, height // 2)
     mask.paste(255, box)
-    config = MaskConfig(steps=bench.steps, start=0.5, feather=0)
+    config = MaskConfig(steps=bench.steps, skip=0.5, feather=0)
     edited = edit_masked(bench.backbone, image, mask, EDITED, config=config)
     outside = edited.image.copy()
     outside.paste(image.crop(box), box)

@@ -19,7 +19,7 @@ from sentinv.errors import SentinvError
 from sentinv.evaluation.evaluate import RECONSTRUCTION_PROMPT, without_placeholder
 from sentinv.evaluation.metrics import mean_embedding_cosine, pairwise_cosine
 from sentinv.files.decoding import Picture
-from sentinv.files.images import prepare, read_image
+from sentinv.files.images import prepare, read_image, read_mask
 from sentinv.generation.generate import GenerateConfig, generate
 from sentinv.training.checkpoint import Checkpoint, read_checkpoint, write_checkpoint
 from sentinv.training.data import TrainingSet
@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 TOKEN = "<concept>"  # noqa: S105 - not a password
 
 
-@dataclass
+@dataclass(eq=False)
 class TrainingCurve:
     """What a run gave.
 
@@ -280,7 +280,7 @@ def training_pictures(concept: StudyConcept, count: int, *, masked: bool) -> lis
             raise SentinvError(
                 f"{concept.name} has a mask for no more than its first picture: train on one, or unmasked"
             )
-        pictures[0] = replace(pictures[0], mask=read_image(concept.mask).image.convert("L"))
+        pictures[0] = pictures[0].with_mask(read_mask(concept.mask))
     return pictures
 
 

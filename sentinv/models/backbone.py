@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     pass
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Condition:
     """What a UNet is told about the prompts.
 
@@ -42,7 +42,7 @@ class Condition:
         return Condition(self.hidden[index], None if self.pooled is None else self.pooled[index])
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Moments:
     """Mean and standard deviation of encoded images, `[B, C, h, w]` each, not scaled yet."""
 
@@ -95,7 +95,10 @@ class Backbone:
 
     @classmethod
     def from_pipeline(cls, pipeline: Any, name: str | None = None) -> Backbone:
-        """Take the parts of a loaded Stable Diffusion (XL) or latent diffusion pipeline: shared, frozen and not changed.
+        """Take the parts of a loaded Stable Diffusion (XL) or latent diffusion pipeline.
+
+        They are shared, not copied, and frozen: their parameters want no gradient from now on, and they are in evaluation mode.
+        Turn both on again (`requires_grad_`, `train`) to train them. No weight is changed.
 
         Raises:
             ModelError: If the pipeline has no UNet, autoencoder and text encoder.
@@ -167,7 +170,13 @@ class Backbone:
 
     @cached_property
     def fingerprint(self) -> str:
-        """Which weights these are, in 64 hex digits; the same in every precision. See `sentinv.models.fingerprint`."""
+        """Which weights these are, in 64 hex digits; the same in every precision. Taken once and kept.
+
+        Raises:
+            ValueError: If weights that train are installed, which would give it another one.
+        """
+        if any(parameter.requires_grad for module in self._modules() for parameter in module.parameters()):
+            raise ValueError("weights that train are installed in this model: take its fingerprint before")
         return weights_digest(self._modules())
 
     @cached_property

@@ -21,7 +21,7 @@ from sentinv.files.atomic import atomic_write, make_folder, remove_leftovers
 from sentinv.files.tensors import DIGEST, content_digest, read_safetensors
 
 _NAME = re.compile(r"step-(\d{6,})\.safetensors")
-_STATE = "sentinv.training.checkpoint"
+_STATE = "sentinv.checkpoint"
 
 
 @dataclass(frozen=True, eq=False)

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from sentinv.training.config import TrainConfig
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Batch:
     """B noisy latents and what is to be said about them.
 
