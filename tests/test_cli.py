@@ -285,7 +285,7 @@ ERRORS = [
     ("bench speed --full-size --model x", 2, "--model has no effect with --full-size: leave it out"),
     ("bench speed --image none.png", 1, "none.png does not exist; expected a JPEG, PNG or WebP picture"),
     ("… --lr -1", 2, "learning_rate must be finite and above 0, got -1.0"),
-    ("… --steps -1", 2, "steps must be finite and at least 0, got -1"),
+    ("… --steps -1", 2, "steps must be at least 0, got -1"),
     ("… --token Mug", 1, "use '<mug>'"),
     ("… --token '<Mug>'", 1, "use '<mug>'"),
     ("… --mask a.png --mask b.png", 2, "got 2 --mask for 1 images: give one for each, in their order"),

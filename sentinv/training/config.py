@@ -69,7 +69,7 @@ class TrainConfig:
         positive = ("batch_size", "evaluate_every", "evaluation_timesteps", "evaluation_noises", "patience")
         for name in (*positive, "checkpoint_every"):
             _check(self, name, getattr(self, name) >= 1, "at least 1")
-        _check(self, "steps", self.steps >= 0, "finite and at least 0")
+        _check(self, "steps", self.steps >= 0, "at least 0")
         _check(self, "learning_rate", 0 < self.learning_rate < float("inf"), "finite and above 0")
         _check(self, "mask_background", 0 <= self.mask_background <= 1, "in [0, 1]")
         _check(self, "min_improvement", 0 <= self.min_improvement < 1, "in [0, 1)")
