@@ -5,8 +5,6 @@ Every size and constant is read from the model's configs.
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -18,11 +16,14 @@ from torch import Tensor, nn
 
 from sentinv.diffusion.schedule import NoiseSchedule
 from sentinv.errors import ModelError
-from sentinv.models.fingerprint import weights_digest
+from sentinv.models.fingerprint import facts_digest, weights_digest
 from sentinv.models.text_encoder import TextEncoder
 
 if TYPE_CHECKING:
     pass
+
+LATENT_SCALES = ("scaling_factor", "shift_factor", "latents_mean", "latents_std")
+"""What an autoencoder's config says of the scale of its latents."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -190,16 +191,12 @@ class Backbone:
             "alphas_cumprod": [f"{a:.6g}" for a in (*schedule.alphas_cumprod.tolist(), schedule.final_alpha_cumprod)],
             "prediction_type": schedule.prediction_type,
             "grid": [schedule.config.get("timestep_spacing", "leading"), schedule.config.get("steps_offset", 0)],
-            "latents": [
-                latents.get(name) for name in ("scaling_factor", "shift_factor", "latents_mean", "latents_std")
-            ],
+            "latents": [latents.get(name) for name in LATENT_SCALES],
             "resolution": self.resolution,
             "prompts": [self.zeros_for_empty_prompt, *(self._wants_mask(encoder) for encoder in self.text_encoders)],
             "guidance_scale": self.guidance_scale,
         }
-        return hashlib.sha256(json.dumps(told).encode()).hexdigest()[:16]
-
-    # Images and latents
+        return facts_digest(told)
 
     @torch.no_grad()
     def encode(self, pixels: Tensor) -> Moments:
@@ -264,8 +261,6 @@ class Backbone:
             if upcast:
                 self.vae.to(own)
 
-    # Prompts
-
     def encode_ids(self, ids: Mapping[str, Tensor]) -> Condition:
         """Run the text encoders on token ids; gradients reach installed placeholder rows."""
         hidden, pooled = [], None
@@ -282,8 +277,6 @@ class Backbone:
     @staticmethod
     def _wants_mask(encoder: TextEncoder) -> bool:
         return bool(getattr(encoder.model.config, "use_attention_mask", False))
-
-    # The UNet
 
     def predict(self, latents: Tensor, timesteps: Tensor, condition: Condition) -> Tensor:
         """Run the UNet.

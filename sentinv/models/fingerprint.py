@@ -1,9 +1,11 @@
-"""Which weights a model has."""
+"""Which weights a model has, and what else decides what it gives."""
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Sequence
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
 
 from torch import nn
 
@@ -21,6 +23,11 @@ def weights_digest(modules: Sequence[nn.Module]) -> str:
             signs = values[:: max(1, len(values) // 512)][:512].signbit()
             digest.update(f"{index} {name} {tuple(parameter.shape)} ".encode() + signs.cpu().numpy().tobytes())
     return digest.hexdigest()
+
+
+def facts_digest(facts: Mapping[str, Any]) -> str:
+    """Sixteen hex digits that stand for facts that JSON can say."""
+    return hashlib.sha256(json.dumps(facts).encode()).hexdigest()[:16]
 
 
 def _named_parameters(module: nn.Module) -> Iterator[tuple[str, nn.Parameter]]:
