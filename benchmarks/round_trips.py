@@ -17,14 +17,14 @@ import torch
 from torch import Tensor
 
 import sentinv
-from sentinv.backbone import Backbone
-from sentinv.budget import pixel_psnr
-from sentinv.ddim import ddim_grid
-from sentinv.denoiser import Denoiser, encode_prompts
-from sentinv.editing import EditConfig, ddim_invert, edit, encode_image, prepared, walk
-from sentinv.noising import InversionConfig, find_path, relative_rms
-from sentinv.studies import read_concepts
-from sentinv.tables import Table
+from sentinv.bench.concepts import read_concepts
+from sentinv.diffusion.ddim import ddim_steps
+from sentinv.editing.edit import EditConfig, ddim_invert, edit, encode_image, prepared, walk
+from sentinv.editing.inversion import InversionConfig, find_trajectory, relative_rms
+from sentinv.evaluation.metrics import pixel_psnr
+from sentinv.generation.denoiser import Denoiser, encode_prompts
+from sentinv.models.backbone import Backbone
+from sentinv.report.tables import Table
 
 CONCEPTS = Path(__file__).resolve().parent / "concepts" / "concepts.json"
 GRIDS = (50, 100, 200)
@@ -49,8 +49,8 @@ class Trip:
 def trip(backbone: Backbone, clean: Tensor, name: str, config: InversionConfig) -> Trip:
     """Invert and sample again, at guidance 1."""
     denoise = Denoiser(backbone, encode_prompts(backbone, [PROMPT]))
-    grid = ddim_grid(backbone, config.steps)
-    path = find_path(denoise, clean, grid, config)
+    grid = ddim_steps(backbone.schedule, config.steps)
+    path = find_trajectory(denoise, clean, grid, config)
     cost = denoise.evaluations / len(clean)
     return Trip(name, config.steps, relative_rms(walk(denoise, path.states[0], grid), clean), cost)
 
@@ -106,7 +106,7 @@ def identities(backbone: Backbone, pictures: Sequence[object]) -> Table:
                 note(
                     worst,
                     f"{method}, {'stored offsets' if source == 'delta' else 'noise maps'}, guidance {scale:g}",
-                    relative_rms(back.latents.cpu(), archive.path.states[-1]),
+                    relative_rms(back.latents.cpu(), archive.trajectory.states[-1]),
                     ceiling - pixel_psnr(back.image, archive.image),
                 )
             if method == "pec":
@@ -131,9 +131,9 @@ def note(worst: dict[str, tuple[float, float]], name: str, error: Tensor, gap: f
 def alone_and_together(backbone: Backbone, clean: Tensor) -> float:
     """The largest difference of a picture inverted alone and in a batch of four."""
     denoise = Denoiser(backbone, encode_prompts(backbone, [PROMPT]))
-    grid = ddim_grid(backbone, 50)
-    four = find_path(denoise, clean[:4], grid, InversionConfig()).states[0]
-    each = [find_path(denoise, one[None], grid, InversionConfig()).states[0] for one in clean[:4]]
+    grid = ddim_steps(backbone.schedule, 50)
+    four = find_trajectory(denoise, clean[:4], grid, InversionConfig()).states[0]
+    each = [find_trajectory(denoise, one[None], grid, InversionConfig()).states[0] for one in clean[:4]]
     return relative_rms(four, torch.cat(each)).max().item()
 
 

@@ -9,12 +9,13 @@ from pathlib import Path
 from PIL import Image
 
 import sentinv
-from sentinv.backbone import Backbone
-from sentinv.concept import Concept
-from sentinv.editing import ddim_invert, sweep
-from sentinv.images import grid, read_image, save_png
+from sentinv.concepts.concept import Concept
+from sentinv.editing.edit import ddim_invert, sweep
+from sentinv.editing.masked import edit_masked
+from sentinv.files.images import read_image, save_png
 from sentinv.initializers import make
-from sentinv.masking import edit_masked
+from sentinv.models.backbone import Backbone
+from sentinv.report.contact_sheet import contact_sheet
 
 EXAMPLES = Path(__file__).resolve().parent.parent / "examples"
 PICTURES = {"cat.png": "<cat>", "teapot.png": "<teapot>", "backpack-1.png": "<backpack>"}
@@ -58,7 +59,7 @@ def edits(backbone: Backbone, concept: Concept) -> Image.Image:
 def sheet(images: list[Image.Image], captions: list[str], columns: int) -> Image.Image:
     """All images, enlarged, with a caption each."""
     large = [image.resize((SIDE, SIDE), Image.Resampling.LANCZOS) for image in images]
-    return grid(large, columns=columns, captions=captions)
+    return contact_sheet(large, columns=columns, captions=captions)
 
 
 def main(readme: Path, guide: Path) -> None:

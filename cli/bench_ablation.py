@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from sentinv.cli.studying import conduct, study_options
+from sentinv.cli.studying import StudyOptions, conduct, study_options
 
 
 @click.command()
@@ -30,11 +30,12 @@ def ablation(studies: tuple[Path, ...], **given: Any) -> None:
       [grid]
       learning_rate = [1e-3, 1e-2, 1e-1]
     """  # noqa: D301 - click reads \b as "leave these lines as they are"
+    from sentinv.bench.study import read_study
     from sentinv.errors import SentinvError
-    from sentinv.studies import read_study
 
+    options = StudyOptions(**given)
     stems = [path.stem for path in studies]
     if len(set(stems)) < len(stems):
         raise SentinvError(f"expected study files with different names, got {', '.join(stems)}: run them one by one")
-    base = given["output"] or Path("outputs") / "ablation"
-    conduct([(read_study(path), base / path.stem) for path in studies], given, convergence=False)
+    base = options.output or Path("outputs") / "ablation"
+    conduct([(read_study(path), base / path.stem) for path in studies], options, convergence=False)

@@ -11,7 +11,7 @@ import click
 from sentinv.cli.options import output_options, print_json
 
 if TYPE_CHECKING:
-    from sentinv.concept import Concept
+    from sentinv.concepts.concept import Concept
 
 
 @click.command()
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 @output_options
 def inspect(file: Path, allow_pickle: bool, quiet: bool, as_json: bool) -> None:
     """Show what is in a concept file: where it came from, and each of its vectors."""
-    from sentinv.concept import Concept
+    from sentinv.concepts.concept import Concept
 
     concept = Concept.load(file, allow_pickle=allow_pickle)
     rows = _rows(concept)

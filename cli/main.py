@@ -113,7 +113,7 @@ class LazyGroup(click.Group):
 def _is_out_of_memory(error: Exception) -> bool:
     if "torch" not in sys.modules:
         return isinstance(error, MemoryError)
-    from sentinv.rescue import is_out_of_memory
+    from sentinv.training.rescue import is_out_of_memory
 
     return is_out_of_memory(error)
 

@@ -5,15 +5,16 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeVar, get_args
 
 import click
 from click.core import ParameterSource
 
-from sentinv.config import Schedule, TrainConfig
+from sentinv.training.config import Schedule, TrainConfig
 
 if TYPE_CHECKING:
-    from sentinv.backbone import Backbone
+    from sentinv.models.backbone import Backbone
 
 Decorated = TypeVar("Decorated", bound=Callable[..., Any])
 
@@ -36,6 +37,47 @@ class FiniteRange(click.FloatRange):
         if not math.isfinite(number):
             self.fail(f"{value} is not a finite number.", param, ctx)
         return number
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelOptions:
+    """--model, --device and --dtype.
+
+    Attributes:
+        model: as `sentinv.load` takes it.
+        device: None for the best there is.
+        dtype: None for its device's.
+    """
+
+    model: str
+    device: str | None
+    dtype: str | None
+
+    def load(self) -> Backbone:
+        """Load the model.
+
+        Raises:
+            ModelError: If it cannot be loaded.
+            click.BadParameter: If there is no such device.
+        """
+        return load_backbone(self.model, self.device, self.dtype)
+
+
+@dataclass(frozen=True, kw_only=True)
+class OutputOptions:
+    """--json and --quiet.
+
+    Attributes:
+        as_json: print one JSON object.
+        quiet: no progress and no notices.
+    """
+
+    as_json: bool
+    quiet: bool
+
+    def notice(self, text: str) -> None:
+        """Tell the user something, on stderr, unless nothing is to be told."""
+        notice(text, quiet=self.quiet)
 
 
 def model_options(command: Decorated) -> Decorated:
@@ -73,7 +115,7 @@ def force_option(command: Decorated) -> Decorated:
 
 
 def guidance_option(command: Decorated) -> Decorated:
-    """Add --guidance. `guidance_of` says what it is where it was not given."""
+    """Add --guidance."""
     text = "How strongly words lead; 1 turns it off.  [default: the model's own: toybox 4, others 7.5]"
     return click.option("--guidance", type=FiniteRange(0), help=text)(command)
 
@@ -98,11 +140,6 @@ def schedule_option(command: Decorated) -> Decorated:
     )(command)
 
 
-def guidance_of(backbone: Backbone, given: Mapping[str, Any]) -> float:
-    """The guidance scale that was asked for, or else the model's own."""
-    return backbone.guidance_scale if given["guidance"] is None else given["guidance"]
-
-
 def _debug(ctx: click.Context, param: click.Parameter, value: bool) -> None:
     if value:
         ctx.meta["sentinv.debug"] = True
@@ -116,7 +153,7 @@ def was_given(name: str) -> bool:
 
 def print_json(result: Mapping[str, Any]) -> None:
     """Print a result for machines. NaN and infinities, which JSON does not have, become null."""
-    from sentinv.files import finite
+    from sentinv.files.json_lines import finite
 
     click.echo(json.dumps(finite(result), ensure_ascii=False, indent=2))
 
@@ -152,7 +189,7 @@ def load_backbone(model: str, device: str | None = None, dtype: str | None = Non
     import torch
     from diffusers.utils import logging
 
-    from sentinv.models import load
+    from sentinv.models.loading import load
 
     quieten_transformers()
     logging.set_verbosity_error()

@@ -9,8 +9,8 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from sentinv.errors import SentinvError
-from sentinv.files import make_folder, shown, sweep, told
-from sentinv.locks import lock
+from sentinv.files.atomic import make_folder, remove_leftovers, shown, told
+from sentinv.files.locks import lock
 
 
 class Outputs:
@@ -67,8 +67,8 @@ class Outputs:
         with lock(self.concept):
             existed = self.folder.exists()
             make_folder(self.folder)
-            sweep(self.folder)
-            sweep(self.concept.parent)
+            remove_leftovers(self.folder)
+            remove_leftovers(self.concept.parent)
             if not resume:
                 self.drop_checkpoints()
             try:

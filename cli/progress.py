@@ -10,7 +10,7 @@ from typing import Any
 import click
 
 
-class Progress:
+class Bar:
     """A bar that is told how far things are. On anything but a terminal it says nothing."""
 
     def __init__(self, bar: Any) -> None:
@@ -23,7 +23,7 @@ class Progress:
 
 
 @contextmanager
-def progress(label: str, total: int, *, quiet: bool = False) -> Iterator[Progress]:
+def progress(label: str, total: int, *, quiet: bool = False) -> Iterator[Bar]:
     """Show a bar while a block runs.
 
     Args:
@@ -32,7 +32,7 @@ def progress(label: str, total: int, *, quiet: bool = False) -> Iterator[Progres
         quiet: show nothing.
     """
     if quiet or not sys.stderr.isatty():
-        yield Progress(None)
+        yield Bar(None)
         return
     full, empty = ("━", "─") if "utf" in (sys.stderr.encoding or "").lower() else ("#", "-")
     with click.progressbar(
@@ -48,4 +48,4 @@ def progress(label: str, total: int, *, quiet: bool = False) -> Iterator[Progres
         show_percent=False,
         update_min_steps=1,
     ) as bar:
-        yield Progress(bar)
+        yield Bar(bar)

@@ -23,7 +23,7 @@ from typing import Any
 import click
 
 from sentinv.errors import SentinvError
-from sentinv.files import shown
+from sentinv.files.atomic import shown
 
 PROJECT_FILE = "sentinv.toml"
 

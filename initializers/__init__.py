@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from sentinv.initialization import Initializer
+    from sentinv.concepts.initialization import Initializer
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,7 +47,7 @@ class Options:
 
 def _caption(options: Options) -> Initializer:
     from sentinv.initializers.caption import Caption
-    from sentinv.models import eye
+    from sentinv.models.names import eye
 
     model = options.captioner or eye("captioner", options.base_model)
     return Caption(model, drop_stopwords=options.drop_stopwords, drop_scene=options.drop_scene)
@@ -55,7 +55,7 @@ def _caption(options: Options) -> Initializer:
 
 def _class(options: Options) -> Initializer:
     from sentinv.initializers.class_ import ClassLabel
-    from sentinv.models import eye
+    from sentinv.models.names import eye
 
     return ClassLabel(options.classifier or eye("classifier", options.base_model))
 
@@ -79,9 +79,9 @@ def _vanilla(options: Options) -> Initializer:
 
 
 def _random(options: Options) -> Initializer:
-    from sentinv.initialization import whole_words
+    from sentinv.concepts.initialization import whole_words
     from sentinv.initializers.random import RandomWord
-    from sentinv.models import load_tokenizers
+    from sentinv.models.loading import load_tokenizers
 
     return RandomWord(lambda: whole_words(load_tokenizers(options.base_model)[0]), options.seed)
 

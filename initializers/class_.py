@@ -7,9 +7,9 @@ from typing import Any
 
 from PIL import Image
 
-from sentinv.initialization import Initialization
-from sentinv.models import EYES
-from sentinv.parts import load_part
+from sentinv.concepts.initialization import Initialization
+from sentinv.models.names import EYES
+from sentinv.models.parts import load_part
 
 
 class ClassLabel:

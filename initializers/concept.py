@@ -6,8 +6,8 @@ from pathlib import Path
 
 from PIL import Image
 
-from sentinv.concept import Concept
-from sentinv.initialization import Initialization
+from sentinv.concepts.concept import Concept
+from sentinv.concepts.initialization import Initialization
 
 
 class Continue:

@@ -7,7 +7,7 @@ from random import Random
 
 from PIL import Image
 
-from sentinv.initialization import Initialization
+from sentinv.concepts.initialization import Initialization
 
 
 class RandomWord:

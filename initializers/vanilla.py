@@ -2,7 +2,7 @@
 
 from PIL import Image
 
-from sentinv.initialization import Initialization
+from sentinv.concepts.initialization import Initialization
 
 
 class Vanilla:

@@ -2,8 +2,8 @@
 
 from PIL import Image
 
+from sentinv.concepts.initialization import Initialization
 from sentinv.errors import PromptError
-from sentinv.initialization import Initialization
 
 
 class Word:

@@ -1,7 +1,7 @@
 """Is this installation, this model, this scheduler right? Identities that hold for any weights, in seconds.
 
 Each check compares two ways to the same result, or a result with what mathematics says. They run on latents of a picture that
-is drawn here, on a short grid, with the model as it is.
+is drawn here, on a few steps, with the model as it is.
 """
 
 from __future__ import annotations
@@ -17,19 +17,19 @@ import torch
 from PIL import Image, ImageDraw
 from torch import Tensor
 
-from sentinv.archive import Archive
-from sentinv.budget import pixel_psnr
-from sentinv.concept import Concept
-from sentinv.ddim import ddim_grid, ddim_step
-from sentinv.denoiser import Denoiser, encode_prompts
-from sentinv.editing import EditConfig, ddim_invert, edit, encode_image, prepared, walk
-from sentinv.loss import add_noise, target, to_epsilon, to_x0
-from sentinv.masking import MaskConfig, edit_masked
-from sentinv.noising import InversionConfig, find_path, relative_rms
-from sentinv.placeholder import PlaceholderRows
+from sentinv.concepts.concept import Concept
+from sentinv.concepts.placeholder import PlaceholderRows
+from sentinv.diffusion.conversions import add_noise, target, to_epsilon, to_x0
+from sentinv.diffusion.ddim import ddim_step, ddim_steps
+from sentinv.editing.archive import Archive
+from sentinv.editing.edit import EditConfig, ddim_invert, edit, encode_image, prepared, walk
+from sentinv.editing.inversion import InversionConfig, find_trajectory, relative_rms
+from sentinv.editing.masked import MaskConfig, edit_masked
+from sentinv.evaluation.metrics import pixel_psnr
+from sentinv.generation.denoiser import Denoiser, encode_prompts
 
 if TYPE_CHECKING:
-    from sentinv.backbone import Backbone
+    from sentinv.models.backbone import Backbone
 
 SOURCE, EDITED = "a photo of a red circle", "a photo of a blue square"
 _TOKEN = "<sentinv-selftest>"  # noqa: S105 - not a password
@@ -67,7 +67,7 @@ class Bench:
 
     Attributes:
         backbone: the model under test.
-        steps: of the grid.
+        steps: of sampling.
         image: a picture.
         latents: of it, `[1, C, h, w]`.
         archive: it inverted by "pec".
@@ -92,7 +92,7 @@ class Bench:
 
     def denoiser(self) -> Denoiser:
         """The model with the source prompt, unguided."""
-        return Denoiser(self.backbone, encode_prompts(self.backbone, [SOURCE]))
+        return Denoiser.of(self.backbone, SOURCE, guidance_scale=1)
 
 
 def selftest(backbone: Backbone, steps: int = 10) -> Iterator[Check]:
@@ -100,7 +100,7 @@ def selftest(backbone: Backbone, steps: int = 10) -> Iterator[Check]:
 
     Args:
         backbone: the model.
-        steps: of the sampling grid; more take longer and tell little more.
+        steps: of sampling; more take longer and tell little more.
 
     Raises:
         ModelError: If the scheduler's config cannot be used at all.
@@ -114,12 +114,12 @@ def selftest(backbone: Backbone, steps: int = 10) -> Iterator[Check]:
         yield Check(name, passed, measured, limit, time.perf_counter() - begun, advice)
 
 
-Outcome = tuple[str, float | str, float, str]
+Finding = tuple[str, float | str, float, str]
 _INSTALL = "install diffusers, torch and sentinv again"
 _PRECISION = "load the model in float32"
 
 
-def _conversions(bench: Bench) -> Outcome:
+def _conversions(bench: Bench) -> Finding:
     latents, noise = bench.unit[:1], bench.unit[1:2]
     worst = 0.0
     for alpha in (0.99, 0.5, 0.01):
@@ -132,26 +132,28 @@ def _conversions(bench: Bench) -> Outcome:
     return "epsilon, v and x0 say the same", worst, 1e-4, _INSTALL
 
 
-def _both_ways(bench: Bench) -> Outcome:
+def _both_ways(bench: Bench) -> Finding:
     latents, eps = bench.unit[:2].cpu().double().split(1)  # some accelerators have no float64
-    step = ddim_grid(bench.backbone, bench.steps)[0]
+    step = ddim_steps(bench.backbone.schedule, bench.steps)[0]
     there = ddim_step(latents, eps, step.alpha_from, step.alpha_to)
     back = ddim_step(there, eps, step.alpha_to, step.alpha_from)
     return "one DDIM step goes both ways", relative_rms(back, latents).item(), 1e-10, _INSTALL
 
 
-def _scheduler(bench: Bench) -> Outcome:
+def _scheduler(bench: Bench) -> Finding:
     from diffusers import DDIMScheduler
 
-    scheduler = DDIMScheduler.from_config(bench.backbone.scheduler_config)
+    scheduler = DDIMScheduler.from_config(bench.backbone.schedule.config)
     scheduler.set_timesteps(bench.steps)
     ours = theirs = bench.unit[:1].cpu().double()
     worst = 0.0
-    for step, timestep in zip(ddim_grid(bench.backbone, bench.steps), scheduler.timesteps.tolist(), strict=True):
+    for step, timestep in zip(
+        ddim_steps(bench.backbone.schedule, bench.steps), scheduler.timesteps.tolist(), strict=True
+    ):
         if step.timestep != timestep:
-            return "sampling grid is that of diffusers", math.inf, 1e-5, _INSTALL
+            return "sampling steps are those of diffusers", math.inf, 1e-5, _INSTALL
         eps = torch.sin(ours)
-        answer = _answer(eps, ours, step.alpha_from, bench.backbone.prediction_type)
+        answer = _answer(eps, ours, step.alpha_from, bench.backbone.schedule.prediction_type)
         theirs = scheduler.step(answer, timestep, ours).prev_sample
         ours = ddim_step(ours, eps, step.alpha_from, step.alpha_to)
         worst = max(worst, relative_rms(ours, theirs).item())
@@ -163,31 +165,33 @@ def _answer(eps: Tensor, noisy: Tensor, alpha: float, kind: str) -> Tensor:
     return target(x0, eps, torch.tensor(alpha), kind)
 
 
-def _chained(bench: Bench) -> Outcome:
-    grid = ddim_grid(bench.backbone, bench.steps)
-    gap = max((abs(a.alpha_to - b.alpha_from) for a, b in pairwise(grid)), default=0.0)
-    advice = f"choose a number of steps that divides {bench.backbone.train_timesteps}, or timestep_spacing leading"
+def _chained(bench: Bench) -> Finding:
+    steps = ddim_steps(bench.backbone.schedule, bench.steps)
+    gap = max((abs(a.alpha_to - b.alpha_from) for a, b in pairwise(steps)), default=0.0)
+    advice = (
+        f"choose a number of steps that divides {bench.backbone.schedule.train_timesteps}, or timestep_spacing leading"
+    )
     return "each step ends where the next begins", gap, 0.05, advice
 
 
-def _fixed_point(bench: Bench) -> Outcome:
+def _fixed_point(bench: Bench) -> Finding:
     config, denoise = InversionConfig(method="fixed-point"), bench.denoiser()
-    grid = ddim_grid(bench.backbone, max(bench.steps, 20))
-    path = find_path(denoise, bench.unit[:1], grid, config)
+    steps = ddim_steps(bench.backbone.schedule, max(bench.steps, 20))
+    trajectory = find_trajectory(denoise, bench.unit[:1], steps, config)
     name = "fixed-point inversion comes back"
-    if max(path.residuals) > config.tolerance:
-        worst = max(value for value in path.contractions if value == value)
+    if max(trajectory.residuals) > config.tolerance:
+        worst = max(value for value in trajectory.contractions if value == value)
         return name, f"the iteration does not converge on so few steps (contraction {worst:.2f})", math.nan, ""
-    error = relative_rms(walk(denoise, path.states[0], grid), bench.unit[:1]).item()
+    error = relative_rms(walk(denoise, trajectory.states[0], steps), bench.unit[:1]).item()
     return name, error, 1e-3 if bench.backbone.dtype == torch.float32 else 0.1, _PRECISION
 
 
-def _offsets(bench: Bench) -> Outcome:
+def _offsets(bench: Bench) -> Finding:
     worst = max(_way_back(bench, bench.archive, EditConfig(guidance_scale=w, source="delta")) for w in (1.0, 7.5))
     return "stored offsets bring the image back at guidance 1 and 7.5", worst, 1e-5, _PRECISION
 
 
-def _noise_maps(bench: Bench) -> Outcome:
+def _noise_maps(bench: Bench) -> Finding:
     archive = ddim_invert(bench.backbone, bench.image, SOURCE, config=InversionConfig(method="ddpm", steps=bench.steps))
     worst = max(_way_back(bench, archive, EditConfig(guidance_scale=w, source="none")) for w in (1.0, 7.5))
     return "noise maps bring the image back at guidance 1 and 7.5", worst, 1e-5, _PRECISION
@@ -197,44 +201,37 @@ def _way_back(bench: Bench, archive: Archive, config: EditConfig) -> float:
     return relative_rms(edit(bench.backbone, archive, SOURCE, config=config).latents, bench.latents).item()
 
 
-def _npi(bench: Bench) -> Outcome:
-    plain = edit(bench.backbone, bench.archive, SOURCE, config=EditConfig(guidance_scale=1, source="none")).latents
-    guided = edit(bench.backbone, bench.archive, SOURCE, config=EditConfig(guidance_scale=7.5)).latents
-    limit = 1e-5 if bench.backbone.dtype == torch.float32 else 0.05
-    return (
-        "negative-prompt inversion at 7.5 is the reconstruction",
-        relative_rms(guided, plain).item(),
-        limit,
-        _PRECISION,
-    )
+def _npi(bench: Bench) -> Finding:
+    configs = EditConfig(guidance_scale=1, source="none"), EditConfig(guidance_scale=7.5)
+    plain, guided = (edit(bench.backbone, bench.archive, SOURCE, config=config).latents for config in configs)
+    limit, error = 1e-5 if bench.backbone.dtype == torch.float32 else 0.05, relative_rms(guided, plain).item()
+    return "negative-prompt inversion at 7.5 is the reconstruction", error, limit, _PRECISION
 
 
-def _batches(bench: Bench) -> Outcome:
-    denoise, grid = bench.denoiser(), ddim_grid(bench.backbone, bench.steps)
+def _batches(bench: Bench) -> Finding:
+    denoise, steps = bench.denoiser(), ddim_steps(bench.backbone.schedule, bench.steps)
     together, alone = (
-        walk(denoise, find_path(denoise, some, grid, InversionConfig()).states[0], grid)
+        walk(denoise, find_trajectory(denoise, some, steps, InversionConfig()).states[0], steps)
         for some in (bench.unit, bench.unit[:1])
     )
     limit = 1e-4 if bench.backbone.dtype == torch.float32 else 0.1
     return "one image of four is as it is alone", relative_rms(together[:1], alone).item(), limit, _PRECISION
 
 
-def _words(bench: Bench) -> Outcome:
-    first, second = (
-        edit(bench.backbone, bench.archive, prompt, config=EditConfig()).latents for prompt in (SOURCE, EDITED)
-    )
+def _words(bench: Bench) -> Finding:
+    first, second = (edit(bench.backbone, bench.archive, prompt).latents for prompt in (SOURCE, EDITED))
     moved = relative_rms(first, second).item()
     advice = "the model does not listen to its prompts: is the text encoder its own?"
     return "other words give another image (1e-4 / change)", 1e-4 / moved if moved else math.inf, 1.0, advice
 
 
-def _mask(bench: Bench) -> Outcome:
+def _mask(bench: Bench) -> Finding:
     image = bench.archive.image
     mask = Image.new("L", image.size)
     width, height = image.size
     box = (width // 4, height // 4, width // 2, height // 2)
     mask.paste(255, box)
-    config = MaskConfig(steps=bench.steps, start=0.5, feather=0)
+    config = MaskConfig(steps=bench.steps, skip=0.5, feather=0)
     edited = edit_masked(bench.backbone, image, mask, EDITED, config=config)
     outside = edited.image.copy()
     outside.paste(image.crop(box), box)
@@ -242,7 +239,7 @@ def _mask(bench: Bench) -> Outcome:
     return "a masked edit leaves the outside alone", 0.0 if same else 1.0, 0.0, _INSTALL
 
 
-def _rows(bench: Bench) -> Outcome:
+def _rows(bench: Bench) -> Finding:
     backbone = bench.backbone
     start = {e.name: e.table.weight[e.eos_id][None].detach().float() + 1e-3 for e in backbone.text_encoders}
     before = [e.table.weight.detach().clone() for e in backbone.text_encoders]
@@ -252,21 +249,17 @@ def _rows(bench: Bench) -> Outcome:
         pass
     same = all(torch.equal(old, e.table.weight) for old, e in zip(before, backbone.text_encoders, strict=True))
     differs = not torch.equal(learned, encode_prompts(backbone, ["a photo of"]).hidden)
-    return (
-        "a learned word is seen, and leaves the vocabulary as it was",
-        0.0 if same and differs else 1.0,
-        0.0,
-        _INSTALL,
-    )
+    name = "a learned word is seen, and leaves the vocabulary as it was"
+    return name, 0.0 if same and differs else 1.0, 0.0, _INSTALL
 
 
-def _prediction_type(bench: Bench) -> Outcome:
+def _prediction_type(bench: Bench) -> Finding:
     """Which target the model's answers are nearest to, in shares of its power. Random weights are near none."""
     backbone, denoise, noise = bench.backbone, bench.denoiser(), bench.unit[:1]
     kinds = ("epsilon", "v_prediction", "sample")
     left, power = dict.fromkeys(kinds, 0.0), dict.fromkeys(kinds, 0.0)
-    grid = ddim_grid(backbone, bench.steps)
-    for step in grid[len(grid) // 4 : max(1, len(grid) * 3 // 4)]:
+    steps = ddim_steps(backbone.schedule, bench.steps)
+    for step in steps[len(steps) // 4 : max(1, len(steps) * 3 // 4)]:
         level = torch.tensor(step.alpha_from)
         timesteps = torch.full((1,), step.timestep, device=noise.device)
         answer = backbone.predict(add_noise(bench.latents, noise, level), timesteps, denoise.conditions)
@@ -276,14 +269,14 @@ def _prediction_type(bench: Bench) -> Outcome:
             power[kind] += wanted.square().mean().item()
     shares = {kind: left[kind] / power[kind] for kind in kinds}
     best = min(kinds, key=shares.__getitem__)
-    name = f"the model predicts {backbone.prediction_type}, as its scheduler says"
+    name = f"the model predicts {backbone.schedule.prediction_type}, as its scheduler says"
     if shares[best] > 0.6:
         return name, "cannot tell: its answers are far from every target (is it trained?)", math.nan, ""
     advice = f"set prediction_type to {best} in the scheduler's config"
-    return name, shares[backbone.prediction_type] / shares[best], 1.5, advice
+    return name, shares[backbone.schedule.prediction_type] / shares[best], 1.5, advice
 
 
-def _autoencoder(bench: Bench) -> Outcome:
+def _autoencoder(bench: Bench) -> Finding:
     psnr = pixel_psnr(bench.archive.reconstruction, bench.archive.image)
     name, error = f"the autoencoder gives a picture back ({psnr:.1f} dB)", 10 ** (-psnr / 20)
     if error > 0.25:
@@ -291,21 +284,9 @@ def _autoencoder(bench: Bench) -> Outcome:
     return name, error, 0.25, ""
 
 
-_CHECKS: tuple[Callable[[Bench], Outcome], ...] = (
-    _conversions,
-    _both_ways,
-    _scheduler,
-    _chained,
-    _autoencoder,
-    _prediction_type,
-    _rows,
-    _words,
-    _fixed_point,
-    _offsets,
-    _noise_maps,
-    _npi,
-    _batches,
-    _mask,
+_CHECKS: tuple[Callable[[Bench], Finding], ...] = (
+    *(_conversions, _both_ways, _scheduler, _chained, _autoencoder, _prediction_type, _rows, _words),
+    *(_fixed_point, _offsets, _noise_maps, _npi, _batches, _mask),
 )
 
 

@@ -3,7 +3,8 @@
 import torch
 from diffusers import DDIMScheduler
 
-from sentinv.backbone import Condition
+from sentinv.diffusion.schedule import NoiseSchedule
+from sentinv.models.backbone import Condition
 
 DIM = 64
 
@@ -22,12 +23,12 @@ class ClosedForm:
     def __init__(self, prediction_type="epsilon", components=8, spread=0.35, seed=0, **config):
         generator = torch.Generator().manual_seed(seed)
         self.means = torch.randn(components, DIM, generator=generator, dtype=torch.float64)
-        self.spread, self.prediction_type = spread, prediction_type
+        self.spread = spread
         options = {"beta_start": 0.00085, "beta_end": 0.012, "beta_schedule": "scaled_linear", "steps_offset": 1}
-        scheduler = DDIMScheduler(**{**options, "clip_sample": False, "set_alpha_to_one": False, **config})
-        self.scheduler_config = dict(scheduler.config)
-        self.alphas_cumprod, self.train_timesteps = scheduler.alphas_cumprod, len(scheduler.alphas_cumprod)
-        self.final_alpha_cumprod = float(scheduler.final_alpha_cumprod)
+        scheduler = DDIMScheduler(
+            **{**options, "clip_sample": False, "set_alpha_to_one": False, "prediction_type": prediction_type, **config}
+        )
+        self.schedule = NoiseSchedule.of(scheduler, self.name)
 
     def samples(self, count, seed=1):
         """Clean latents from the mixture."""
@@ -48,12 +49,12 @@ class ClosedForm:
 
     def predict(self, latents, timesteps, condition):
         x = latents.flatten(1).double()
-        alpha = self.alphas_cumprod[timesteps].double()[:, None]
+        alpha = self.schedule.alphas_cumprod[timesteps].double()[:, None]
         variance = alpha * self.spread**2 + 1 - alpha
         away = x[:, None] - alpha.sqrt()[..., None] * self.means
         logits = condition.hidden[:, 0].double() - away.square().sum(-1) / (2 * variance)
         score = -(logits.softmax(-1)[..., None] * away).sum(1) / variance
         eps = -(1 - alpha).sqrt() * score
         x0 = (x - (1 - alpha).sqrt() * eps) / alpha.sqrt()
-        answer = eps if self.prediction_type == "epsilon" else alpha.sqrt() * eps - (1 - alpha).sqrt() * x0
+        answer = eps if self.schedule.prediction_type == "epsilon" else alpha.sqrt() * eps - (1 - alpha).sqrt() * x0
         return answer.reshape(latents.shape)

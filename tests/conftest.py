@@ -20,10 +20,10 @@ from PIL import Image
 from tokenizers.pre_tokenizers import ByteLevel
 from transformers import BertTokenizer, CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection, CLIPTokenizer
 
-from sentinv.backbone import Backbone
-from sentinv.generation import GenerateConfig
-from sentinv.studies import read_concepts
-from sentinv.trials import Measuring
+from sentinv.bench.concepts import read_concepts
+from sentinv.bench.trials import Measuring
+from sentinv.generation.generate import GenerateConfig
+from sentinv.models.backbone import Backbone
 
 WORDS = """a photo of the rendering cropped clean dirty dark my cool close up bright good one rendition nice small
 weird large painting in style picture cat dog rainbow striped tail mug red blue moon on""".split()

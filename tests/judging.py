@@ -6,8 +6,8 @@ import torch
 from PIL import Image
 from transformers import CLIPConfig, CLIPImageProcessor, CLIPModel, CLIPProcessor
 
-from sentinv.initialization import Initialization
-from sentinv.judges import ClipJudge
+from sentinv.concepts.initialization import Initialization
+from sentinv.evaluation.judges import ClipJudge
 
 
 def build_judge(tokenizer):

@@ -15,16 +15,17 @@ from diffusers import (
 from huggingface_hub.errors import RemoteEntryNotFoundError
 from safetensors.torch import load_file
 
-from sentinv import models
-from sentinv.backbone import Backbone
-from sentinv.concept import Concept
-from sentinv.config import TrainConfig
-from sentinv.ddim import ddim_grid
+from sentinv.concepts.concept import Concept
+from sentinv.concepts.initialization import Initialization
+from sentinv.concepts.tokens import tokenize
+from sentinv.diffusion.ddim import ddim_steps
 from sentinv.errors import ModelError
-from sentinv.generation import GenerateConfig, generate_latents, seeded
-from sentinv.initialization import Initialization
-from sentinv.models import load, load_tokenizers, text_widths
-from sentinv.training import train_concept
+from sentinv.generation.generate import GenerateConfig, generate_latents, seeded
+from sentinv.models import names
+from sentinv.models.backbone import Backbone
+from sentinv.models.loading import load, load_tokenizers, text_widths
+from sentinv.training.config import TrainConfig
+from sentinv.training.train import train_concept
 
 
 @pytest.fixture(params=FAMILIES)
@@ -46,10 +47,12 @@ def folder(folders):
 
 
 def test_sizes_come_from_the_configs(family, pipeline, backbone):
-    assert (backbone.vae_scale, backbone.resolution, backbone.train_timesteps) == (2, 16, 1000)
-    assert backbone.prediction_type == pipeline.scheduler.config.prediction_type
+    assert (backbone.vae_scale, backbone.resolution, backbone.schedule.train_timesteps) == (2, 16, 1000)
+    assert backbone.schedule.prediction_type == pipeline.scheduler.config.prediction_type
     assert backbone.text_encoders[0].max_length == (77 if family == "ldm" else 40)
-    assert backbone.final_alpha_cumprod == (1.0 if family == "ldm" else float(backbone.alphas_cumprod[0]))
+    assert backbone.schedule.final_alpha_cumprod == (
+        1.0 if family == "ldm" else float(backbone.schedule.alphas_cumprod[0])
+    )
 
 
 def test_moments_are_those_of_the_vae(backbone):
@@ -86,9 +89,9 @@ def test_latent_diffusion_makes_the_images_of_diffusers(ldm, guidance):
     prompts = ["", "A red zebra, striped", "a mug " * 60]
     ids = ldm.tokenizer(prompts, padding="max_length", max_length=77, truncation=True, return_tensors="pt").input_ids
     with pytest.warns(UserWarning, match="was cut"):
-        ours = backbone.tokenize(prompts)["text_encoder"]
+        ours = tokenize(backbone, prompts)["text_encoder"]
     assert torch.equal(ours, ids)
-    assert torch.equal(backbone.encode_prompts({"text_encoder": ours}).hidden, ldm.bert(ids)[0])
+    assert torch.equal(backbone.encode_ids({"text_encoder": ours}).hidden, ldm.bert(ids)[0])
     config = GenerateConfig(steps=7, guidance_scale=guidance)
     latents = generate_latents(backbone, prompts[1], generators=seeded(3, 2), config=config)
     noise = torch.stack([torch.randn(4, 8, 8, generator=generator) for generator in seeded(3, 2)])
@@ -125,9 +128,9 @@ def test_a_folder_loads_as_the_pipeline_was(folders, family, _pipelines):
     assert loaded.fingerprint == wanted.fingerprint
     for ours, theirs in zip(snapshot(loaded)[0], snapshot(wanted)[0], strict=True):
         assert all(torch.equal(ours[name], theirs[name]) for name in theirs)
-    assert loaded.prediction_type == wanted.prediction_type
+    assert loaded.schedule.prediction_type == wanted.schedule.prediction_type
     prompts = ["a photo of a mug"]
-    assert torch.equal(loaded.tokenize(prompts)["text_encoder"], wanted.tokenize(prompts)["text_encoder"])
+    assert torch.equal(tokenize(loaded, prompts)["text_encoder"], tokenize(wanted, prompts)["text_encoder"])
     assert load(folder, device="cpu", dtype=torch.bfloat16).dtype == torch.bfloat16
 
 
@@ -223,7 +226,7 @@ def test_offline_is_told_in_one_line(monkeypatch):
 
 
 def test_short_names_are_hub_ids():
-    assert all(models._is_hub_id(name) for name in models.SHORT_NAMES.values())
+    assert all(names.is_hub_id(name) for name in names.SHORT_NAMES.values())
 
 
 def test_a_scheduler_that_never_heard_of_clipping_is_welcome(folders, tmp_path):
@@ -233,7 +236,7 @@ def test_a_scheduler_that_never_heard_of_clipping_is_welcome(folders, tmp_path):
         tmp_path / "model/scheduler"
     )
     assert "clip_sample" not in json.loads((tmp_path / "model/scheduler/scheduler_config.json").read_text())
-    assert len(ddim_grid(load(tmp_path / "model", device="cpu"), 5)) == 5
+    assert len(ddim_steps(load(tmp_path / "model", device="cpu").schedule, 5)) == 5
 
 
 def test_a_tokenizer_alone_has_the_limit_of_its_text_encoder(folders):
@@ -250,7 +253,7 @@ def test_a_repository_of_something_else_is_told_in_one_line(monkeypatch):
         raise RemoteEntryNotFoundError("404\nnot there", response=response)
 
     monkeypatch.setattr("huggingface_hub.hf_hub_download", missing)
-    monkeypatch.setattr("sentinv.parts._go_offline_if_unreachable", lambda: None)
+    monkeypatch.setattr("sentinv.models.parts._go_offline_if_unreachable", lambda: None)
     with pytest.raises(ModelError, match=r"sd15 on the hub has no model_index.json: expected a model in the layout"):
         load("sd15", device="cpu")
 
@@ -267,11 +270,11 @@ def test_other_noise_processes_are_refused(sd1, scheduler):
 
 def test_the_grid_does_not_depend_on_what_else_a_scheduler_has_by_default(sd1):
     """Euler's own default spacing is another; a folder with that scheduler is sampled by DDIM's, and so is a pipeline."""
-    wanted = ddim_grid(Backbone.from_pipeline(sd1, "tiny"), 10)
+    wanted = ddim_steps(Backbone.from_pipeline(sd1, "tiny").schedule, 10)
     own = {name: value for name, value in sd1.scheduler.config.items() if name != "timestep_spacing"}
     sd1.scheduler = EulerDiscreteScheduler.from_config(own)
     assert sd1.scheduler.config.timestep_spacing == "linspace"
-    assert ddim_grid(Backbone.from_pipeline(sd1, "tiny"), 10) == wanted
+    assert ddim_steps(Backbone.from_pipeline(sd1, "tiny").schedule, 10) == wanted
 
 
 def test_latents_are_normalised_as_their_autoencoder_says(sd1):

@@ -1,8 +1,8 @@
 import pytest
 import torch
 
-from sentinv.checkpoint import Checkpoint, check_settings, latest_checkpoint, save_checkpoint
 from sentinv.errors import CheckpointError
+from sentinv.training.checkpoint import Checkpoint, check_settings, latest_checkpoint, save_checkpoint
 
 
 def checkpoint(step):

@@ -8,7 +8,7 @@ from PIL import Image
 from safetensors import safe_open
 from safetensors.torch import save_file
 
-from sentinv.concept import Concept
+from sentinv.concepts.concept import Concept
 from sentinv.errors import ConceptError, SentinvError
 
 

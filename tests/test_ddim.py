@@ -2,20 +2,13 @@ import pytest
 import torch
 from diffusers import DDIMScheduler
 
-from sentinv.ddim import ddim_grid, ddim_step
+from sentinv.diffusion.ddim import ddim_step, ddim_steps
+from sentinv.diffusion.schedule import NoiseSchedule
 from sentinv.errors import ModelError
 
 
-class Schedule:
-    """The part of a backbone that a grid needs."""
-
-    name = "tiny"
-
-    def __init__(self, **config):
-        scheduler = DDIMScheduler(beta_schedule="scaled_linear", **{"clip_sample": False, **config})
-        self.scheduler, self.scheduler_config = scheduler, dict(scheduler.config)
-        self.alphas_cumprod, self.train_timesteps = scheduler.alphas_cumprod, len(scheduler.alphas_cumprod)
-        self.final_alpha_cumprod = float(scheduler.final_alpha_cumprod)
+def build_scheduler(**config):
+    return DDIMScheduler(beta_schedule="scaled_linear", **{"clip_sample": False, **config})
 
 
 @pytest.mark.parametrize("spacing", ["leading", "trailing", "linspace"])
@@ -23,14 +16,14 @@ class Schedule:
 @pytest.mark.parametrize("steps", [1, 3, 7, 50, 999, 1000])
 def test_walks_the_path_of_diffusers(spacing, offset, one, steps):
     """Oracle: DDIMScheduler, step by step, with the same eps."""
-    schedule = Schedule(timestep_spacing=spacing, steps_offset=offset, set_alpha_to_one=one)
-    scheduler = schedule.scheduler
+    scheduler = build_scheduler(timestep_spacing=spacing, steps_offset=offset, set_alpha_to_one=one)
+    schedule = NoiseSchedule.of(scheduler, "tiny")
     scheduler.set_timesteps(steps)
     if scheduler.timesteps.max() >= 1000:  # diffusers asks for a timestep that does not exist
         with pytest.raises(ModelError, match="at most 999 steps, got 1000"):
-            ddim_grid(schedule, steps)
+            ddim_steps(schedule, steps)
         return
-    grid = ddim_grid(schedule, steps)
+    grid = ddim_steps(schedule, steps)
     assert [step.timestep for step in grid] == scheduler.timesteps.tolist()
     ours = theirs = torch.randn(1, 4, 3, 3, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
     for step in grid[:60]:
@@ -60,7 +53,7 @@ def test_refuses_what_ruins_latents():
         {"rescale_betas_zero_snr": True, "timestep_spacing": "trailing"},
     ):
         with pytest.raises(ModelError):
-            ddim_grid(Schedule(**config), 10)
+            ddim_steps(NoiseSchedule.of(build_scheduler(**config), "tiny"), 10)
     for steps in (0, 1001):
         with pytest.raises(ValueError, match="steps"):
-            ddim_grid(Schedule(), steps)
+            ddim_steps(NoiseSchedule.of(build_scheduler(), "tiny"), steps)

@@ -8,15 +8,16 @@ import torch
 from conftest import FAMILIES
 from PIL import Image
 
-from sentinv.archive import Archive
-from sentinv.backbone import Backbone
-from sentinv.budget import pixel_psnr, reconstruct
-from sentinv.concept import Concept
-from sentinv.ddim import ddim_grid
-from sentinv.denoiser import Denoiser, encode_prompts
-from sentinv.editing import EditConfig, ddim_invert, edit, encode_image, prepared, sweep, walk
+from sentinv.concepts.concept import Concept
+from sentinv.diffusion.ddim import ddim_steps
+from sentinv.editing.archive import Archive
+from sentinv.editing.edit import EditConfig, ddim_invert, edit, encode_image, prepared, sweep, walk
+from sentinv.editing.inversion import InversionConfig, find_trajectory, relative_rms
+from sentinv.editing.reconstruction import reconstruct
 from sentinv.errors import ConceptError, EditError, ModelError, PromptError
-from sentinv.noising import InversionConfig, find_path, relative_rms
+from sentinv.evaluation.metrics import pixel_psnr
+from sentinv.generation.denoiser import Denoiser, encode_prompts
+from sentinv.models.backbone import Backbone
 
 STEPS = 20
 SOURCE = "a photo of <c>"
@@ -64,7 +65,7 @@ def inverted(backbone, picture, concepts, method="pec", **options):
 
 
 def error(edited, archive):
-    return relative_rms(edited.latents, archive.path.states[-1]).max().item()
+    return relative_rms(edited.latents, archive.trajectory.states[-1]).max().item()
 
 
 @pytest.mark.parametrize("guidance", [1.0, 7.5])
@@ -148,14 +149,14 @@ def test_counts_what_it_costs(sd1_backbone, picture, method, source, most):
 
 def test_one_image_does_not_depend_on_the_others(backbone, picture, concepts):
     """Batch 1 and batch 4, through inversion and sampling."""
-    grid = ddim_grid(backbone, STEPS)
+    grid = ddim_steps(backbone.schedule, STEPS)
     one = encode_image(backbone, prepared(backbone, picture))
     noise = torch.randn(4, *one.shape[1:], generator=torch.Generator().manual_seed(1))
     batch = torch.cat([one, one + 0.3 * noise[1:]])
     denoise = Denoiser(backbone, encode_prompts(backbone, [SOURCE], concepts))
     for method in ("pec", "fixed-point"):
-        together = find_path(denoise, batch, grid, InversionConfig(method=method)).states[0]
-        alone = find_path(denoise, one, grid, InversionConfig(method=method)).states[0]
+        together = find_trajectory(denoise, batch, grid, InversionConfig(method=method)).states[0]
+        alone = find_trajectory(denoise, one, grid, InversionConfig(method=method)).states[0]
         assert relative_rms(together[:1], alone).max() <= 1e-4
         assert relative_rms(walk(denoise, together, grid)[:1], walk(denoise, alone, grid)).max() <= 1e-4
 
@@ -176,9 +177,9 @@ def test_an_archive_comes_back_from_its_file_as_it_was(backbone, picture, concep
     read = Archive.load(first)
     read.save(second)
     assert first.read_bytes() == second.read_bytes()
-    assert torch.equal(read.path.states, archive.path.states)
-    assert read.path.residuals == archive.path.residuals
-    assert (read.config, read.grid, read.concepts) == (archive.config, archive.grid, archive.concepts)
+    assert torch.equal(read.trajectory.states, archive.trajectory.states)
+    assert read.trajectory.residuals == archive.trajectory.residuals
+    assert (read.config, read.steps, read.concepts) == (archive.config, archive.steps, archive.concepts)
     assert read.image.tobytes() == archive.image.tobytes()
     same = edit(backbone, read, "a dog", concepts).latents
     assert torch.equal(same, edit(backbone, archive, "a dog", concepts).latents)
@@ -215,7 +216,7 @@ def test_an_archive_knows_what_it_belongs_to(pipeline, backbone, picture, concep
         edit(backbone, archive, "a <d>", concepts)
     with pytest.raises(EditError, match="another model"):
         edit(backbone, replace(archive, fingerprint="1" * 64), "a <c>", concepts)
-    own = backbone.scheduler_config
+    own = backbone.schedule.config
     for option, value in (
         ("steps_offset", 1 - own["steps_offset"]),
         ("timestep_spacing", "trailing"),
@@ -234,7 +235,7 @@ def test_refuses_schedulers_that_ruin_latents(sd1, picture):
     backbone = Backbone.from_pipeline(sd1, "tiny")
     with pytest.raises(ConceptError, match="width"):
         inverted(backbone, picture, [learned(7)])
-    backbone.scheduler_config["clip_sample"] = True
+    backbone.schedule.config["clip_sample"] = True
     with pytest.raises(ModelError, match="clip_sample"):
         inverted(backbone, picture, [learned(16)])
 
@@ -258,14 +259,14 @@ def test_the_budget_names_the_stage_at_fault(backbone, picture, concepts, monkey
     assert budget.guidance_error <= 1e-4
     assert budget.vae_psnr == pixel_psnr(archive.reconstruction, archive.image)
     assert budget.evaluations == STEPS * 3
-    assert budget.noise_std == pytest.approx(archive.path.states[0].std().item())
+    assert budget.noise_std == pytest.approx(archive.trajectory.states[0].std().item())
     assert "comes back" in budget.lines()[-1]
-    clean, pixels = archive.path.states[-1], prepared(backbone, picture)
+    clean, pixels = archive.trajectory.states[-1], prepared(backbone, picture)
     monkeypatch.setattr(backbone, "decode", lambda latents: pixels + 20 * (latents - clean).abs().mean())
     exact = replace(archive, reconstruction=archive.image)
-    spoilt = archive.path.states.clone()
+    spoilt = archive.trajectory.states.clone()
     spoilt[0] += 0.5
-    wrong = reconstruct(backbone, replace(exact, path=replace(archive.path, states=spoilt)), concepts)
+    wrong = reconstruct(backbone, replace(exact, trajectory=replace(archive.trajectory, states=spoilt)), concepts)
     assert wrong.fault == "inversion"
     unheld = reconstruct(backbone, exact, concepts, EditConfig(guidance_scale=300, source="none"))
     assert unheld.fault == "guidance"

@@ -14,15 +14,15 @@ from click.testing import CliRunner
 from PIL import Image
 from transformers import ViTConfig, ViTForImageClassification, ViTImageProcessor
 
+from sentinv.bench.concepts import StudyConcept
+from sentinv.bench.editing_report import comparisons, paired, round_trips, write_editing_report
+from sentinv.bench.editing_runner import EditingBench
+from sentinv.bench.editing_study import ARMS, Case, EditingStudy, measure_edit, run_case
 from sentinv.cli.main import cli
-from sentinv.concept import Concept
-from sentinv.editing import EditConfig, ddim_invert, sweep
-from sentinv.editing_bench import EditingBench
-from sentinv.editing_report import comparisons, paired, round_trips, write_editing_report
-from sentinv.editing_study import ARMS, Case, EditingStudy, measure, run_case
-from sentinv.judges import AttributeJudge
-from sentinv.noising import InversionConfig
-from sentinv.starts import StudyConcept
+from sentinv.concepts.concept import Concept
+from sentinv.editing.edit import EditConfig, ddim_invert, sweep
+from sentinv.editing.inversion import InversionConfig
+from sentinv.evaluation.judges import AttributeJudge
 
 ROOT = Path(__file__).resolve().parent.parent
 RESULTS = ROOT / "benchmarks" / "results"
@@ -67,7 +67,7 @@ def case(sd1_backbone, source):
 
 
 def test_measures_of_copying_and_of_the_target_itself(case):
-    copied, perfect = measure(case, 0, case.image, judge()), measure(case, 0, case.targets[0], judge())
+    copied, perfect = measure_edit(case, 0, case.image, judge()), measure_edit(case, 0, case.targets[0], judge())
     assert copied["source_psnr"] == copied["source_psnr_inside"] == math.inf
     assert copied["target_ratio"] == pytest.approx(1)
     assert perfect["target_psnr"] == math.inf
@@ -79,7 +79,7 @@ def test_measures_of_copying_and_of_the_target_itself(case):
 def test_preservation_is_averaged_over_its_own_pixels_only(case):
     changed = np.asarray(case.image).copy()
     changed[4:12, 4:12] ^= 128
-    result = measure(case, 0, Image.fromarray(changed), None)
+    result = measure_edit(case, 0, Image.fromarray(changed), None)
     assert result["source_psnr_outside"] == math.inf
     assert result["source_psnr_inside"] == pytest.approx(20 * math.log10(255 / 128))
     assert "success" not in result
@@ -262,7 +262,7 @@ def test_a_measure_that_some_edits_have_is_drawn_from_those(tmp_path):
 
 def test_a_mask_without_an_outside_has_no_measure_of_it(case):
     case.mask = np.ones_like(case.mask)
-    assert set(measure(case, 0, case.targets[0], None)) == {
+    assert set(measure_edit(case, 0, case.targets[0], None)) == {
         "source_psnr",
         "source_psnr_inside",
         "target_psnr",

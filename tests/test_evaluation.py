@@ -11,12 +11,12 @@ from PIL import Image
 from transformers import CLIPModel
 
 from sentinv.cli.main import cli
-from sentinv.concept import Concept
-from sentinv.evaluation import EvaluateConfig, Evaluator, describe, evaluate, image_only, without_placeholder
-from sentinv.generation import GenerateConfig, generate
-from sentinv.initialization import Initialization, starting_rows
-from sentinv.judges import ClipJudge, LpipsJudge, Unavailable
-from sentinv.metrics import mean_embedding_cosine, pairwise_cosine, psnr, ssim
+from sentinv.concepts.concept import Concept
+from sentinv.concepts.initialization import Initialization, starting_rows
+from sentinv.evaluation.evaluate import EvaluateConfig, Evaluator, describe, evaluate, image_only, without_placeholder
+from sentinv.evaluation.judges import ClipJudge, LpipsJudge, Unavailable
+from sentinv.evaluation.metrics import mean_embedding_cosine, pairwise_cosine, psnr, ssim
+from sentinv.generation.generate import GenerateConfig, generate
 
 QUICK = EvaluateConfig(
     count=3, prompts=("a photo of {} on the moon", "a painting of {}"), sampling=GenerateConfig(steps=2)

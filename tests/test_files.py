@@ -15,11 +15,13 @@ from typing import Any
 
 import pytest
 
-from sentinv import files, locks
 from sentinv.errors import SentinvError
-from sentinv.files import JsonLines, atomic_folder, atomic_write, make_folder, sweep
-from sentinv.locks import lock
-from sentinv.processes import HOST, alive, started
+from sentinv.files import atomic as files
+from sentinv.files import locks
+from sentinv.files.atomic import atomic_folder, atomic_write, make_folder, remove_leftovers
+from sentinv.files.json_lines import JsonLines
+from sentinv.files.locks import lock
+from sentinv.files.processes import HOST, alive, started
 
 CODES = [errno.ENOSPC, errno.EIO, errno.EROFS, errno.EDQUOT]
 OLD, NEW = b"old" * 1000, b"new" * 2000
@@ -214,14 +216,14 @@ def test_each_point_where_it_may_be_killed(
             operation(folder)
             os._exit(0)
         assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 9
-        sweep(folder)
+        remove_leftovers(folder)
         assert contents(folder) in ({"a": OLD}, OPERATIONS[operation]), calls[at]
 
 
 WRITER = """
 import sys
-from sentinv.files import atomic_write, sweep
-sweep(sys.argv[1])
+from sentinv.files.atomic import atomic_write, remove_leftovers
+remove_leftovers(sys.argv[1])
 for i in range(10**9):
     atomic_write(sys.argv[1] + "/a", bytes([i % 251]) * 300_000, overwrite=True)
     if not i: print("ready", flush=True)
@@ -235,7 +237,7 @@ def test_kill_at_any_time_tears_nothing(tmp_path: Path) -> None:
             writer.stdout.readline()
             time.sleep(0.003 * attempt)
             writer.kill()
-        sweep(tmp_path)
+        remove_leftovers(tmp_path)
         assert list(contents(tmp_path)) == ["a"]
         data = (tmp_path / "a").read_bytes()
         assert data == data[:1] * 300_000
@@ -257,9 +259,9 @@ def test_sweep_takes_only_what_dead_writers_left(tmp_path: Path) -> None:
         (tmp_path / name).touch()
     left_folder = tmp_path / f".sentinv-{HOST}-{dead.pid}-1-7.tmp"
     (make_folder(left_folder / "deep") / "x").touch()
-    assert {path.name for path in sweep(tmp_path)} == {*gone, left_folder.name}
+    assert {path.name for path in remove_leftovers(tmp_path)} == {*gone, left_folder.name}
     assert {path.name for path in tmp_path.iterdir()} == set(kept)
-    assert sweep(tmp_path / "none") == []
+    assert remove_leftovers(tmp_path / "none") == []
 
 
 def test_who_is_alive() -> None:
@@ -377,7 +379,7 @@ def test_a_line_that_does_not_fit_leaves_the_others_whole(
 def test_a_limit_of_the_system_is_told(tmp_path: Path) -> None:
     program = f"""
 import resource
-from sentinv.files import atomic_write
+from sentinv.files.atomic import atomic_write
 resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000))
 atomic_write({str(tmp_path / "a")!r}, b"x" * 2000)
 """

@@ -2,10 +2,10 @@ import numpy as np
 import pytest
 import torch
 
-from sentinv.backbone import Backbone
-from sentinv.concept import Concept
+from sentinv.concepts.concept import Concept
 from sentinv.errors import ConceptError, PromptError
-from sentinv.generation import GenerateConfig, generate, generate_latents, seeded
+from sentinv.generation.generate import GenerateConfig, generate, generate_latents, seeded
+from sentinv.models.backbone import Backbone
 
 QUICK = GenerateConfig(steps=4)
 

@@ -13,9 +13,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image, ImageCms
 
-from sentinv import decoding
 from sentinv.errors import SentinvError
-from sentinv.images import grid, prepare, prepare_mask, read_image, save_png, size_in_shape, to_pil
+from sentinv.files import decoding
+from sentinv.files.images import prepare, prepare_mask, read_image, save_png, size_in_shape, to_pil
+from sentinv.report.contact_sheet import contact_sheet
 
 RED, GREEN, BLUE, WHITE = (255, 0, 0), (0, 255, 0), (0, 0, 255), (255, 255, 255)
 SIDE = 32
@@ -460,7 +461,7 @@ def test_a_saved_png_carries_its_text(tmp_path: Path) -> None:
 @pytest.mark.parametrize("captioned", [False, True])
 def test_a_grid_shows_every_image_once(count: int, captioned: bool) -> None:
     images = [Image.new("RGB", (40 + i, 30), (i + 1, 0, 0)) for i in range(count)]
-    sheet = grid(images, captions=["a very long caption indeed"] * count if captioned else None)
+    sheet = contact_sheet(images, captions=["a very long caption indeed"] * count if captioned else None)
     pixels = np.asarray(sheet).reshape(-1, 3)
     for i, image in enumerate(images):
         assert (pixels == (i + 1, 0, 0)).all(axis=1).sum() == image.width * image.height
@@ -468,6 +469,6 @@ def test_a_grid_shows_every_image_once(count: int, captioned: bool) -> None:
 
 def test_a_grid_needs_images_and_their_captions() -> None:
     with pytest.raises(ValueError, match="images"):
-        grid([])
+        contact_sheet([])
     with pytest.raises(ValueError, match="captions"):
-        grid([corner_image()], captions=["a", "b"])
+        contact_sheet([corner_image()], captions=["a", "b"])

@@ -1,9 +1,9 @@
 import pytest
 import torch
 
-from sentinv.concept import Concept
+from sentinv.concepts.concept import Concept
+from sentinv.concepts.initialization import Initialization, plan, starting_rows
 from sentinv.errors import ConceptError, PromptError
-from sentinv.initialization import Initialization, plan, starting_rows
 
 
 @pytest.mark.parametrize(

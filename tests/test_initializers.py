@@ -6,13 +6,13 @@ from PIL import Image
 from seeing import SENTENCE, build_captioner, build_classifier
 
 import sentinv
-from sentinv.concept import Concept
-from sentinv.config import TrainConfig
+from sentinv.concepts.concept import Concept
+from sentinv.concepts.initialization import Initialization, whole_words
 from sentinv.errors import ConceptError, ModelError, PromptError
-from sentinv.initialization import Initialization, whole_words
 from sentinv.initializers import INITIALIZERS, Options, make
 from sentinv.initializers.caption import Caption, tidy
 from sentinv.initializers.class_ import ClassLabel, first_synonym
+from sentinv.training.config import TrainConfig
 
 IMAGE = Image.new("RGB", (32, 24), "teal")
 

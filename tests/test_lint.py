@@ -7,7 +7,7 @@ import pytest
 
 ROOT = Path(__file__).parent.parent
 FOLDERS = ("sentinv", "initializers", "cli", "benchmarks", "toybox", "examples", "tests")
-READS_PICKLES = "sentinv/unpickling.py"
+READS_PICKLES = "sentinv/files/unpickling.py"
 """The one program that may call torch.load, with weights_only=True."""
 
 RUNS_EXAMPLES = "tests/test_readme.py"

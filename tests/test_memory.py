@@ -2,12 +2,13 @@ import pytest
 import torch
 from torch.autograd.graph import saved_tensors_hooks
 
-from sentinv.config import TrainConfig
-from sentinv.frozen import lean_convolutions
-from sentinv.initialization import Initialization, starting_rows
-from sentinv.memory import training_memory
-from sentinv.models import load
-from sentinv.placeholder import PlaceholderRows
+from sentinv.concepts.initialization import Initialization, starting_rows
+from sentinv.concepts.placeholder import PlaceholderRows
+from sentinv.concepts.tokens import tokenize
+from sentinv.models.loading import load
+from sentinv.training.config import TrainConfig
+from sentinv.training.lean_convolutions import lean_convolutions
+from sentinv.training.memory import training_memory
 
 
 def test_memory_is_what_a_real_step_keeps(model_folder):
@@ -28,7 +29,7 @@ def test_memory_is_what_a_real_step_keeps(model_folder):
 
     rows = PlaceholderRows({"<c>": starting_rows(Initialization("cat"), backbone).rows})
     with rows.installed(backbone), lean_convolutions(backbone.unet), saved_tensors_hooks(pack, lambda tensor: tensor):
-        condition = backbone.encode_prompts(backbone.tokenize(["a photo of <c>"] * 3, rows))
+        condition = backbone.encode_ids(tokenize(backbone, ["a photo of <c>"] * 3, rows))
         backbone.predict(torch.randn(3, 4, 8, 8), torch.tensor([1, 2, 3]), condition)
     assert estimate["activations"] == pytest.approx(sum(kept.values()), rel=0.1)
 

@@ -24,11 +24,11 @@ from PIL import Image
 from safetensors.torch import save_file
 from test_files import FaultyOs
 
-import sentinv.backbone
-from sentinv import files
+import sentinv.models.backbone
 from sentinv.cli.main import cli
-from sentinv.concept import Concept
-from sentinv.locks import lock
+from sentinv.concepts.concept import Concept
+from sentinv.files import atomic as files
+from sentinv.files.locks import lock
 
 INVERT = "invert mug.png --word red --steps 2 --samples 0"
 
@@ -46,11 +46,11 @@ def concept(path, width=16, token="<c>", **changes):
 
 
 def breaking(monkeypatch, answer):
-    monkeypatch.setattr(sentinv.backbone.Backbone, "predict", answer)
+    monkeypatch.setattr(sentinv.models.backbone.Backbone, "predict", answer)
 
 
 def no_number(monkeypatch):
-    honest, calls = sentinv.backbone.Backbone.predict, []
+    honest, calls = sentinv.models.backbone.Backbone.predict, []
 
     def predict(self, *arguments):
         calls.append(1)
@@ -64,7 +64,7 @@ def no_memory(monkeypatch):
         raise torch.OutOfMemoryError("CUDA out of memory")
 
     breaking(monkeypatch, predict)
-    monkeypatch.setattr("sentinv.rescue.free_memory", lambda device: 12_000_000)
+    monkeypatch.setattr("sentinv.training.rescue.free_memory", lambda device: 12_000_000)
 
 
 def full_disk(monkeypatch):
@@ -81,7 +81,7 @@ def interrupted_run(*damage):
 
 
 def taken_word(monkeypatch):
-    monkeypatch.setattr("sentinv.text_encoder.TextEncoder.vocabulary", {"<mug>": 1})
+    monkeypatch.setattr("sentinv.models.text_encoder.TextEncoder.vocabulary", {"<mug>": 1})
 
 
 def tensors(**content):
@@ -137,7 +137,7 @@ def damaged_model(monkeypatch):
 
 def offline(monkeypatch):
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
-    monkeypatch.setattr("sentinv.parts._go_offline_if_unreachable", lambda: None)
+    monkeypatch.setattr("sentinv.models.parts._go_offline_if_unreachable", lambda: None)
     monkeypatch.setenv("HF_HOME", "nowhere")
 
 

@@ -3,8 +3,10 @@ import torch
 from conftest import same, snapshot
 from torch import nn
 
+from sentinv.concepts.names import check_free, check_token
+from sentinv.concepts.placeholder import PlaceholderRows
+from sentinv.concepts.tokens import tokenize
 from sentinv.errors import ConceptError, PromptError
-from sentinv.placeholder import PlaceholderRows, check_free, check_token
 
 
 def random_rows(backbone, count, seed=0):
@@ -34,7 +36,7 @@ def test_leaves_no_trace_also_after_an_error(backbone):
     before = snapshot(backbone)
     rows = PlaceholderRows({"<c>": random_rows(backbone, 2)})
     with rows.installed(backbone):
-        backbone.encode_prompts(backbone.tokenize(["a <c>"], rows))
+        backbone.encode_ids(tokenize(backbone, ["a <c>"], rows))
     assert same(before, snapshot(backbone))
     with pytest.raises(KeyError), rows.installed(backbone):
         raise KeyError
@@ -46,9 +48,9 @@ def test_rows_of_known_words_condition_as_the_words_do(backbone):
     (encoder,) = backbone.text_encoders
     ids = encoder.text_ids("striped mug")
     rows = PlaceholderRows({"<c>": {encoder.name: encoder.table.weight[ids]}})
-    wanted = backbone.encode_prompts(backbone.tokenize(["a photo of a striped mug on the moon"])).hidden
+    wanted = backbone.encode_ids(tokenize(backbone, ["a photo of a striped mug on the moon"])).hidden
     with rows.installed(backbone):
-        got = backbone.encode_prompts(backbone.tokenize(["a photo of a <c> on the moon"], rows)).hidden
+        got = backbone.encode_ids(tokenize(backbone, ["a photo of a <c> on the moon"], rows)).hidden
     assert torch.equal(got, wanted)
 
 
@@ -58,7 +60,7 @@ def test_gradient_equals_that_of_training_the_whole_table(pipeline, backbone):
     start = random_rows(backbone, 2)[encoder.name]
     rows = PlaceholderRows({"<c>": {encoder.name: start}})
     with rows.installed(backbone):
-        hidden = backbone.encode_prompts(backbone.tokenize(["a photo of <c>", "<c> on the moon"], rows)).hidden
+        hidden = backbone.encode_ids(tokenize(backbone, ["a photo of <c>", "<c> on the moon"], rows)).hidden
         hidden.square().sum().backward()
     pipeline.load_textual_inversion({"<c>": start})
     table = pipeline.text_encoder.get_input_embeddings().weight.requires_grad_(True)
@@ -72,7 +74,7 @@ def test_gradient_equals_that_of_training_the_whole_table(pipeline, backbone):
 def test_only_the_rows_get_a_gradient(backbone):
     rows = PlaceholderRows({"<c>": random_rows(backbone, 1)})
     with rows.installed(backbone):
-        backbone.encode_prompts(backbone.tokenize(["<c>"], rows)).hidden.sum().backward()
+        backbone.encode_ids(tokenize(backbone, ["<c>"], rows)).hidden.sum().backward()
     assert all(parameter.grad is None for part in backbone._modules() for parameter in part.parameters())
 
 
@@ -84,9 +86,9 @@ def test_several_placeholders_keep_their_own_rows(backbone):
     assert torch.equal(both.of("<ab>")[encoder.name], second[encoder.name])
     alone = PlaceholderRows({"<ab>": second})
     with alone.installed(backbone):
-        wanted = backbone.encode_prompts(backbone.tokenize(["a <ab> mug"], alone)).hidden
+        wanted = backbone.encode_ids(tokenize(backbone, ["a <ab> mug"], alone)).hidden
     with both.installed(backbone):
-        assert torch.equal(backbone.encode_prompts(backbone.tokenize(["a <ab> mug"], both)).hidden, wanted)
+        assert torch.equal(backbone.encode_ids(tokenize(backbone, ["a <ab> mug"], both)).hidden, wanted)
 
 
 def test_legacy_pooling_still_finds_the_end(backbone):
@@ -94,7 +96,7 @@ def test_legacy_pooling_still_finds_the_end(backbone):
     (encoder,) = backbone.text_encoders
     rows = PlaceholderRows({"<c>": random_rows(backbone, 1)})
     with rows.installed(backbone):
-        ids = backbone.tokenize(["a <c> mug"], rows)[encoder.name]
+        ids = tokenize(backbone, ["a <c> mug"], rows)[encoder.name]
         wanted = encoder.model(ids).pooler_output
         encoder.model.eos_token_id = 2
         assert torch.equal(encoder.model(ids).pooler_output, wanted)
@@ -117,7 +119,7 @@ def test_half_precision_base_keeps_float32_rows(backbone):
         part.to(torch.bfloat16)
     rows = PlaceholderRows({"<c>": random_rows(backbone, 1)})
     with rows.installed(backbone):
-        hidden = backbone.encode_prompts(backbone.tokenize(["<c>"], rows)).hidden
+        hidden = backbone.encode_ids(tokenize(backbone, ["<c>"], rows)).hidden
         hidden.float().sum().backward()
     assert hidden.dtype == torch.bfloat16
     (parameter,) = rows.parameters()

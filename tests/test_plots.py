@@ -5,22 +5,13 @@ from dataclasses import replace
 import pytest
 from PIL import Image
 
-from sentinv import plots
-from sentinv.studies import Study
-from sentinv.study_report import write_report
-from sentinv.study_summary import (
-    arms,
-    crossing_table,
-    gain_table,
-    loss_table,
-    measures,
-    references,
-    score_tables,
-    spread_table,
-    trade_table,
-)
-from sentinv.tables import Table
-from sentinv.workbench import Outcome
+from sentinv.bench import plots
+from sentinv.bench.arms import arms, measures, references
+from sentinv.bench.runner import StudyOutcome
+from sentinv.bench.study import Study
+from sentinv.bench.study_report import write_report
+from sentinv.bench.study_tables import crossing_table, gain_table, loss_table, score_tables, spread_table, trade_table
+from sentinv.report.tables import Table
 
 STEPS = (0, 1, 2, 5, 10, 25, 50, 100, 250, 500, 1000)
 CONCEPTS = ("cat", "mug", "owl")
@@ -65,8 +56,8 @@ def test_arms_hold_what_differs_only_in_concept_and_seed(records):
     assert [(arm.label, len(arm.records)) for arm in found] == [("vanilla", 6), ("caption", 6)]
     budgets = arms([*records, record("cat", "caption", 0, steps=100)])
     assert [arm.label for arm in budgets] == ["vanilla", "caption, 1000 steps", "caption, 100 steps"]
-    varied = arms([record("cat", "caption", 0, point={"pull": pull}) for pull in (0.0, 0.5)])
-    assert [arm.label for arm in varied] == ["pull 0", "pull 0.5"]
+    varied = arms([record("cat", "caption", 0, point={"min_snr": gamma}) for gamma in (0.0, 0.5)])
+    assert [arm.label for arm in varied] == ["min snr 0", "min snr 0.5"]
     assert found[0].curves()["mug"][0] == (0, pytest.approx(0.4 + 0.01 + 0.0005))
     assert found[0].seconds_per_step() == pytest.approx(0.1)
 
@@ -134,7 +125,7 @@ def test_spread_over_seeds_by_hand(records):
 
 def test_report_is_whole_and_repeatable(records, tmp_path):
     study = Study(title="A <b>study</b>", question="Which?")
-    outcome = Outcome(records, [("owl, caption", "no picture & no file")])
+    outcome = StudyOutcome(records, [("owl, caption", "no picture & no file")])
     tables = write_report(study, outcome, tmp_path, notes={"model": "tiny"}, convergence=True)
     first = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
     assert {
@@ -169,7 +160,7 @@ def test_a_variant_has_the_colour_of_its_arm_and_is_hollow():
 
 def test_report_names_every_value_of_a_hyper_parameter_that_varies(tmp_path):
     runs = [record("cat", "caption", 0, steps=steps, point={"steps": steps}) for steps in (100, 500)]
-    outcome = Outcome(records=[record("cat", "prompt-only", 0), *runs])
+    outcome = StudyOutcome(records=[record("cat", "prompt-only", 0), *runs])
     write_report(Study(title="x"), outcome, tmp_path, notes={}, convergence=False)
     assert (
         "steps 100 or 500, learning_rate 0.01, schedule cosine, betas [0.8, 0.9]"
@@ -181,12 +172,12 @@ def test_report_says_where_and_when_runs_were_made_as_far_as_they_tell(tmp_path)
     told, silent = record("cat", "caption", 0), record("mug", "caption", 0)
     told["timing"] |= {"machine": "here", "date": "2020-01-01"}
     for runs, date in (([told], "2020-01-01\n"), ([told, silent], "2020-01-01 (of 1 of 2 runs"), ([silent], "today")):
-        write_report(Study(title="x"), Outcome(records=runs), tmp_path, notes={"date": "today"}, convergence=False)
+        write_report(Study(title="x"), StudyOutcome(records=runs), tmp_path, notes={"date": "today"}, convergence=False)
         assert f"- **date**: {date}" in (tmp_path / "tables.md").read_text()
 
 
 def test_report_of_nothing_but_failures(tmp_path):
-    outcome = Outcome([], [("cat", "not there")])
+    outcome = StudyOutcome([], [("cat", "not there")])
     assert write_report(Study(title="x"), outcome, tmp_path, notes={}, convergence=True) == []
     assert "not there" in (tmp_path / "report.html").read_text()
 

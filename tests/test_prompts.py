@@ -1,18 +1,10 @@
 import pytest
 import torch
 
+from sentinv.concepts.placeholder import PlaceholderRows
+from sentinv.concepts.prompts import OBJECT_TEMPLATES, STYLE_TEMPLATES, check_placeholders, expand, fill, read_templates
+from sentinv.concepts.tokens import padded_ids, token_ids
 from sentinv.errors import PromptError, SentinvError
-from sentinv.placeholder import PlaceholderRows
-from sentinv.prompts import (
-    OBJECT_TEMPLATES,
-    STYLE_TEMPLATES,
-    check_placeholders,
-    expand,
-    fill,
-    read_templates,
-    token_ids,
-    tokenize,
-)
 
 VOCABULARY = {"<c>": [-1, -2], "<cat>": [-3]}
 
@@ -35,7 +27,7 @@ def test_plain_text_tokenises_as_the_tokenizer_does(encoder, text):
         text, padding="max_length", truncation=True, max_length=40, return_tensors="pt"
     ).input_ids
     with pytest.warns() if len(text) > 100 else _nothing():
-        assert torch.equal(tokenize([text], encoder), wanted)
+        assert torch.equal(padded_ids([text], encoder), wanted)
 
 
 @pytest.mark.parametrize("text", ["a <c> mug", "<c>", "x<c>y", "a <c>, and <cat>'s tail", "<cat> <cat><c>"])
@@ -57,9 +49,9 @@ def test_expansion_and_single_vectors(encoder):
 
 def test_a_placeholder_is_never_cut_off(encoder):
     fits = "mug " * 36 + "<c>"
-    assert -2 in tokenize([fits], encoder, VOCABULARY)
+    assert -2 in padded_ids([fits], encoder, VOCABULARY)
     with pytest.raises(PromptError, match="cut off"):
-        tokenize(["mug " + fits], encoder, VOCABULARY)
+        padded_ids(["mug " + fits], encoder, VOCABULARY)
 
 
 def test_unknown_placeholders_are_refused():

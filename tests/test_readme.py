@@ -15,7 +15,7 @@ import pytest
 from click.testing import CliRunner
 
 from sentinv.cli.main import cli
-from sentinv.noising import InversionConfig
+from sentinv.editing.inversion import InversionConfig
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -157,7 +157,7 @@ def interrupt(command):
 @pytest.mark.slow
 def test_the_python_runs(workplace, monkeypatch):
     import sentinv
-    from sentinv.config import TrainConfig
+    from sentinv.training.config import TrainConfig
 
     (code,) = (text for language, text in BLOCKS if language == "python")
     assert len([line for line in code.splitlines() if line]) == 6

@@ -66,7 +66,7 @@ socket.getaddrinfo = socket.socket.connect = refuse
 import huggingface_hub, transformers
 from diffusers import AutoencoderKL, DDIMScheduler, UNet2DConditionModel
 from sentinv.errors import ModelError
-from sentinv.models import load
+from sentinv.models.loading import load
 begun = time.perf_counter()
 try:
     load("sd21", device="cpu")

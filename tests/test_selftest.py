@@ -1,6 +1,7 @@
 """The selftest passes on sound models of any weights, and finds what is wrong with the others."""
 
 import json
+from dataclasses import replace
 
 import pytest
 import torch
@@ -32,7 +33,7 @@ def test_a_sound_model_passes(backbone):
 
 
 def test_an_xl_model_passes(xl):
-    from sentinv.backbone import Backbone
+    from sentinv.models.backbone import Backbone
 
     assert failures(Backbone.from_pipeline(xl, "tiny")) == []
 
@@ -40,21 +41,21 @@ def test_an_xl_model_passes(xl):
 @pytest.mark.parametrize("right", ["epsilon", "v_prediction"])
 def test_finds_a_wrong_prediction_type(sd1_backbone, monkeypatch, right):
     """A model that knows the drawing by heart, and predicts as `right` says."""
-    from sentinv.editing import encode_image, prepared
-    from sentinv.loss import target
+    from sentinv.diffusion.conversions import target
+    from sentinv.editing.edit import encode_image, prepared
 
     clean = encode_image(sd1_backbone, prepared(sd1_backbone, drawing(sd1_backbone.resolution)))
 
     def predict(latents, timesteps, condition):
-        alpha = sd1_backbone.alphas_cumprod[timesteps]
+        alpha = sd1_backbone.schedule.alphas_cumprod[timesteps]
         level = alpha.reshape(-1, 1, 1, 1)
         eps = (latents - level.sqrt() * clean) / (1 - level).sqrt()
         return target(clean.expand_as(latents), eps, alpha, right)
 
     monkeypatch.setattr(sd1_backbone, "predict", predict)
     for said in ("epsilon", "v_prediction"):
-        sd1_backbone.prediction_type = said
-        sd1_backbone.scheduler_config["prediction_type"] = said
+        config = {**sd1_backbone.schedule.config, "prediction_type": said}
+        sd1_backbone.schedule = replace(sd1_backbone.schedule, prediction_type=said, config=config)
         (check,) = [check for check in selftest(sd1_backbone, 10) if "as its scheduler says" in check.name]
         assert check.passed is (said == right)
         assert said == right or f"set prediction_type to {right}" in str(check)
@@ -67,10 +68,11 @@ def test_finds_faults(sd1_backbone, monkeypatch):
     def deaf(latents, timesteps, condition, plain=sd1_backbone.predict):
         return plain(latents, timesteps, condition[torch.zeros(len(latents), dtype=torch.int64)])
 
+    own = sd1_backbone.schedule
     faults = [
         (module._batches, sd1_backbone, "predict", mixing),
         (module._words, sd1_backbone, "predict", deaf),
-        (module._scheduler, sd1_backbone, "alphas_cumprod", sd1_backbone.alphas_cumprod**1.05),
+        (module._scheduler, sd1_backbone, "schedule", replace(own, alphas_cumprod=own.alphas_cumprod**1.05)),
         (module._both_ways, module, "ddim_step", lambda x, eps, a, b: x * 0.9),
         (module._conversions, module, "to_epsilon", lambda answer, *_: answer),
         (module._mask, module, "edit_masked", lambda *_, **__: Changed()),

@@ -10,7 +10,8 @@ from diffusers import StableDiffusionPipeline, UNet2DConditionModel
 from safetensors.torch import save_file
 
 from sentinv.errors import ModelError
-from sentinv.models import SHORT_NAMES, load
+from sentinv.models.loading import load
+from sentinv.models.names import SHORT_NAMES
 
 _UNET = (
     (r"^time_embedding\.linear_(\d)", lambda m: f"time_embed.{2 * int(m[1]) - 2}"),
@@ -101,7 +102,7 @@ def test_a_checkpoint_in_one_file_is_the_model_that_was_written(written):
     for ours, theirs in (*pairs, (pipeline.text_encoder, backbone.text_encoders[0].model)):
         weights = theirs.state_dict()
         assert all(torch.equal(tensor, weights[name]) for name, tensor in ours.state_dict().items())
-    assert backbone.prediction_type == "epsilon" and written.asked == [None]
+    assert backbone.schedule.prediction_type == "epsilon" and written.asked == [None]
 
 
 @pytest.mark.parametrize(("noisy", "kind", "size"), [(0.9, "epsilon", 128), (0.1, "v_prediction", 16)])
@@ -115,7 +116,7 @@ def test_what_a_file_of_stable_diffusion_2_predicts_is_seen_by_asking_it(written
 
     monkeypatch.setattr(UNet2DConditionModel, "forward", answer)
     backbone = load(path, device="cpu")
-    assert (backbone.prediction_type, backbone.resolution) == (kind, size)
+    assert (backbone.schedule.prediction_type, backbone.resolution) == (kind, size)
     assert written.asked == [SHORT_NAMES["sd21"]]
 
 

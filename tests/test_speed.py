@@ -7,12 +7,12 @@ from click.testing import CliRunner
 from conftest import build_pipeline
 from judging import random_picture
 
-from sentinv import sd15
-from sentinv.backbone import Backbone
+from sentinv.bench import sd15
+from sentinv.bench.speed import SpeedConfig, Timed, speed_table
+from sentinv.bench.step_meter import floor_flops
 from sentinv.cli.main import cli
-from sentinv.harness import floor_flops
-from sentinv.speed import SpeedConfig, Timed, speed_table
-from sentinv.text_encoder import TextEncoder
+from sentinv.models.backbone import Backbone
+from sentinv.models.text_encoder import TextEncoder
 
 PEER = """
 import sys, torch

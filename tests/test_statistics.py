@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from sentinv.statistics import band, bootstrap, crossing, group_means, levelled, mean_curve
+from sentinv.evaluation.statistics import band, bootstrap, crossing, group_means, levelled, mean_curve
 
 
 def test_bootstrap_of_equal_values_is_a_point():

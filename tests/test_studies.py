@@ -12,15 +12,18 @@ from click.testing import CliRunner
 from conftest import build_pipeline, copied
 from judging import DESCRIBERS, random_picture, write_concepts
 
-from sentinv.backbone import Backbone
+from sentinv.bench.arms import arms
+from sentinv.bench.concepts import read_concepts
+from sentinv.bench.records import read_records, same_settings
+from sentinv.bench.runner import Workbench, cost, run_study, shares
+from sentinv.bench.study import Study, key_of, read_study, trials
+from sentinv.bench.study_report import write_report
+from sentinv.bench.study_tables import crossing_table, score_tables
+from sentinv.bench.trials import ConceptPictures, train_curve
 from sentinv.cli.main import cli
 from sentinv.errors import Interrupted, SentinvError
-from sentinv.files import JsonLines
-from sentinv.studies import Study, key_of, read_concepts, read_study, trials
-from sentinv.study_report import write_report
-from sentinv.study_summary import arms, crossing_table, score_tables
-from sentinv.trials import ConceptPictures, train_curve
-from sentinv.workbench import Workbench, cost, read_records, run_study, shares
+from sentinv.files.json_lines import JsonLines
+from sentinv.models.backbone import Backbone
 
 ROOT = Path(__file__).parent.parent
 RESULTS = ROOT / "benchmarks" / "results"
@@ -127,7 +130,7 @@ def test_what_was_learned_is_measured_later_without_training_again(bench, tmp_pa
     def trains(*_, **__):
         raise AssertionError("trained again")
 
-    monkeypatch.setattr("sentinv.workbench.train_curve", trains)
+    monkeypatch.setattr("sentinv.bench.runner.train_curve", trains)
     later = run_study(study, bench, tmp_path / "later").records
     assert without_timing(later) == without_timing(whole)
     assert [record["timing"]["training"] for record in later] == [record["timing"]["training"] for record in losses]
@@ -279,6 +282,18 @@ def test_published_tables_are_those_of_the_published_records(folder, tmp_path, m
     assert said[0] == said[1]
 
 
+def test_records_with_hyper_parameters_that_are_gone_are_read_if_those_had_no_effect(tmp_path):
+    now = {"start": "caption", "train": {"steps": 100}}
+    then = [{**now, "train": {"steps": 100, "pull": pull, "max_norm": None}} for pull in (0.0, 0.5)]
+    lines = [json.dumps({"key": key_of(settings), "settings": settings}) + "\n" for settings in then]
+    (tmp_path / "records.jsonl").write_text("".join(lines))
+    assert list(read_records(tmp_path)) == [key_of(now), key_of(then[1])]
+    old = {"study": 1, "train": {"steps": 100, "pull": 0.0}}
+    assert same_settings(old, {"study": 1, "train": {"steps": 100}})
+    assert not same_settings(old | {"train": {"steps": 100, "pull": 0.1}}, {"study": 1, "train": {"steps": 100}})
+    assert not same_settings(old, {"study": 1, "train": {"steps": 100, "seed": 0}})
+
+
 # The command line
 
 
@@ -415,7 +430,7 @@ def test_runs_that_went_wrong_are_told_and_not_averaged_away(bench, tmp_path, mo
             del curve.rows[4]
         return curve
 
-    monkeypatch.setattr("sentinv.workbench.train_curve", train)
+    monkeypatch.setattr("sentinv.bench.runner.train_curve", train)
     reports = []
     for _ in range(2):
         outcome = run_study(study, bench, tmp_path / "records")

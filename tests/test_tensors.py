@@ -19,9 +19,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors.torch import load, save
 
-from sentinv import tensors
 from sentinv.errors import ConceptError
-from sentinv.tensors import read_safetensors, read_tensors
+from sentinv.files import tensors
+from sentinv.files.tensors import read_safetensors, read_tensors
 
 ROWS = torch.linspace(-1, 1, 2 * 768).reshape(2, 768)
 
@@ -226,7 +226,7 @@ PICKLES_READ = {
 
 FORK_EACH = """
 import os, sys, torch, safetensors.torch
-from sentinv import unpickling
+from sentinv.files import unpickling
 for path in sys.argv[1:]:
     if not os.fork():
         os.dup2(os.open(path, os.O_RDONLY), 0)

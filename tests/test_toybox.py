@@ -11,8 +11,8 @@ import torch
 from PIL import Image
 
 from sentinv.errors import ModelError
-from sentinv.models import load
-from sentinv.parts import built_in
+from sentinv.models.built_in import built_in
+from sentinv.models.loading import load
 
 ROOT = Path(__file__).resolve().parent.parent
 FOLDER = ROOT / "sentinv" / "toybox"
@@ -70,9 +70,9 @@ def test_a_script_without_sentinv_draws(tmp_path):
 
 def test_configs_are_stable_diffusions():
     backbone = load("toybox")
-    assert backbone.prediction_type == "epsilon"
-    assert backbone.train_timesteps == 1000
-    config = backbone.scheduler_config
+    assert backbone.schedule.prediction_type == "epsilon"
+    assert backbone.schedule.train_timesteps == 1000
+    config = backbone.schedule.config
     assert (config["clip_sample"], config["set_alpha_to_one"], config["steps_offset"]) == (False, False, 1)
     tokenizer = backbone.text_encoders[0].tokenizer
     assert backbone.text_encoders[0].model.config.eos_token_id == tokenizer.eos_token_id
@@ -83,7 +83,7 @@ def test_configs_are_stable_diffusions():
 
 
 def test_latents_have_the_scale_that_the_schedule_supposes():
-    from sentinv.images import prepare
+    from sentinv.files.images import prepare
 
     backbone = load("toybox")
     pictures = sorted((ROOT / "benchmarks" / "concepts").glob("*/image.png"))
@@ -101,7 +101,7 @@ PARTS = ("pipeline", "captioner", "classifier", "attributes", "clip")
 @pytest.fixture
 def installation(monkeypatch, tmp_path):
     """A copy of the built-in model that may be damaged."""
-    from sentinv import parts
+    from sentinv.models import built_in as parts
 
     shutil.copytree(FOLDER, tmp_path / "toybox")
     monkeypatch.setattr(parts.resources, "files", lambda name: tmp_path)

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from functools import lru_cache
 from pathlib import Path
 
-from sentinv.prompts import OBJECT_TEMPLATES, STYLE_TEMPLATES
+from sentinv.concepts.prompts import OBJECT_TEMPLATES, STYLE_TEMPLATES
 
 from .art import HANDS
 from .scenes import SCENES

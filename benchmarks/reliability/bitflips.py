@@ -17,7 +17,7 @@ import torch
 from kit import report
 from PIL import Image
 
-from sentinv.concept import Concept
+from sentinv.concepts.concept import Concept
 from sentinv.errors import SentinvError
 
 

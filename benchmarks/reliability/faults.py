@@ -20,16 +20,17 @@ from tiny import backbone, command, picture, pipeline_folder
 from torch import Tensor
 
 import sentinv.cli.invert
-from sentinv import files, locks
-from sentinv.backbone import Backbone
-from sentinv.checkpoint import read_checkpoint
-from sentinv.concept import Concept
-from sentinv.config import TrainConfig
+from sentinv.concepts.concept import Concept
+from sentinv.concepts.initialization import Initialization
 from sentinv.errors import SentinvError
-from sentinv.history import History
-from sentinv.initialization import Initialization
-from sentinv.run import RUNAWAY
-from sentinv.training import train_concept
+from sentinv.files import atomic as files
+from sentinv.files import locks
+from sentinv.models.backbone import Backbone
+from sentinv.training.checkpoint import read_checkpoint
+from sentinv.training.config import TrainConfig
+from sentinv.training.history import History
+from sentinv.training.loop import RUNAWAY
+from sentinv.training.train import train_concept
 
 sys.path.insert(0, str(Path(__file__).parents[2] / "tests"))
 from test_files import FaultyOs

@@ -20,7 +20,7 @@ import numpy as np
 from kit import Outcome, report, watched
 from PIL import Image
 
-from sentinv.images import read_image
+from sentinv.files.images import read_image
 
 MODES = {"JPEG": ["1", "L", "RGB", "CMYK", "YCbCr"], "PNG": ["1", "L", "LA", "P", "RGB", "RGBA", "I;16"]}
 MODES["WEBP"] = ["RGB", "RGBA", "L"]

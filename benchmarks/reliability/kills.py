@@ -24,11 +24,11 @@ from kit import report
 sys.path.insert(0, str(Path(__file__).parents[2] / "tests"))
 from test_files import FaultyOs
 
-from sentinv import files
-from sentinv.concept import Concept
+from sentinv.concepts.concept import Concept
 from sentinv.errors import SentinvError
-from sentinv.files import atomic_folder, atomic_write, sweep
-from sentinv.locks import lock
+from sentinv.files import atomic as files
+from sentinv.files.atomic import atomic_folder, atomic_write, remove_leftovers
+from sentinv.files.locks import lock
 
 CODES = (errno.ENOSPC, errno.EIO, errno.EROFS, errno.EDQUOT)
 LARGE = 4_000_000
@@ -61,7 +61,7 @@ OPERATIONS: tuple[Callable[[Path, int], None], ...] = (save_concept, save_large,
 
 def torn(folder: Path) -> list[str]:
     """What is in the folder after a sweep that is not whole or should not be there."""
-    sweep(folder)
+    remove_leftovers(folder)
     found = []
     for path in folder.iterdir():
         if path.name == "cat.safetensors":
@@ -104,7 +104,7 @@ def killed_at_random(count: int) -> tuple[int, list[str]]:
             time.sleep(0.005 + chance.random() * 0.04)
             os.kill(child, signal.SIGKILL)
             os.waitpid(child, 0)
-            swept += len(sweep(folder))
+            swept += len(remove_leftovers(folder))
             found += torn(folder)
             for path in folder.glob("step-*"):
                 shutil.rmtree(path)

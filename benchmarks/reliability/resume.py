@@ -23,15 +23,15 @@ import torch
 from kit import report
 from tiny import backbone, command, ended, forked, picture, pipeline_folder
 
-from sentinv import training
-from sentinv.backbone import Backbone
-from sentinv.checkpoint import read_checkpoint
-from sentinv.concept import Concept
-from sentinv.config import TrainConfig
-from sentinv.files import sweep
-from sentinv.initialization import Initialization
-from sentinv.run import Run
-from sentinv.training import train_concept
+from sentinv.concepts.concept import Concept
+from sentinv.concepts.initialization import Initialization
+from sentinv.files.atomic import remove_leftovers
+from sentinv.models.backbone import Backbone
+from sentinv.training import train as training
+from sentinv.training.checkpoint import Checkpoints, read_checkpoint
+from sentinv.training.config import TrainConfig
+from sentinv.training.loop import Loop
+from sentinv.training.train import train_concept
 
 CONFIG = TrainConfig(steps=20, batch_size=2, evaluate_every=5, evaluation_timesteps=2, checkpoint_every=1)
 INVERT = ["invert", "mug.png", "--word", "red", "--steps", "40", "--samples", "0", "--batch-size", "1", "--model"]
@@ -43,13 +43,13 @@ def result(model: Backbone, folder: Path) -> bytes:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         concept, history = train_concept(
-            model, [picture()], Initialization("red cat"), CONFIG, checkpoints=folder, resume=resume
+            model, [picture()], Initialization("red cat"), CONFIG, checkpoints=Checkpoints(folder, resume)
         )
     losses = [[asdict(record) for record in history.records], history.evaluations]
     return concept.to_bytes() + json.dumps(losses).encode()
 
 
-def forgetful_restore(run: Run, checkpoint: object, restore: object = Run.restore) -> None:
+def forgetful_restore(run: Loop, checkpoint: object, restore: object = Loop.restore) -> None:
     """The negative control: all is restored but the random state."""
     restore(run, checkpoint)
     run.generator.manual_seed(run.config.seed)
@@ -62,7 +62,7 @@ def one_run(model: Backbone, seconds: float, chance: random.Random, *, control: 
 
         def child() -> None:
             if control:
-                Run.restore = forgetful_restore  # type: ignore[method-assign]
+                Loop.restore = forgetful_restore  # type: ignore[method-assign]
             done.write_bytes(result(model, folder))
 
         kills = resumed = 0
@@ -124,7 +124,7 @@ def stopped(folder: Path, model: Path, wait: float, numbers: list[int]) -> tuple
         time.sleep(0.004 if len(numbers) > 1 else 0)
     code = ended(process)
     seconds = time.perf_counter() - sent
-    sweep(folder / "mug-run/checkpoints")
+    remove_leftovers(folder / "mug-run/checkpoints")
     concept, metrics = folder / "mug.safetensors", folder / "mug-run/metrics.jsonl"
     wrong = [f"stray {path.name}" for path in folder.rglob(".*")] + [
         f"lock {path.name}" for path in folder.rglob("*.lock")
@@ -185,7 +185,9 @@ def saving(model: Backbone, repeats: int = 5) -> tuple[float, float]:
             training.save_checkpoint = timed
             try:
                 folder = Path(name) / str(number)
-                _, history = train_concept(model, [picture()], Initialization("red cat"), config, checkpoints=folder)
+                _, history = train_concept(
+                    model, [picture()], Initialization("red cat"), config, checkpoints=Checkpoints(folder)
+                )
             finally:
                 training.save_checkpoint = honest
             times += spent

@@ -24,9 +24,9 @@ import torch
 from kit import report, watched
 from safetensors.torch import save
 
-from sentinv.concept import Concept
+from sentinv.concepts.concept import Concept
 from sentinv.errors import SentinvError
-from sentinv.tensors import read_tensors
+from sentinv.files.tensors import read_tensors
 
 WIDTHS = (768, 1024, 1280, 2048, 4096)
 CANARY = Path(tempfile.gettempdir()) / f"canary-{os.getpid()}"

@@ -14,9 +14,9 @@ from PIL import Image
 sys.path.insert(0, str(Path(__file__).parents[2] / "tests"))
 from conftest import build_pipeline, build_tokenizer
 
-from sentinv.backbone import Backbone
 from sentinv.cli.main import cli
 from sentinv.cli.options import quieten_transformers
+from sentinv.models.backbone import Backbone
 
 
 def pipeline_folder(folder: Path) -> Path:

@@ -18,13 +18,15 @@ from hypothesis import strategies as st
 from kit import report
 from tiny import backbone
 
-from sentinv.backbone import Backbone
-from sentinv.concept import Concept
+from sentinv.concepts.concept import Concept
+from sentinv.concepts.initialization import Initialization, plan, starting_rows
+from sentinv.concepts.names import check_free, check_token
+from sentinv.concepts.placeholder import PlaceholderRows
+from sentinv.concepts.prompts import OBJECT_TEMPLATES, STYLE_TEMPLATES, fill
+from sentinv.concepts.tokens import padded_ids, token_ids
 from sentinv.errors import ConceptError, PromptError
-from sentinv.initialization import Initialization, plan, starting_rows
-from sentinv.placeholder import PlaceholderRows, check_free, check_token
-from sentinv.prompts import OBJECT_TEMPLATES, STYLE_TEMPLATES, fill, token_ids, tokenize
-from sentinv.text_encoder import TextEncoder
+from sentinv.models.backbone import Backbone
+from sentinv.models.text_encoder import TextEncoder
 
 NAMES = st.from_regex(r"<[a-z0-9][a-z0-9_.-]{0,12}>", fullmatch=True)
 ANYTHING = st.text(st.characters(), max_size=80)
@@ -112,7 +114,7 @@ def prompts(before: str, after: str, count: int) -> None:
     assume("<c>" not in before + after and "<c>" not in before[-3:] + "<c>"[:-1])
     ids = [-1 - index for index in range(count)]
     try:
-        (got,) = tokenize([f"{before}<c>{after}"], encoder(), {"<c>": ids}).tolist()
+        (got,) = padded_ids([f"{before}<c>{after}"], encoder(), {"<c>": ids}).tolist()
     except PromptError as error:
         told(error)
         return

@@ -1,0 +1,143 @@
+"""The initialisations that studies compare, and the words each of them gives for a concept."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from random import Random
+from typing import Any
+
+from sentinv.bench.concepts import StudyConcept
+from sentinv.concepts.initialization import Initializer, plan, whole_words
+from sentinv.errors import SentinvError
+from sentinv.files.images import read_image
+
+STARTS = {
+    "vanilla": "one vector from *, as Gal et al.",
+    "random": "one random word of the vocabulary, another for each concept and seed",
+    "word": "the concept's word",
+    "class": "the classifier's label",
+    "caption": "the captioner's sentence",
+    "caption-no-stopwords": "the captioner's sentence without words that name nothing",
+    "caption-no-scene": "the captioner's sentence without where the thing is",
+    "human": "the concept's caption by a person",
+    "stars": "control: as many vectors as the caption has, all from *; stars:3 for three",
+    "random-words": "control: as many random words as the caption has tokens; random-words:3 for three",
+    "other-caption": "control: the caption of the next concept",
+    "phrase": "words of one's own: phrase:a red mug",
+    "image-only": "reference: the concept's own picture in the place of generated ones",
+    "prompt-only": "reference: pictures of the prompts without the placeholder",
+    "targets-only": "reference: other pictures of the thing, and true ones of the edits, in the place of generated ones",
+}
+"""Name → what it is."""
+
+DESCRIBED = ("class", "caption", "caption-no-stopwords", "caption-no-scene")
+"""Those that an initializer has to say."""
+
+REFERENCES = ("image-only", "prompt-only", "targets-only")
+"""Those that train nothing."""
+
+
+@dataclass(frozen=True)
+class StartSpec:
+    """An initialisation as written: ``name[:argument][@steps]``, such as ``caption``, ``stars:3``, ``vanilla@5000``.
+
+    Attributes:
+        label: as written, less the steps.
+        name: key of `STARTS`.
+        argument: what follows the colon; "" if nothing.
+        steps: this initialisation's own number of steps; None for the study's.
+    """
+
+    label: str
+    name: str
+    argument: str
+    steps: int | None
+
+    @classmethod
+    def parse(cls, text: str) -> StartSpec:
+        """Read a specification.
+
+        Raises:
+            SentinvError: If the name is unknown, or the argument does not fit it.
+        """
+        match = re.fullmatch(r"(?P<label>(?P<name>[a-z-]+)(?::(?P<argument>.*?))?)(?:@(?P<steps>\d+))?", text.strip())
+        name = match["name"] if match else ""
+        if match is None or name not in STARTS:
+            raise SentinvError(
+                f"unknown initialisation {text!r}: expected one of {', '.join(STARTS)}, such as caption@100"
+            )
+        argument = (match["argument"] or "").strip()
+        counted = name in ("stars", "random-words")
+        wrong = (name == "phrase") != bool(argument) if not counted else not re.fullmatch(r"|[1-9]\d*", argument)
+        if wrong:
+            raise SentinvError(f"cannot read the initialisation {text!r}: write phrase:WORDS, stars:3 or a plain name")
+        return cls(match["label"], name, argument, int(match["steps"]) if match["steps"] else None)
+
+
+class Words:
+    """What each initialisation says about each concept; pictures are described once.
+
+    Args:
+        concepts: all concepts of the study, in order.
+        describers: initializers for `DESCRIBED`.
+        tokenizer: of the model's first text encoder: it decides how many vectors words come to.
+    """
+
+    def __init__(self, concepts: Sequence[StudyConcept], describers: Mapping[str, Initializer], tokenizer: Any) -> None:
+        self.concepts, self.describers, self.tokenizer = list(concepts), describers, tokenizer
+        self._said: dict[tuple[str, str], str] = {}
+
+    def of(self, spec: StartSpec, concept: StudyConcept, seed: int) -> str:
+        """The words to start from; "" for a reference.
+
+        Raises:
+            SentinvError: If the picture can't be read, the initializer fails, or the concept lacks what is asked for.
+        """
+        match spec.name:
+            case "vanilla":
+                return "*"
+            case "random":
+                return self._random(1, concept, seed)
+            case "phrase":
+                return spec.argument
+            case "word":
+                return self._given(concept, "word", concept.word)
+            case "human":
+                return self._given(concept, "caption", concept.caption)
+            case "stars":
+                return " ".join("*" * self._count(spec, concept))
+            case "random-words":
+                return self._random(self._count(spec, concept), concept, seed)
+            case "other-caption":
+                return self._said_of("caption", self._next(concept))
+            case name if name in REFERENCES:
+                return ""
+        return self._said_of(spec.name, concept)
+
+    def _said_of(self, name: str, concept: StudyConcept) -> str:
+        key = (name, concept.name)
+        if key not in self._said:
+            if name not in self.describers:
+                raise SentinvError(f"the initialisation {name} needs an initializer, got none for it")
+            self._said[key] = self.describers[name](read_image(concept.image).image).text
+        return self._said[key]
+
+    def _count(self, spec: StartSpec, concept: StudyConcept) -> int:
+        return int(spec.argument) if spec.argument else len(plan(self._said_of("caption", concept), self.tokenizer).ids)
+
+    def _random(self, count: int, concept: StudyConcept, seed: int) -> str:
+        draws = Random(f"{concept.name} {seed}")  # noqa: S311 - nothing to guess
+        return " ".join(draws.choices(whole_words(self.tokenizer), k=count))
+
+    def _next(self, concept: StudyConcept) -> StudyConcept:
+        if len(self.concepts) < 2:
+            raise SentinvError("other-caption needs a second concept: give more images")
+        return self.concepts[(self.concepts.index(concept) + 1) % len(self.concepts)]
+
+    @staticmethod
+    def _given(concept: StudyConcept, what: str, value: str) -> str:
+        if not value:
+            raise SentinvError(f"{concept.name} has no {what}: add one to the concepts file, or leave that start out")
+        return value

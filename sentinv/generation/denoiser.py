@@ -1,0 +1,113 @@
+"""The noise that a model sees in latents, with classifier-free guidance, at a cost that is counted."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Sequence
+from contextlib import nullcontext
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from sentinv.concepts.placeholder import PlaceholderRows
+from sentinv.concepts.prompts import check_placeholders
+from sentinv.concepts.tokens import tokenize
+from sentinv.diffusion.conversions import to_epsilon
+
+if TYPE_CHECKING:
+    from sentinv.concepts.concept import Concept
+    from sentinv.diffusion.ddim import Step
+    from sentinv.models.backbone import Backbone, Condition
+
+
+@torch.no_grad()
+def encode_prompts(backbone: Backbone, prompts: Sequence[str | None], concepts: Sequence[Concept] = ()) -> Condition:
+    """Encode prompts in which learned words may occur.
+
+    Args:
+        backbone: the model.
+        prompts: B of them; placeholders in their short form ``<c>``. None is no prompt: zeros where the model has those for
+            it (`zeros_for_empty_prompt`), else the empty one.
+        concepts: the learned words. One that was learned on another model gives a warning.
+
+    Raises:
+        PromptError: If a prompt names a placeholder that is not given, or one would be cut off.
+        ConceptError: If a concept does not fit the model.
+    """
+    for concept in concepts:
+        if concept.fingerprint and concept.fingerprint != backbone.fingerprint:
+            made = f" ({concept.base_model})" if concept.base_model else ""
+            warnings.warn(f"{concept.token} was learned on another model{made} than {backbone.name}", stacklevel=3)
+    rows = PlaceholderRows.of_concepts(list(concepts)) if concepts else None
+    texts = [prompt or "" for prompt in prompts]
+    for text in texts:
+        check_placeholders(text, rows.vocabulary if rows is not None else {})
+    with rows.installed(backbone) if rows is not None else nullcontext():
+        condition = backbone.encode_ids(tokenize(backbone, texts, rows))
+    if backbone.zeros_for_empty_prompt:
+        empty = torch.tensor([prompt is None for prompt in prompts], device=backbone.device)
+        condition.hidden[empty] = 0
+        if condition.pooled is not None:
+            condition.pooled[empty] = 0
+    return condition
+
+
+class Denoiser:
+    """A model with its prompts: latents and a step in, epsilon out.
+
+    Args:
+        backbone: the model.
+        conditions: of one prompt (no guidance), or of two: what to lead away from, and what to show.
+        guidance_scale: of classifier-free guidance (Ho & Salimans 2022), without effect for one prompt.
+
+    Attributes:
+        evaluations: UNet evaluations so far; one is one forward pass for one latent and one prompt.
+    """
+
+    def __init__(self, backbone: Backbone, conditions: Condition, guidance_scale: float = 1.0) -> None:
+        self.backbone, self.conditions, self.guidance_scale = backbone, conditions, guidance_scale
+        self.evaluations = 0
+
+    @classmethod
+    def of(
+        cls,
+        backbone: Backbone,
+        prompt: str,
+        concepts: Sequence[Concept] = (),
+        guidance_scale: float | None = None,
+        negative: str | None = None,
+    ) -> Denoiser:
+        """A model with one prompt, and with what guidance leads away from where there is guidance.
+
+        Args:
+            backbone: the model.
+            prompt: what to show; placeholders in their short form ``<c>``.
+            concepts: the learned words of both prompts.
+            guidance_scale: ≥ 0; the model's own if None. At 1 guidance has no effect, and is not computed.
+            negative: what to lead away from; None is no prompt.
+
+        Raises:
+            PromptError: If a prompt names a placeholder that is not given, or one would be cut off.
+            ConceptError: If a concept does not fit the model.
+        """
+        scale = backbone.guidance_scale if guidance_scale is None else guidance_scale
+        prompts = [prompt] if scale == 1 else [negative, prompt]
+        return cls(backbone, encode_prompts(backbone, prompts, concepts), scale)
+
+    @torch.no_grad()
+    def __call__(self, latents: Tensor, step: Step) -> Tensor:
+        """Ask for the noise in latents `[B, C, h, w]` at the noisier end of a step. The state stays float32.
+
+        Returns:
+            Epsilon, the same shape.
+        """
+        copies = len(self.conditions.hidden)
+        rows = torch.arange(copies, device=latents.device).repeat_interleave(len(latents))
+        timesteps = torch.full((len(rows),), step.timestep, device=latents.device)
+        prediction = self.backbone.predict(latents.repeat(copies, 1, 1, 1), timesteps, self.conditions[rows])
+        self.evaluations += len(rows)
+        if copies == 2:
+            away, towards = prediction.chunk(2)
+            prediction = away + self.guidance_scale * (towards - away)
+        return to_epsilon(prediction, latents, torch.tensor(step.alpha_from), self.backbone.schedule.prediction_type)

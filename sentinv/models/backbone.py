@@ -1,0 +1,298 @@
+"""What the algorithms need of a loaded diffusers pipeline, and the one place where model families differ.
+
+Every size and constant is read from the model's configs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+
+from sentinv.diffusion.schedule import NoiseSchedule
+from sentinv.errors import ModelError
+from sentinv.models.fingerprint import facts_digest, weights_digest
+from sentinv.models.text_encoder import TextEncoder
+
+if TYPE_CHECKING:
+    pass
+
+LATENT_SCALES = ("scaling_factor", "shift_factor", "latents_mean", "latents_std")
+"""What an autoencoder's config says of the scale of its latents."""
+
+
+@dataclass(frozen=True, eq=False)
+class Condition:
+    """What a UNet is told about the prompts.
+
+    Attributes:
+        hidden: `[B, L, D]` hidden states for cross-attention.
+        pooled: `[B, P]` pooled embedding, for families that have one.
+    """
+
+    hidden: Tensor
+    pooled: Tensor | None = None
+
+    def __getitem__(self, index: Any) -> Condition:
+        """Choose rows of the batch."""
+        return Condition(self.hidden[index], None if self.pooled is None else self.pooled[index])
+
+
+@dataclass(frozen=True, eq=False)
+class Moments:
+    """Mean and standard deviation of encoded images, `[B, C, h, w]` each, not scaled yet."""
+
+    mean: Tensor
+    std: Tensor
+
+
+class Backbone:
+    """A frozen latent diffusion model.
+
+    Args:
+        name: how the user named it.
+        unet: `UNet2DConditionModel`.
+        vae: `AutoencoderKL`, or the `VQModel` of a latent diffusion model.
+        text_encoders: one or two.
+        scheduler: any diffusers scheduler; only its config is read.
+        guidance_scale: the scale of classifier-free guidance that suits the model where none is asked for.
+        zeros_for_empty_prompt: whether zeros stand for the empty prompt, as in Stable Diffusion XL.
+
+    Attributes:
+        schedule: the noise process that the model was trained with.
+
+    Raises:
+        ModelError: If a config asks for something that is not supported.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        unet: Any,
+        vae: Any,
+        text_encoders: Sequence[TextEncoder],
+        scheduler: Any,
+        guidance_scale: float = 7.5,
+        *,
+        zeros_for_empty_prompt: bool = False,
+    ) -> None:
+        self.name, self.guidance_scale = name, guidance_scale
+        self.schedule = NoiseSchedule.of(scheduler, name)
+        if unet.config.in_channels != vae.config.latent_channels:
+            raise ModelError(
+                f"{name}: expected a UNet that takes the {vae.config.latent_channels} channels of its latents, got one with "
+                f"{unet.config.in_channels}: models for inpainting or other inputs are not supported"
+            )
+        self.zeros_for_empty_prompt = zeros_for_empty_prompt
+        self.unet, self.vae = unet, vae
+        self.text_encoders = tuple(text_encoders)
+        for module in self._modules():
+            module.requires_grad_(False).eval()
+
+    @classmethod
+    def from_pipeline(cls, pipeline: Any, name: str | None = None) -> Backbone:
+        """Take the parts of a loaded Stable Diffusion (XL) or latent diffusion pipeline.
+
+        They are shared, not copied, and frozen: their parameters want no gradient from now on, and they are in evaluation mode.
+        Turn both on again (`requires_grad_`, `train`) to train them. No weight is changed.
+
+        Raises:
+            ModelError: If the pipeline has no UNet, autoencoder and text encoder.
+        """
+        parts = pipeline.components
+        unet, vae = parts.get("unet"), parts.get("vae", parts.get("vqvae"))
+        models = {"": parts.get("text_encoder", parts.get("bert")), "_2": parts.get("text_encoder_2")}
+        encoders = [
+            TextEncoder(f"text_encoder{suffix}", parts[f"tokenizer{suffix}"], model)
+            for suffix, model in models.items()
+            if model is not None
+        ]
+        if not encoders or unet is None or vae is None:
+            raise ModelError(
+                f"expected a Stable Diffusion 1, 2 or XL or a latent diffusion pipeline, got {type(pipeline).__name__}"
+            )
+        name = name or pipeline.config.get("_name_or_path") or type(pipeline).__name__
+        zeros = bool(pipeline.config.get("force_zeros_for_empty_prompt", False))
+        return cls(str(name), unet, vae, encoders, parts["scheduler"], zeros_for_empty_prompt=zeros)
+
+    def _modules(self) -> list[nn.Module]:
+        return [self.unet, self.vae, *(encoder.model for encoder in self.text_encoders)]
+
+    @property
+    def device(self) -> torch.device:
+        """Where the UNet is."""
+        return next(self.unet.parameters()).device
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Of the UNet."""
+        return next(self.unet.parameters()).dtype
+
+    @property
+    def is_xl(self) -> bool:
+        """Whether the UNet wants pooled embeddings and sizes, as Stable Diffusion XL does."""
+        return self.unet.config.addition_embed_type == "text_time"
+
+    @property
+    def vae_scale(self) -> int:
+        """Pixels per latent, along one side."""
+        return 2 ** (len(self.vae.config.block_out_channels) - 1)
+
+    @property
+    def resolution(self) -> int:
+        """Side of the images that the UNet was made for, in pixels."""
+        size = self.unet.config.sample_size
+        return (size if isinstance(size, int) else min(size)) * self.vae_scale
+
+    @property
+    def size_multiple(self) -> int:
+        """What the sides of images in pixels must be multiples of for the UNet to halve its latents without a rest."""
+        return self.vae_scale * 2 ** (len(self.unet.config.block_out_channels) - 1)
+
+    @property
+    def architecture(self) -> str:
+        """The family, as modelspec.* headers name it."""
+        if self.is_xl:
+            return "stable-diffusion-xl-v1-base"
+        if "bert" in self.text_encoders[0].model.config.model_type:
+            return "latent-diffusion"
+        if self.unet.config.cross_attention_dim == 1024:  # a name that SD 2 has by definition
+            return (
+                "stable-diffusion-v2-768-v"
+                if self.schedule.prediction_type == "v_prediction"
+                else "stable-diffusion-v2-512"
+            )
+        return "stable-diffusion-v1"
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """Which weights these are, in 64 hex digits; the same in every precision. Taken once and kept.
+
+        Raises:
+            ValueError: If weights that train are installed, which would give it another one.
+        """
+        if any(parameter.requires_grad for module in self._modules() for _, parameter in module.named_parameters()):
+            raise ValueError("weights that train are installed in this model: take its fingerprint before")
+        return weights_digest(self._modules())
+
+    @cached_property
+    def constants(self) -> str:
+        """What else decides what the model gives, in 16 hex digits: noise schedule, sampling steps, scales and size.
+
+        Two backbones of one `fingerprint` differ in it where somebody changed a config.
+        """
+        schedule, latents = self.schedule, self.vae.config
+        told = {
+            "alphas_cumprod": [f"{a:.6g}" for a in (*schedule.alphas_cumprod.tolist(), schedule.final_alpha_cumprod)],
+            "prediction_type": schedule.prediction_type,
+            "grid": [schedule.config.get("timestep_spacing", "leading"), schedule.config.get("steps_offset", 0)],
+            "latents": [latents.get(name) for name in LATENT_SCALES],
+            "resolution": self.resolution,
+            "prompts": [self.zeros_for_empty_prompt, *(self._wants_mask(encoder) for encoder in self.text_encoders)],
+            "guidance_scale": self.guidance_scale,
+        }
+        return facts_digest(told)
+
+    @torch.no_grad()
+    def encode(self, pixels: Tensor) -> Moments:
+        """Encode images `[B, 3, H, W]` in [-1, 1], H and W multiples of `vae_scale`, to the moments of their latents.
+
+        Raises:
+            ValueError: If the size is not a multiple of `vae_scale`.
+        """
+        if pixels.shape[-1] % self.vae_scale or pixels.shape[-2] % self.vae_scale:
+            raise ValueError(f"expected sides that are multiples of {self.vae_scale}, got {tuple(pixels.shape[-2:])}")
+        with self._vae_dtype() as dtype:
+            encoded = self.vae.encode(pixels.to(self.device, dtype))
+        if "latents" in encoded:  # a VQModel's, which decoding quantises
+            return Moments(encoded.latents.float(), torch.zeros_like(encoded.latents, dtype=torch.float32))
+        posterior = encoded.latent_dist
+        return Moments(posterior.mean.float(), posterior.std.float())
+
+    @property
+    def _latent_scale(self) -> tuple[float | Tensor, float | Tensor]:
+        """What is taken from unscaled latents, and what they are multiplied by then."""
+        config = self.vae.config
+        mean, std = config.get("latents_mean"), config.get("latents_std")
+        if mean is None or std is None:
+            return config.get("shift_factor") or 0.0, config.scaling_factor
+        shift, spread = (torch.tensor(values, device=self.device).reshape(1, -1, 1, 1) for values in (mean, std))
+        return shift, config.scaling_factor / spread
+
+    def sample_latents(self, mean: Tensor, std: Tensor, noise: Tensor) -> Tensor:
+        """Draw scaled latents `[B, C, h, w]` from moments, with standard normal noise of that shape."""
+        shift, scale = self._latent_scale
+        return (mean + std * noise - shift) * scale
+
+    @torch.no_grad()
+    def decode(self, latents: Tensor) -> Tensor:
+        """Decode scaled latents `[B, C, h, w]` to images `[B, 3, H, W]` in [-1, 1], float32.
+
+        Raises:
+            ModelError: If latents or images hold NaN or infinities: black pictures that nobody asked for.
+        """
+        shift, scale = self._latent_scale
+        with self._vae_dtype() as dtype:
+            unscaled = (latents.float() / scale + shift).to(dtype)
+            pixels = self.vae.decode(unscaled).sample.float()
+        if not torch.isfinite(pixels).all():
+            where = "the image has" if torch.isfinite(latents).all() else "the latents have"
+            raise ModelError(
+                f"{where} values that are not finite in {str(dtype).removeprefix('torch.')}: "
+                "lower the guidance, or load the model in float32 or bfloat16"
+            )
+        return pixels.clamp(-1, 1)
+
+    @contextmanager
+    def _vae_dtype(self) -> Iterator[torch.dtype]:
+        """The VAE's dtype inside; float32 for the time being where the config says that half precision overflows."""
+        own = next(self.vae.parameters()).dtype
+        upcast = own == torch.float16 and bool(self.vae.config.get("force_upcast"))
+        if upcast:
+            self.vae.to(torch.float32)
+        try:
+            yield torch.float32 if upcast else own
+        finally:
+            if upcast:
+                self.vae.to(own)
+
+    def encode_ids(self, ids: Mapping[str, Tensor]) -> Condition:
+        """Run the text encoders on token ids; gradients reach installed placeholder rows."""
+        hidden, pooled = [], None
+        for encoder in self.text_encoders:
+            if self.is_xl:
+                output = encoder.model(ids[encoder.name], output_hidden_states=True)
+                hidden.append(output.hidden_states[-2])
+                pooled = output[0]  # of the last encoder, which has a projection
+            else:
+                mask = (ids[encoder.name] != encoder.pad_id) if self._wants_mask(encoder) else None
+                hidden.append(encoder.model(ids[encoder.name], attention_mask=mask, return_dict=True)[0])
+        return Condition(torch.cat(hidden, dim=-1), pooled)
+
+    @staticmethod
+    def _wants_mask(encoder: TextEncoder) -> bool:
+        return bool(getattr(encoder.model.config, "use_attention_mask", False))
+
+    def predict(self, latents: Tensor, timesteps: Tensor, condition: Condition) -> Tensor:
+        """Run the UNet.
+
+        Args:
+            latents: `[B, C, h, w]` noisy latents, any dtype.
+            timesteps: `[B]` int64, in [0, `schedule.train_timesteps`).
+            condition: of B prompts.
+
+        Returns:
+            `[B, C, h, w]` float32: epsilon, v or x0, as `schedule.prediction_type` says.
+        """
+        extra: dict[str, Any] = {}
+        if self.is_xl:
+            height, width = (side * self.vae_scale for side in latents.shape[-2:])
+            sizes = torch.tensor([height, width, 0, 0, height, width], dtype=self.dtype, device=latents.device)
+            extra["added_cond_kwargs"] = {"text_embeds": condition.pooled, "time_ids": sizes.repeat(len(latents), 1)}
+        hidden = condition.hidden.to(self.dtype)
+        return self.unet(latents.to(self.dtype), timesteps, hidden, return_dict=False, **extra)[0].float()

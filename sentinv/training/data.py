@@ -1,0 +1,225 @@
+"""What a step draws: noisy latents of the pictures, with prompts for them.
+
+Images are encoded once, mirrored ones too; their moments are kept, and every step samples latents from them anew. Templates
+are tokenised once. A batch repeats the few images there are with timesteps, noises and templates of its own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, fields, replace
+from typing import TYPE_CHECKING, Any, Protocol
+
+import torch
+from PIL import Image
+from torch import Generator, Tensor
+
+from sentinv.concepts.prompts import TEMPLATES, fill
+from sentinv.concepts.tokens import tokenize
+from sentinv.errors import SentinvError
+from sentinv.files.decoding import Picture, picture_of
+from sentinv.files.images import prepare, prepare_mask
+from sentinv.models.backbone import Moments
+
+if TYPE_CHECKING:
+    from sentinv.concepts.placeholder import PlaceholderRows
+    from sentinv.models.backbone import Backbone
+    from sentinv.training.config import TrainConfig
+
+
+@dataclass(frozen=True, eq=False)
+class Batch:
+    """B noisy latents and what is to be said about them.
+
+    Attributes:
+        latents: clean, scaled, `[B, C, h, w]`.
+        noise: the same shape.
+        timesteps: `[B]` int64.
+        alphas_cumprod: at these timesteps, `[B]`.
+        ids: token ids of the prompts, `[B, L]` per text encoder.
+        mask: weights of the loss, `[B, 1, h, w]`, or None.
+    """
+
+    latents: Tensor
+    noise: Tensor
+    timesteps: Tensor
+    alphas_cumprod: Tensor
+    ids: Mapping[str, Tensor]
+    mask: Tensor | None
+
+    def __len__(self) -> int:
+        return len(self.latents)
+
+    def __getitem__(self, items: slice) -> Batch:
+        """Some of the items; a field that is a mapping holds as many of each of its values."""
+        return replace(self, **{field.name: _some(getattr(self, field.name), items) for field in fields(self)})
+
+    def parts(self, count: int) -> list[Batch]:
+        """Split into so many parts of about the same size; into single items where there are fewer of them."""
+        size = -(-len(self) // count)
+        return [self[first : first + size] for first in range(0, len(self), size)]
+
+
+def _some(value: Any, items: slice) -> Any:
+    if isinstance(value, Mapping):
+        return {name: one[items] for name, one in value.items()}
+    return None if value is None else value[items]
+
+
+class Data(Protocol):
+    """What the loop asks of its data."""
+
+    def draw(self, generator: Generator) -> Batch:
+        """Draw a batch; every random number is of this generator, which is on the CPU."""
+        ...
+
+
+class TrainingSet:
+    """The images of one concept, ready to draw batches from.
+
+    Args:
+        backbone: encodes the images; the rows need not be installed.
+        images: of any size, ≥ 1; cropped to the model's square. A `Picture`'s mask is white where the concept is; so is what is
+            opaque of an image.
+        rows: of the placeholders that prompts may have.
+        config: templates, flip, mask_background, batch size, evaluation grid.
+        token: the placeholder that prompts have; the only one there are rows of, if not given.
+
+    Raises:
+        ValueError: If there are no images, or `token` is needed.
+        SentinvError: If nothing is left of a mask in the square.
+        PromptError: If a template does not leave room for the placeholder.
+    """
+
+    def __init__(
+        self,
+        backbone: Backbone,
+        images: Sequence[Image.Image | Picture],
+        rows: PlaceholderRows,
+        config: TrainConfig,
+        token: str | None = None,
+    ) -> None:
+        if not images:
+            raise ValueError("expected at least one image")
+        self.backbone = backbone
+        self.config = config
+        token = token or only(rows.vocabulary)
+        size = (backbone.resolution, backbone.resolution)
+        pictures = [image if isinstance(image, Picture) else picture_of(image) for image in images]
+        self.pixels = torch.cat([prepare(picture.image, size, multiple=backbone.vae_scale) for picture in pictures])
+        self.image_count = len(images)
+        mirrored = [self.pixels.flip(-1)] if config.flip else []
+        self.moments = self._encode(torch.cat([self.pixels, *mirrored]))
+        self.mask = self._masks([picture.mask for picture in pictures])
+        self.ids = tokenize(
+            backbone, [fill(template, token) for template in config.templates or TEMPLATES[config.kind]], rows
+        )
+        self.alphas_cumprod = backbone.schedule.alphas_cumprod.to(backbone.device)
+
+    def _encode(self, pixels: Tensor) -> Moments:
+        parts = [self.backbone.encode(one[None]) for one in pixels]
+        return Moments(torch.cat([part.mean for part in parts]), torch.cat([part.std for part in parts]))
+
+    def _masks(self, masks: Sequence[Image.Image | None]) -> Tensor | None:
+        """Loss weights `[images and mirrored ones, 1, h, w]`: 1 in the mask, `mask_background` outside."""
+        if all(mask is None for mask in masks):
+            return None
+        size = (self.moments.mean.shape[-2], self.moments.mean.shape[-1])
+        ones = torch.ones(1, 1, *size)
+        shares = torch.cat([ones if mask is None else prepare_mask(mask, size) for mask in masks])
+        if not (shares.flatten(1).sum(dim=1) > 0).all():
+            raise SentinvError(
+                "expected a mask with something white in the square that is trained on, got none: check the mask"
+            )
+        weights = shares + self.config.mask_background * (1 - shares)
+        mirrored = [weights.flip(-1)] if self.config.flip else []
+        return torch.cat([weights, *mirrored]).to(self.backbone.device)
+
+    def draw(self, generator: Generator) -> Batch:
+        """Draw a batch; every random number is of this generator, which is on the CPU."""
+        count = self.config.batch_size
+        which = torch.randint(len(self.moments.mean), (count,), generator=generator)
+        templates = torch.randint(len(next(iter(self.ids.values()))), (count,), generator=generator)
+        timesteps = stratified_timesteps(count, self.backbone.schedule.train_timesteps, generator)
+        shape = (2, count, *self.moments.mean.shape[1:])
+        spread, noise = self._to_device(torch.randn(shape, generator=generator))
+        which, templates, timesteps = (self._to_device(part) for part in (which, templates, timesteps))
+        return Batch(
+            latents=self.backbone.sample_latents(self.moments.mean[which], self.moments.std[which], spread),
+            noise=noise,
+            timesteps=timesteps,
+            alphas_cumprod=self.alphas_cumprod[timesteps],
+            ids={name: ids[templates] for name, ids in self.ids.items()},
+            mask=None if self.mask is None else self.mask[which],
+        )
+
+    def evaluation_batches(self) -> list[Batch]:
+        """The fixed grid: the same (timestep, noise) pairs for every run; mean latents, the first template."""
+        config, mean = self.config, self.moments.mean
+        timesteps, noise = evaluation_grid(
+            config.evaluation_timesteps,
+            config.evaluation_noises,
+            self.backbone.schedule.train_timesteps,
+            tuple(mean.shape[1:]),
+        )
+        batches = []
+        chunk = max(config.batch_size, config.evaluation_noises)
+        for part in torch.arange(len(timesteps)).split(chunk):
+            which = (part % self.image_count).to(mean.device)
+            own = timesteps[part].to(mean.device)
+            still = torch.zeros_like(mean[which])
+            batches.append(
+                Batch(
+                    latents=self.backbone.sample_latents(mean[which], still, still),
+                    noise=noise[part].to(mean.device),
+                    timesteps=own,
+                    alphas_cumprod=self.alphas_cumprod[own],
+                    ids={name: ids[:1].expand(len(part), -1) for name, ids in self.ids.items()},
+                    mask=None if self.mask is None else self.mask[which],
+                )
+            )
+        return batches
+
+    def _to_device(self, tensor: Tensor) -> Tensor:
+        device = self.backbone.device
+        if device.type == "cuda":  # from pinned memory the copy does not make the host wait
+            return tensor.pin_memory().to(device, non_blocking=True)
+        return tensor.to(device)
+
+
+def only(tokens: Collection[str]) -> str:
+    """The one placeholder there is.
+
+    Raises:
+        ValueError: If there are several.
+    """
+    if len(tokens) != 1:
+        raise ValueError(f"expected the placeholder of these images, got none of {', '.join(tokens)}: name one")
+    return next(iter(tokens))
+
+
+def stratified_timesteps(count: int, train_timesteps: int, generator: Generator) -> Tensor:
+    """Draw timesteps `[count]` int64, one from each of `count` equal parts of [0, train_timesteps).
+
+    Each is uniform on its part, so any of them chosen at random is uniform on the whole; together they vary less than
+    independent draws (Kingma et al. 2021, arXiv:2107.00630, appendix I.1).
+    """
+    position = (torch.arange(count) + torch.rand(count, generator=generator, dtype=torch.float64)) / count
+    return (position * train_timesteps).long().clamp(max=train_timesteps - 1)
+
+
+def evaluation_grid(timesteps: int, noises: int, train_timesteps: int, shape: tuple[int, ...]) -> tuple[Tensor, Tensor]:
+    """The (timestep, noise) pairs on which all runs are compared: the same for every run, whatever its seed.
+
+    Args:
+        timesteps: how many timesteps, evenly spread, in the middle of their parts.
+        noises: how many noises for each.
+        train_timesteps: length of the noise schedule.
+        shape: `[C, h, w]` of one latent.
+
+    Returns:
+        Timesteps `[K]` int64 and noises `[K, C, h, w]` float32, on the CPU, with K = timesteps × noises.
+    """
+    middles = ((torch.arange(timesteps) + 0.5) * train_timesteps / timesteps).long()
+    noise = torch.randn((timesteps * noises, *shape), generator=Generator().manual_seed(0))
+    return middles.repeat_interleave(noises), noise

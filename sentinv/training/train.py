@@ -1,0 +1,167 @@
+"""Textual inversion (Gal et al. 2022, arXiv:2208.01618): only the placeholder's rows learn, the model is frozen."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import warnings
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any
+
+from torch import Tensor
+
+from sentinv.concepts.concept import Concept
+from sentinv.concepts.initialization import Initialization, Start, starting_rows
+from sentinv.concepts.placeholder import PlaceholderRows
+from sentinv.errors import Interrupted
+from sentinv.training.checkpoint import Checkpoints, check_settings, latest_checkpoint, save_checkpoint
+from sentinv.training.config import TrainConfig
+from sentinv.training.data import TrainingSet
+from sentinv.training.history import History
+from sentinv.training.interrupt import StopRequest, stop_request
+from sentinv.training.lean_convolutions import lean_convolutions
+from sentinv.training.loop import Loop, OnStep, ParameterGroup
+from sentinv.training.objective import DenoisingObjective
+from sentinv.training.provenance import provenance
+from sentinv.training.rescue import Rescue
+
+if TYPE_CHECKING:
+    from PIL import Image
+
+    from sentinv.files.decoding import Picture
+    from sentinv.models.backbone import Backbone
+
+
+STEPS_PER_SYNC = 10
+"""Steps between two looks at the losses on an accelerator; on the CPU there is nothing to wait for."""
+
+
+def train_concept(
+    backbone: Backbone,
+    images: Sequence[Image.Image | Picture],
+    initialization: Initialization | Start,
+    config: TrainConfig | None = None,
+    *,
+    token: str = "<concept>",  # noqa: S107 - not a password
+    checkpoints: Checkpoints | None = None,
+    on_step: OnStep | None = None,
+) -> tuple[Concept, History]:
+    """Learn a word for what the images have in common.
+
+    Args:
+        backbone: the frozen model; it is bit for bit the same afterwards.
+        images: of one concept, ≥ 1, of any size; the centre is cropped to the model's square. A `Picture` may have a
+            mask, white where the concept is, which weighs the loss.
+        initialization: words (or a concept) to start from, or a start made of them by `starting_rows`.
+        config: hyper-parameters.
+        token: the placeholder.
+        checkpoints: where they are written, the last one at the end, and whether to go on from the newest of them, which
+            gives the same bytes as without the break; None for none.
+        on_step: called with each step's record, on accelerators ten steps at a time, so that the host need not wait.
+
+    Returns:
+        The concept, with the rows that had the smallest loss on the fixed grid, and the history. Where the loss is not
+        finite, the run goes back to the last step where it was, and on in float32; if that is what it computes in, or a
+        row has grown beyond all use, it ends there, and `history.stop` says so. Where memory ends, it goes on with less.
+
+    Raises:
+        PromptError: If token, words or templates cannot be used.
+        CheckpointError: If there is nothing to resume from, or it is of a run with other settings.
+        Interrupted: After Ctrl-C or SIGTERM, when the step is done and the checkpoint saved.
+        TrainingError: If not even the start has a finite loss, or memory is too small for a single item.
+    """
+    config = config or TrainConfig()
+    start = initialization if isinstance(initialization, Start) else starting_rows(initialization, backbone)
+    rows = PlaceholderRows({token: start.rows})
+    _ = backbone.fingerprint  # taken once and kept: with rows installed it could not be
+    lean = lean_convolutions(backbone.unet)
+    with Rescue(backbone, config) as rescue, rows.installed(backbone), lean, stop_request() as request:
+        data = TrainingSet(backbone, images, rows, config)
+        loop = Loop(
+            data,
+            DenoisingObjective(backbone, config.min_snr),
+            [rows_group(rows, backbone, config.learning_rate)],
+            config,
+            evaluation=data.evaluation_batches(),
+            rescue=rescue,
+            on_step=on_step,
+            steps_per_sync=1 if backbone.device.type == "cpu" else STEPS_PER_SYNC,
+        )
+        run_to_the_end(loop, _settings(data, start, config, token), checkpoints, request)
+    history, learned = loop.history, {name.removeprefix("rows."): value for name, value in loop.best.items()}
+    if config.steps and not history.learned:
+        warnings.warn(
+            f"nothing was learned: no step had a smaller evaluation loss than the start ({history.start_loss:.4f}), "
+            "whose rows are kept; try another learning rate or more steps",
+            stacklevel=2,
+        )
+    metadata = provenance(backbone, start, config, history, learned)
+    return Concept(token=token, rows=learned, base_model=backbone.name, metadata=metadata), history
+
+
+def rows_group(rows: PlaceholderRows, backbone: Backbone, learning_rate: float) -> ParameterGroup:
+    """What trains of placeholders: the rows for each text encoder, called "rows." and its name."""
+    return ParameterGroup(
+        parameters={f"rows.{name}": parameter for name, parameter in rows.rows.items()},
+        learning_rate=learning_rate,
+        usual_norm={f"rows.{encoder.name}": encoder.median_norm for encoder in backbone.text_encoders},
+    )
+
+
+def run_to_the_end(
+    loop: Loop, settings: Mapping[str, Any], checkpoints: Checkpoints | None, request: StopRequest
+) -> None:
+    """Run a loop, from where it was if it is to be resumed, and save its state on the way and at the end.
+
+    Args:
+        loop: to run.
+        settings: what has to be the same for a run to go on, as JSON can say it.
+        checkpoints: where they are; None to keep none.
+        request: of somebody to stop, which is looked at after every step.
+
+    Raises:
+        CheckpointError: If there is nothing to resume from, or it is of a run with other settings.
+        Interrupted: If it was asked to stop, when the step is done and the checkpoint saved.
+    """
+    if checkpoints is not None and checkpoints.resume:
+        checkpoint = latest_checkpoint(checkpoints.folder)
+        check_settings(checkpoint.settings, settings)
+        loop.restore(checkpoint)
+    every = loop.config.checkpoint_every
+    for step in loop.steps():
+        if checkpoints is not None and step % every == 0:
+            save_checkpoint(checkpoints.folder, loop.checkpoint(settings))
+        if request.signal_number is not None:
+            break
+    stopped = request.signal_number is not None  # also by a signal that came during the last step
+    if checkpoints is not None and (stopped or loop.step % every):  # until the caller has saved the concept
+        save_checkpoint(checkpoints.folder, loop.checkpoint(settings))
+    if request.signal_number is not None:
+        kept = "resume to go on" if checkpoints is not None else "nothing was saved, for want of a checkpoint folder"
+        raise Interrupted(f"stopped after step {loop.step} of {loop.config.steps}: {kept}", request.signal_number)
+
+
+def _settings(data: TrainingSet, start: Start, config: TrainConfig, token: str) -> dict[str, Any]:
+    """What has to be the same for a run to go on, as JSON has it."""
+    settings = json.loads(json.dumps(asdict(config)))  # lists for tuples, as a checkpoint gives them back
+    del settings["checkpoint_every"]
+    prompts = [ids.cpu() for ids in data.ids.values()]
+    masks = [] if data.mask is None else [data.mask.cpu()]
+    return settings | {
+        "token": token,
+        "model": data.backbone.fingerprint,
+        "constants": data.backbone.constants,
+        "dtype": str(data.backbone.dtype),
+        "start": _digest(list(start.rows.values())),
+        "images": _digest([data.pixels]),
+        "masks": _digest(masks),
+        "prompts": _digest(prompts),
+    }
+
+
+def _digest(tensors: Sequence[Tensor]) -> str:
+    digest = hashlib.sha256()
+    for tensor in tensors:
+        digest.update(f"{tuple(tensor.shape)}".encode() + tensor.contiguous().numpy().tobytes())
+    return digest.hexdigest()[:16]
