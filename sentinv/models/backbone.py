@@ -18,8 +18,12 @@ from torch import Tensor, nn
 
 from sentinv.diffusion.schedule import NoiseSchedule
 from sentinv.errors import ModelError
+from sentinv.models.check import check_model
+from sentinv.models.describe import described, written
+from sentinv.models.distilled import own_guidance
 from sentinv.models.fingerprint import weights_digest
 from sentinv.models.text_encoder import TextEncoder
+from sentinv.models.weights import check_weights
 
 if TYPE_CHECKING:
     pass
@@ -59,7 +63,8 @@ class Backbone:
         vae: `AutoencoderKL`, or the `VQModel` of a latent diffusion model.
         text_encoders: one or two.
         scheduler: any diffusers scheduler; only its config is read.
-        guidance_scale: the scale of classifier-free guidance that suits the model where none is asked for.
+        guidance_scale: the scale of classifier-free guidance that suits the model where none is asked for; by its configs if
+            None.
         zeros_for_empty_prompt: whether zeros stand for the empty prompt, as in Stable Diffusion XL.
 
     Attributes:
@@ -76,21 +81,20 @@ class Backbone:
         vae: Any,
         text_encoders: Sequence[TextEncoder],
         scheduler: Any,
-        guidance_scale: float = 7.5,
+        guidance_scale: float | None = None,
         *,
         zeros_for_empty_prompt: bool = False,
     ) -> None:
-        self.name, self.guidance_scale = name, guidance_scale
+        model = described(name, unet, vae, text_encoders, scheduler)
+        check_model(model)
+        self.name = name
+        self.guidance_scale = guidance_scale or own_guidance(name, model.unet, model.scheduler)
         self.schedule = NoiseSchedule.of(scheduler, name)
-        if unet.config.in_channels != vae.config.latent_channels:
-            raise ModelError(
-                f"{name}: expected a UNet that takes the {vae.config.latent_channels} channels of its latents, got one with "
-                f"{unet.config.in_channels}: models for inpainting or other inputs are not supported"
-            )
         self.zeros_for_empty_prompt = zeros_for_empty_prompt
         self.unet, self.vae = unet, vae
         self.text_encoders = tuple(text_encoders)
         for module in self._modules():
+            check_weights(name, module)
             module.requires_grad_(False).eval()
 
     @classmethod
@@ -115,6 +119,12 @@ class Backbone:
         name = name or pipeline.config.get("_name_or_path") or type(pipeline).__name__
         zeros = bool(pipeline.config.get("force_zeros_for_empty_prompt", False))
         return cls(str(name), unet, vae, encoders, parts["scheduler"], zeros_for_empty_prompt=zeros)
+
+    def to(self, device: torch.device) -> Backbone:
+        """Move all weights to a device."""
+        for module in self._modules():
+            module.to(device)
+        return self
 
     def _modules(self) -> list[nn.Module]:
         return [self.unet, self.vae, *(encoder.model for encoder in self.text_encoders)]
@@ -246,7 +256,9 @@ class Backbone:
     def _vae_dtype(self) -> Iterator[torch.dtype]:
         """The VAE's dtype inside; float32 for the time being where the config says that half precision overflows."""
         own = next(self.vae.parameters()).dtype
-        upcast = own == torch.float16 and bool(self.vae.config.get("force_upcast"))
+        upcast = own == torch.float16 and bool(
+            written(self.vae.config).get("force_upcast")
+        )  # the class's default is true
         if upcast:
             self.vae.to(torch.float32)
         try:
