@@ -66,4 +66,5 @@ def initializer(name: str, given: dict[str, Any]) -> Any:
         drop_stopwords=given["drop_stopwords"],
         drop_scene=given["drop_scene"],
         seed=given["seed"],
+        device=given.get("device"),
     )

@@ -42,7 +42,7 @@ def encode_prompts(backbone: Backbone, prompts: Sequence[str | None], concepts: 
     rows = PlaceholderRows.of_concepts(list(concepts)) if concepts else None
     texts = [prompt or "" for prompt in prompts]
     for text in texts:
-        check_placeholders(text, rows.vocabulary if rows is not None else {})
+        check_placeholders(text, rows.vocabulary if rows is not None else {}, backbone.learned_words)
     with rows.installed(backbone) if rows is not None else nullcontext():
         condition = backbone.encode_ids(tokenize(backbone, texts, rows))
     if backbone.zeros_for_empty_prompt:

@@ -269,6 +269,11 @@ class Backbone:
 
     # Prompts
 
+    @cached_property
+    def learned_words(self) -> frozenset[str]:
+        """Words that somebody added to the tokenizers of all text encoders, with rows in their tables."""
+        return frozenset.intersection(*(frozenset(encoder.learned_words) for encoder in self.text_encoders))
+
     def encode_ids(self, ids: Mapping[str, Tensor]) -> Condition:
         """Run the text encoders on token ids; gradients reach installed placeholder rows."""
         hidden, pooled = [], None
