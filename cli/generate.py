@@ -70,6 +70,7 @@ def generate(prompt: str, files: tuple[Path, ...], **given: Any) -> None:
       sentinv generate "<cat> in a <mug>" -c cat.safetensors -c mug.safetensors
     """  # noqa: D301 - click reads \b as "leave these lines as they are"
     from sentinv.concepts.concept import Concept
+    from sentinv.models.eyes import looking
 
     if was_given("clip") and not given["rank"]:
         raise click.UsageError("--clip has no effect without --rank: leave it out")
@@ -85,7 +86,8 @@ def generate(prompt: str, files: tuple[Path, ...], **given: Any) -> None:
     with _folder(folder):
         made = _kept(folder, _make(prompt, concepts, given), given)
         if judge is not None:
-            made = _ranked(judge, made, prompt, concepts)
+            with looking(judge.model, given["device"]):
+                made = _ranked(judge, made, prompt, concepts)
         paths = [folder / name for name in _names(made)]
         if judge is not None:
             for path, one in zip(paths, made, strict=True):

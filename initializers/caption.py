@@ -64,7 +64,11 @@ class Caption:
         inputs = processor(images=image.convert("RGB"), return_tensors="pt")
         with looking(model, self.device) as device, torch.no_grad():
             output = model.generate(
-                **inputs.to(device), max_new_tokens=32, do_sample=False, output_scores=True, return_dict_in_generate=True
+                **inputs.to(device),
+                max_new_tokens=32,
+                do_sample=False,
+                output_scores=True,
+                return_dict_in_generate=True,
             )
         sentence = processor.tokenizer.decode(output.sequences[0], skip_special_tokens=True)
         logprobs = [step[0].log_softmax(-1).max().item() for step in output.scores]

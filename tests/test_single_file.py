@@ -133,7 +133,9 @@ def test_a_file_that_says_something_else_is_refused(write, xl):
     ],
 )
 def test_a_checkpoint_without_some_weights_is_told_in_one_line(write, tokenizer, key):
-    with pytest.raises(ModelError, match=r"cannot load (checkpoint|text_encoder) of .*missing; the model is incomplete") as error:
+    with pytest.raises(
+        ModelError, match=r"cannot load (checkpoint|text_encoder) of .*missing; the model is incomplete"
+    ) as error:
         load(write(build_pipeline(tokenizer, 16, "epsilon"), without=[key]), device="cpu")
     assert "\n" not in str(error.value)
 

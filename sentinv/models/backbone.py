@@ -257,7 +257,7 @@ class Backbone:
         """The VAE's dtype inside; float32 for the time being where the config says that half precision overflows."""
         own = next(self.vae.parameters()).dtype
         upcast = own == torch.float16 and bool(
-            written(self.vae.config).get("force_upcast")
+            written(self.vae.config, type(self.vae)).get("force_upcast")
         )  # the class's default is true
         if upcast:
             self.vae.to(torch.float32)

@@ -148,6 +148,10 @@ def _check_scheduler(model: Described) -> None:
             f"{model.name}: expected a scheduler with betas, as Stable Diffusion 1, 2 and XL have, got "
             f"{kind or 'one of an unknown class'}{why}: models of other noise processes (EDM, flow matching) are not supported"
         )
+    if config.get("trained_betas") is None and not config.get("beta_schedule"):
+        raise ModelError(
+            f"{model.name}: the scheduler's config does not say its beta_schedule: add the one that the model was trained with"
+        )
     _check_fields(model.name, "scheduler", config, _known(*SCHEDULERS), _SCHEDULER_VALUES)
 
 

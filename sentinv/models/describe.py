@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -11,9 +12,17 @@ if TYPE_CHECKING:
     from sentinv.models.text_encoder import TextEncoder
 
 
-def written(config: Mapping[str, Any]) -> dict[str, Any]:
-    """The fields that somebody wrote into a config of diffusers, without those that the class filled in."""
+def written(config: Mapping[str, Any], family: type | None = None) -> dict[str, Any]:
+    """The fields that somebody wrote into a config of diffusers, without those that the class filled in.
+
+    Args:
+        config: of a part.
+        family: its class, if it is loaded: a value that is not the class's default was written later.
+    """
     filled = set(config.get("_use_default_values", ()))
+    if family is not None:
+        own = inspect.signature(family.__init__).parameters
+        filled = {name for name in filled if name in own and config[name] == own[name].default}
     return {name: value for name, value in config.items() if name not in filled and name != "_use_default_values"}
 
 
@@ -39,8 +48,8 @@ def described(name: str, unet: Any, vae: Any, text_encoders: Sequence[TextEncode
     parts |= {_part(encoder): encoder.model for encoder in text_encoders}
     return Described(
         name=name,
-        unet=written(unet.config),
-        vae={"_class_name": class_name(vae), **written(vae.config)},
+        unet=written(unet.config, type(getattr(unet, "_orig_mod", unet))),
+        vae={"_class_name": class_name(vae), **written(vae.config, type(vae))},
         scheduler={**scheduler.config, "_class_name": class_name(scheduler)},
         text_encoders={
             encoder.name: encoder_sizes(encoder.model.config, len(encoder.tokenizer), encoder.table.weight.shape[0])

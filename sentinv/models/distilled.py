@@ -34,7 +34,8 @@ def own_guidance(name: str, unet: Mapping[str, Any], scheduler: Mapping[str, Any
         return 1.0
     if may_be_few_steps(scheduler):
         warnings.warn(
-            f"{name} may be a model of few steps (its scheduler is Euler, trailing): if so, add {advice}", stacklevel=2
+            f"{name} may be a model of few steps (its scheduler is Euler, trailing): if so, add --guidance 1 and few --steps",
+            stacklevel=2,
         )
     return USUAL
 
