@@ -27,6 +27,9 @@ from sentinv.editing.inversion import InversionConfig, find_trajectory, relative
 from sentinv.editing.masked import MaskConfig, edit_masked
 from sentinv.evaluation.metrics import pixel_psnr
 from sentinv.generation.denoiser import Denoiser, encode_prompts
+from sentinv.models.check import check_model
+from sentinv.models.describe import described
+from sentinv.models.published import deviations, summary
 
 if TYPE_CHECKING:
     from sentinv.models.backbone import Backbone
@@ -117,6 +120,21 @@ def selftest(backbone: Backbone, steps: int = 10) -> Iterator[Check]:
 Finding = tuple[str, float | str, float, str]
 _INSTALL = "install diffusers, torch and sentinv again"
 _PRECISION = "load the model in float32"
+
+
+def _model(bench: Bench) -> Finding:
+    """The check that every model passes when it is loaded, with what it was taken for."""
+    from diffusers import DDIMScheduler
+
+    backbone, encoders = bench.backbone, bench.backbone.text_encoders
+    scheduler = DDIMScheduler.from_config(backbone.schedule.config)
+    check_model(described(backbone.name, backbone.unet, backbone.vae, encoders, scheduler))
+    return f"this is a model that is supported: {summary(backbone)}", 0.0, 0.0, ""
+
+
+def _published(bench: Bench) -> Finding:
+    name, found = "its constants are those that its family was published with", deviations(bench.backbone)
+    return (name, "not all: " + "; ".join(found), math.nan, "") if found else (name, 0.0, 0.0, "")
 
 
 def _conversions(bench: Bench) -> Finding:
@@ -291,6 +309,8 @@ def _autoencoder(bench: Bench) -> Finding:
 
 
 _CHECKS: tuple[Callable[[Bench], Finding], ...] = (
+    _model,
+    _published,
     _conversions,
     _both_ways,
     _scheduler,

@@ -210,7 +210,10 @@ def test_classes_in_the_index_are_looked_at(folder, part, found, line):
             "expected a text_encoder of class CLIPTextModel, got T5",
         ),
         ({"architectures": ["ChineseCLIPModel"], "model_type": "chinese_clip"}, "got ChineseCLIPModel"),
-        ({"hidden_size": 1024}, "expected text encoders of width 768 together, as the UNet takes them, got 1024"),
+        (
+            {"hidden_size": 1024, "num_attention_heads": 16},
+            "expected text encoders of width 768 together, as the UNet takes them, got 1024",
+        ),
         ({"vocab_size": 300}, "the tokenizer of text_encoder has 630 words, and the text encoder rows for 300"),
     ],
 )

@@ -131,8 +131,10 @@ def plan(text: str, tokenizer: Any, max_vectors: int | None = None) -> Plan:
 
 
 def _word_ids(word: str, tokenizer: Any) -> list[int]:
-    """Token ids of a word, as text throughout: where a tokenizer pads with "!", as the second one of Stable Diffusion XL does,
-    that would be no word but padding, and a word more or less than for the first.
+    """Token ids of a word, as text throughout.
+
+    Where a tokenizer pads with "!", as the second one of Stable Diffusion XL does, that would be no word but padding, and a
+    word more or less than for the first.
     """
     return tokenizer(word, add_special_tokens=False, split_special_tokens=True).input_ids
 

@@ -13,8 +13,8 @@ from torch import Tensor
 from torch.nn.functional import normalize
 
 from sentinv.models.built_in import TOYBOX
-from sentinv.models.names import eye
 from sentinv.models.eyes import load_eye
+from sentinv.models.names import eye
 from sentinv.models.parts import load_part
 from sentinv.models.weights import load_whole, refuse_missing
 

@@ -5,13 +5,11 @@ Every size and constant is read from the model's configs.
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -21,12 +19,9 @@ from sentinv.errors import ModelError
 from sentinv.models.check import check_model
 from sentinv.models.describe import described, written
 from sentinv.models.distilled import own_guidance
-from sentinv.models.fingerprint import weights_digest
+from sentinv.models.fingerprint import constants_digest, weights_digest
 from sentinv.models.text_encoder import TextEncoder
 from sentinv.models.weights import check_weights
-
-if TYPE_CHECKING:
-    pass
 
 
 @dataclass(frozen=True)
@@ -186,19 +181,7 @@ class Backbone:
 
         Two backbones of one `fingerprint` differ in it where somebody changed a config.
         """
-        schedule, latents = self.schedule, self.vae.config
-        told = {
-            "alphas_cumprod": [f"{a:.6g}" for a in (*schedule.alphas_cumprod.tolist(), schedule.final_alpha_cumprod)],
-            "prediction_type": schedule.prediction_type,
-            "grid": [schedule.config.get("timestep_spacing", "leading"), schedule.config.get("steps_offset", 0)],
-            "latents": [
-                latents.get(name) for name in ("scaling_factor", "shift_factor", "latents_mean", "latents_std")
-            ],
-            "resolution": self.resolution,
-            "prompts": [self.zeros_for_empty_prompt, *(self._wants_mask(encoder) for encoder in self.text_encoders)],
-            "guidance_scale": self.guidance_scale,
-        }
-        return hashlib.sha256(json.dumps(told).encode()).hexdigest()[:16]
+        return constants_digest(self)
 
     # Images and latents
 
@@ -252,13 +235,16 @@ class Backbone:
             )
         return pixels.clamp(-1, 1)
 
+    @property
+    def upcasts(self) -> bool:
+        """Whether the VAE runs in float32 although it is in half precision: where its config says so, not its class."""
+        half = next(self.vae.parameters()).dtype == torch.float16
+        return half and bool(written(self.vae.config, type(self.vae)).get("force_upcast"))
+
     @contextmanager
     def _vae_dtype(self) -> Iterator[torch.dtype]:
         """The VAE's dtype inside; float32 for the time being where the config says that half precision overflows."""
-        own = next(self.vae.parameters()).dtype
-        upcast = own == torch.float16 and bool(
-            written(self.vae.config, type(self.vae)).get("force_upcast")
-        )  # the class's default is true
+        own, upcast = next(self.vae.parameters()).dtype, self.upcasts
         if upcast:
             self.vae.to(torch.float32)
         try:
@@ -283,13 +269,9 @@ class Backbone:
                 hidden.append(output.hidden_states[-2])
                 pooled = output[0]  # of the last encoder, which has a projection
             else:
-                mask = (ids[encoder.name] != encoder.pad_id) if self._wants_mask(encoder) else None
+                mask = (ids[encoder.name] != encoder.pad_id) if encoder.wants_mask else None
                 hidden.append(encoder.model(ids[encoder.name], attention_mask=mask, return_dict=True)[0])
         return Condition(torch.cat(hidden, dim=-1), pooled)
-
-    @staticmethod
-    def _wants_mask(encoder: TextEncoder) -> bool:
-        return bool(getattr(encoder.model.config, "use_attention_mask", False))
 
     # The UNet
 

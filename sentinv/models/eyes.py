@@ -33,9 +33,7 @@ def load_eye(name: str, part: str, model: Any, processor: Any, *, otherwise: str
     def read() -> Any:
         return model.from_pretrained(name, dtype=torch.float32, output_loading_info=True)
 
-    loaded = (
-        load_part(name, part, lambda: load_whole(name, part, read), otherwise=otherwise).eval().requires_grad_(False)
-    )
+    loaded = load_whole(name, part, read, otherwise=otherwise).eval().requires_grad_(False)
     return loaded, load_part(name, "processor", lambda: processor.from_pretrained(name), otherwise=otherwise)
 
 

@@ -3,9 +3,29 @@
 from __future__ import annotations
 
 import hashlib
+import json
 from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING
 
 from torch import nn
+
+if TYPE_CHECKING:
+    from sentinv.models.backbone import Backbone
+
+
+def constants_digest(backbone: Backbone) -> str:
+    """What else decides what a model gives, in 16 hex digits: noise schedule, sampling steps, scales and size."""
+    schedule, latents = backbone.schedule, backbone.vae.config
+    told = {
+        "alphas_cumprod": [f"{a:.6g}" for a in (*schedule.alphas_cumprod.tolist(), schedule.final_alpha_cumprod)],
+        "prediction_type": schedule.prediction_type,
+        "grid": [schedule.config.get("timestep_spacing", "leading"), schedule.config.get("steps_offset", 0)],
+        "latents": [latents.get(name) for name in ("scaling_factor", "shift_factor", "latents_mean", "latents_std")],
+        "resolution": backbone.resolution,
+        "prompts": [backbone.zeros_for_empty_prompt, *(encoder.wants_mask for encoder in backbone.text_encoders)],
+        "guidance_scale": backbone.guidance_scale,
+    }
+    return hashlib.sha256(json.dumps(told).encode()).hexdigest()[:16]
 
 
 def weights_digest(modules: Sequence[nn.Module]) -> str:

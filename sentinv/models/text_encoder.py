@@ -60,6 +60,11 @@ class TextEncoder:
         """Id of the token that fills a prompt up."""
         return self.tokenizer.pad_token_id
 
+    @property
+    def wants_mask(self) -> bool:
+        """Whether the model is told which tokens are padding."""
+        return bool(getattr(self.model.config, "use_attention_mask", False))
+
     @cached_property
     def learned_words(self) -> dict[str, str]:
         """Words that were added to the tokenizer → all of their vectors: ``<c>`` → ``<c> <c>_1 …``, as diffusers names them."""

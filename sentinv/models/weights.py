@@ -22,7 +22,14 @@ POINTER = b"version https://git-lfs"
 """How a file begins that stands for one in Git LFS."""
 
 
-def load_whole(name: str, part: str, read: Callable[[], tuple[Any, Mapping[str, Any]]], *, surplus: bool = True) -> Any:
+def load_whole(
+    name: str,
+    part: str,
+    read: Callable[[], tuple[Any, Mapping[str, Any]]],
+    *,
+    surplus: bool = True,
+    otherwise: str = "",
+) -> Any:
     """Load a part that has weights.
 
     Args:
@@ -30,11 +37,12 @@ def load_whole(name: str, part: str, read: Callable[[], tuple[Any, Mapping[str, 
         part: what it is called in messages.
         read: loads it with `output_loading_info`, of diffusers or transformers.
         surplus: whether a file may have weights that the part has no place for.
+        otherwise: as for `load_part`.
 
     Raises:
         ModelError: As `load_part`; and if weights are missing, of another shape, or too many.
     """
-    model, info = load_part(name, part, read)
+    model, info = load_part(name, part, read, otherwise=otherwise)
     refuse_missing(name, part, [*info["missing_keys"], *meta_weights(model)])
     mismatched = sorted(
         str(one[0] if isinstance(one, tuple | list) else one) for one in info.get("mismatched_keys", ())
