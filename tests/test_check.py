@@ -1,12 +1,11 @@
 """Which models are taken for what they are, and which are refused: by configs as their publishers wrote them."""
 
-import copy
 import json
 from pathlib import Path
 
 import pytest
 import torch
-from conftest import build_scheduler, copied
+from conftest import copied
 from diffusers import (
     AutoencoderKL,
     AutoencoderTiny,
@@ -18,7 +17,7 @@ from diffusers import (
 
 from sentinv.errors import ModelError
 from sentinv.models.backbone import Backbone
-from sentinv.models.check import check_model
+from sentinv.models.check import CLASSES, check_model
 from sentinv.models.distilled import own_guidance
 from sentinv.models.folders import describe_folder
 from sentinv.models.loading import load
@@ -349,8 +348,4 @@ def test_an_autoencoder_runs_in_float32_only_where_its_config_says_so(sd1, said,
 
 
 def test_every_supported_pipeline_has_its_classes_listed():
-    from sentinv.models.check import CLASSES
-
     assert all(part in CLASSES for parts in SUPPORTED.values() for part in parts)
-    assert build_scheduler("epsilon").__class__.__name__ in __import__("sentinv.models.check").models.check.SCHEDULERS
-    assert copy.deepcopy(published("sd15")) == published("sd15")

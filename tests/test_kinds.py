@@ -1,5 +1,7 @@
 """What is given as --model and is none: one line that says what it is, what is missing and what to do."""
 
+# ruff: noqa: E501 - what a file holds is one line here
+
 import json
 import shutil
 
