@@ -184,7 +184,7 @@ def test_they_look_on_the_device_and_leave_it(tmp_path, monkeypatch, build, make
         torch.nn.Module, "to", lambda self, *to, **how: seen.append(str(to[0])) or plain(self, *to, **how)
     )
     looks = make(str(build(tmp_path)), device="cpu")
-    looks._loaded
+    assert looks._loaded
     seen.clear()
     looks(IMAGE)
     assert seen == ["cpu", "cpu"]

@@ -83,7 +83,8 @@ class Backbone:
         model = described(name, unet, vae, text_encoders, scheduler)
         check_model(model)
         self.name = name
-        self.guidance_scale = guidance_scale or own_guidance(name, model.unet, model.scheduler)
+        scale = own_guidance(name, model.unet, model.scheduler) if guidance_scale is None else guidance_scale
+        self.guidance_scale = scale
         self.schedule = NoiseSchedule.of(scheduler, name)
         self.zeros_for_empty_prompt = zeros_for_empty_prompt
         self.unet, self.vae = unet, vae

@@ -137,9 +137,8 @@ def text_config(name: str, source: str, part: str) -> Any:
         if not any(key for key in raw if not key.startswith("_")):  # transformers would go on with its defaults
             raise OSError("there is no config.json")
         built = next(iter(raw.get("architectures") or ()), CLASSES[part][0])
-        if built not in (*CLASSES[part], "CLIPModel") or (
-            part != "bert" and "clip" not in raw.get("model_type", "clip")
-        ):
+        alike = () if part == "bert" else ("CLIPTextModel", "CLIPTextModelWithProjection", "CLIPModel")
+        if built not in (*CLASSES[part], *alike) or (alike and "clip" not in raw.get("model_type", "clip")):
             raise ModelError(
                 f"{name}: expected a {part} of class {CLASSES[part][0]}, got {built}: choose another model"
             )
