@@ -21,7 +21,7 @@ def written(config: Mapping[str, Any], family: type | None = None) -> dict[str, 
     """
     filled = set(config.get("_use_default_values", ()))
     if family is not None:
-        own = inspect.signature(family.__init__).parameters
+        own = inspect.signature(family).parameters
         filled = {name for name in filled if name in own and config[name] == own[name].default}
     return {name: value for name, value in config.items() if name not in filled and name != "_use_default_values"}
 

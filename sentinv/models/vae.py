@@ -125,9 +125,9 @@ def _own_config(model: str, part: str) -> Mapping[str, Any]:
 
 def _check_scale(name: str, config: Mapping[str, Any], own: Mapping[str, Any]) -> None:
     """Refuse an autoencoder whose latents have another scale than the model's: it belongs to another family."""
-    both = [written(one).get("scaling_factor") for one in (config, own)]
-    if None not in both and abs(both[0] - both[1]) > 1e-3 * abs(both[1]):
+    given, wanted = (written(one).get("scaling_factor") for one in (config, own))
+    if given is not None and wanted is not None and abs(given - wanted) > 1e-3 * abs(wanted):
         raise ModelError(
-            f"{name} is made for latents that are scaled by {both[0]}, the model's by {both[1]}: it belongs to another family "
+            f"{name} is made for latents that are scaled by {given}, the model's by {wanted}: it belongs to another family "
             "of models; give one of this family"
         )
