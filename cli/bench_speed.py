@@ -123,7 +123,7 @@ def _model(options: SpeedOptions, folder: Path) -> tuple[Path, int]:
 
 def _side(path: Path) -> int:
     """Pixels that a model in a folder was made for."""
-    from sentinv.models.loading import parts_of
+    from sentinv.models.folders import parts_of
 
     parts = ("unet", parts_of(str(path), str(path))[0])
     unet, vae = (json.loads((path / part / "config.json").read_text(encoding="utf-8")) for part in parts)

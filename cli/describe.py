@@ -61,7 +61,7 @@ def describe(image: Path, **given: Any) -> None:
 def _start(name: str, image: Image.Image, tokenizer: Any, options: DescribeOptions) -> dict[str, Any]:
     from sentinv.concepts.initialization import plan
 
-    said = options.initializer(name, options.model)(image)
+    said = options.initializer(name, options.model, None)(image)
     if said.concept is not None:
         tokens, text, dropped = said.concept.vector_names, said.text, ""
     else:

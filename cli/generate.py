@@ -93,6 +93,7 @@ def generate(**given: Any) -> None:
       sentinv generate "<cat> in a <mug>" -c cat.safetensors -c mug.safetensors
     """  # noqa: D301 - click reads \b as "leave these lines as they are"
     from sentinv.concepts.concept import Concept
+    from sentinv.models.eyes import looking
 
     options = GenerateOptions(**given)
     if was_given("clip") and not options.rank:
@@ -109,7 +110,8 @@ def generate(**given: Any) -> None:
     with _folder(folder):
         made = _kept(folder, _make(concepts, options), options)
         if judge is not None:
-            made = _ranked(judge, made, concepts, options.prompt)
+            with looking(judge.model, options.device):
+                made = _ranked(judge, made, concepts, options.prompt)
         paths = [folder / name for name in _names(made)]
         if judge is not None:
             for path, one in zip(paths, made, strict=True):

@@ -209,7 +209,7 @@ def run(job: Job, options: InvertOptions) -> None:
     from sentinv.training.loop import WRONG
 
     clock = Clock()
-    said = options.initializer(job.init, options.model)(job.pictures[0].image)
+    said = options.initializer(job.init, options.model, options.device)(job.pictures[0].image)
     clock.lap("finding the words")
     backbone = options.load()
     ddim_steps(backbone.schedule, 1)  # a schedule that can't be sampled from is told before the training, not after

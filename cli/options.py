@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 Decorated = TypeVar("Decorated", bound=Callable[..., Any])
 
-SHARED = ["model", "device", "dtype", "quiet"]
+SHARED = ["model", "vae", "device", "dtype", "quiet"]
 """Options that a settings file may set for all commands at once."""
 
 DTYPES = ("float32", "float16", "bfloat16")
@@ -81,7 +81,13 @@ class OutputOptions:
 
 
 def model_options(command: Decorated) -> Decorated:
-    """Add --model, --device and --dtype."""
+    """Add --model, --vae, --device and --dtype."""
+    command = click.option(
+        "--vae",
+        expose_value=False,
+        callback=_vae,
+        help="Autoencoder in place of the model's: folder, .safetensors file or hub id.  [default: the model's]",
+    )(command)
     command = click.option(
         "--dtype", type=click.Choice(DTYPES), help="Precision of the frozen model.  [default: its device's]"
     )(command)
@@ -116,7 +122,7 @@ def force_option(command: Decorated) -> Decorated:
 
 def guidance_option(command: Decorated) -> Decorated:
     """Add --guidance."""
-    text = "How strongly words lead; 1 turns it off.  [default: the model's own: toybox 4, others 7.5]"
+    text = "How strongly words lead; 1 turns it off.  [default: the model's own: toybox 4, Turbo and the like 1, others 7.5]"
     return click.option("--guidance", type=FiniteRange(0), help=text)(command)
 
 
@@ -138,6 +144,10 @@ def schedule_option(command: Decorated) -> Decorated:
     return click.option(
         "--schedule", type=kinds, default=TrainConfig.schedule, show_default=True, help="Of the learning rate."
     )(command)
+
+
+def _vae(ctx: click.Context, param: click.Parameter, value: str | None) -> None:
+    ctx.meta["sentinv.vae"] = value
 
 
 def _debug(ctx: click.Context, param: click.Parameter, value: bool) -> None:
@@ -200,4 +210,6 @@ def load_backbone(model: str, device: str | None = None, dtype: str | None = Non
             torch.empty(1, device=target)
     except (RuntimeError, AssertionError, NotImplementedError) as error:
         raise click.BadParameter(f"{device!r} is not a device of this machine", param_hint="--device") from error
-    return load(model, device=target, dtype=getattr(torch, dtype) if dtype else None)
+    context = click.get_current_context(silent=True)
+    vae = context.meta.get("sentinv.vae") if context else None
+    return load(model, device=target, dtype=getattr(torch, dtype) if dtype else None, vae=vae)

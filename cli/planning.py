@@ -17,7 +17,7 @@ def print_plan(job: Job, options: InvertOptions) -> None:
     """Print words, tokens, templates, steps, memory and files of a run."""
     from sentinv.training.planning import Place, plan_run
 
-    said = options.initializer(job.init, options.model)(job.pictures[0].image)
+    said = options.initializer(job.init, options.model, options.device)(job.pictures[0].image)
     place = Place(model=options.model, device=options.device, dtype=options.dtype)
     plan = plan_run(place, job.pictures, said, job.config, token=job.token, max_vectors=options.max_vectors)
     outputs = job.outputs

@@ -37,8 +37,8 @@ class StartingOptions:
         asked = {"word": self.word, "phrase": self.phrase, "concept": self.from_file}
         return [name for name, value in asked.items() if value is not None]
 
-    def initializer(self, name: str, model: str) -> Initializer:
-        """Make the initializer of that name for a base model."""
+    def initializer(self, name: str, model: str, device: str | None) -> Initializer:
+        """Make the initializer of that name for a base model; what it looks with goes to the device."""
         quieten_transformers()
         return make(
             name,
@@ -51,6 +51,7 @@ class StartingOptions:
             drop_stopwords=self.drop_stopwords,
             drop_scene=self.drop_scene,
             seed=self.seed,
+            device=device,
         )
 
 

@@ -32,6 +32,7 @@ class Options:
         drop_stopwords: for "caption".
         drop_scene: for "caption".
         seed: for "random".
+        device: where captioner and classifier look at images; the best there is if None.
     """
 
     base_model: str = "toybox"
@@ -43,6 +44,7 @@ class Options:
     drop_stopwords: bool = False
     drop_scene: bool = False
     seed: int = 0
+    device: str | None = None
 
 
 def _caption(options: Options) -> Initializer:
@@ -50,14 +52,15 @@ def _caption(options: Options) -> Initializer:
     from sentinv.models.names import eye
 
     model = options.captioner or eye("captioner", options.base_model)
-    return Caption(model, drop_stopwords=options.drop_stopwords, drop_scene=options.drop_scene)
+    chosen = {"drop_stopwords": options.drop_stopwords, "drop_scene": options.drop_scene}
+    return Caption(model, **chosen, device=options.device)
 
 
 def _class(options: Options) -> Initializer:
     from sentinv.initializers.class_ import ClassLabel
     from sentinv.models.names import eye
 
-    return ClassLabel(options.classifier or eye("classifier", options.base_model))
+    return ClassLabel(options.classifier or eye("classifier", options.base_model), device=options.device)
 
 
 def _word(options: Options) -> Initializer:

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import html
 import re
+import unicodedata
 from functools import cached_property
 from typing import Any
 
 from PIL import Image
 
 from sentinv.concepts.initialization import Initialization
+from sentinv.models.eyes import load_eye, looking
 from sentinv.models.names import EYES
-from sentinv.models.parts import load_part
 
 _LEAD = re.compile(
     r"^(?:there is |this is )?(?:(?:an?|the) )?"
@@ -35,17 +37,24 @@ class Caption:
         model: folder or hub id of a `BlipForConditionalGeneration`, loaded on first use.
         drop_stopwords: leave out words that name nothing ("a", "of", "with").
         drop_scene: leave out where the thing is ("on the beach").
+        device: where it looks at images; the best there is if None. It leaves no memory there.
 
     Raises:
         ModelError: When called, if the model cannot be loaded.
     """
 
     def __init__(
-        self, model: str = EYES["captioner"], *, drop_stopwords: bool = False, drop_scene: bool = False
+        self,
+        model: str = EYES["captioner"],
+        *,
+        drop_stopwords: bool = False,
+        drop_scene: bool = False,
+        device: str | None = None,
     ) -> None:
         self.model = model
         self.drop_stopwords = drop_stopwords
         self.drop_scene = drop_scene
+        self.device = device
 
     def __call__(self, image: Image.Image) -> Initialization:
         """Describe an image; the score is the mean log-probability of the sentence's tokens."""
@@ -53,9 +62,13 @@ class Caption:
 
         model, processor = self._loaded
         inputs = processor(images=image.convert("RGB"), return_tensors="pt")
-        with torch.no_grad():
+        with looking(model, self.device) as device, torch.no_grad():
             output = model.generate(
-                **inputs, max_new_tokens=32, do_sample=False, output_scores=True, return_dict_in_generate=True
+                **inputs.to(device),
+                max_new_tokens=32,
+                do_sample=False,
+                output_scores=True,
+                return_dict_in_generate=True,
             )
         sentence = processor.tokenizer.decode(output.sequences[0], skip_special_tokens=True)
         logprobs = [step[0].log_softmax(-1).max().item() for step in output.scores]
@@ -64,24 +77,30 @@ class Caption:
 
     @cached_property
     def _loaded(self) -> tuple[Any, Any]:
-        import torch
         from transformers import BlipForConditionalGeneration, BlipProcessor
 
-        model = load_part(
-            self.model,
-            "captioner",
-            lambda: BlipForConditionalGeneration.from_pretrained(self.model, dtype=torch.float32).eval(),
-        )
-        return model, load_part(self.model, "processor", lambda: BlipProcessor.from_pretrained(self.model))
+        otherwise = "go online, name a folder with --captioner, or give words with --phrase, which needs no captioner"
+        return load_eye(self.model, "captioner", BlipForConditionalGeneration, BlipProcessor, otherwise=otherwise)
+
+
+def characters(text: str) -> str:
+    """Text as it is read: "&amp;" as "&", and a letter with its accent as one character (Unicode's NFC).
+
+    Captioners learned from pages of the web, and their tokenizers take entities apart: "& amp ;".
+    """
+    joined = re.sub(r"&\s*(#?)\s*(\w+)\s*;", r"&\1\2;", text)
+    return unicodedata.normalize("NFC", html.unescape(html.unescape(joined)))
 
 
 def tidy(sentence: str, *, drop_stopwords: bool = False, drop_scene: bool = False) -> str:
     """Make a captioner's sentence fit for a start.
 
-    A leading "a photo of" says nothing about the thing and goes; what names a style ("a pencil sketch of") stays. Words
-    and short phrases that captioners repeat are said once.
+    HTML's entities and accents that stand beside their letters become characters. A leading "a photo of" says nothing about
+    the thing and goes; what names a style ("a pencil sketch of") stays. Words and short phrases that captioners repeat are
+    said once.
     """
-    text = " ".join(re.sub(r"\[dec\]|[.,;:!?\"]", " ", sentence.lower()).split())
+    text = characters(sentence).lower()
+    text = " ".join(re.sub(r"\[dec\]|[.,;:!?\"<>]", " ", text).split())
     text = _REPEATED.sub(r"\1", _LEAD.sub("", text))
     if drop_scene:
         text = _SCENE.sub("", text)

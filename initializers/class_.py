@@ -8,8 +8,9 @@ from typing import Any
 from PIL import Image
 
 from sentinv.concepts.initialization import Initialization
+from sentinv.initializers.caption import characters
+from sentinv.models.eyes import load_eye, looking
 from sentinv.models.names import EYES
-from sentinv.models.parts import load_part
 
 
 class ClassLabel:
@@ -17,13 +18,15 @@ class ClassLabel:
 
     Args:
         model: folder or hub id of a `ViTForImageClassification`, loaded on first use.
+        device: where it looks at images; the best there is if None. It leaves no memory there.
 
     Raises:
         ModelError: When called, if the model cannot be loaded.
     """
 
-    def __init__(self, model: str = EYES["classifier"]) -> None:
+    def __init__(self, model: str = EYES["classifier"], *, device: str | None = None) -> None:
         self.model = model
+        self.device = device
 
     def __call__(self, image: Image.Image) -> Initialization:
         """Name an image's class; the score is its probability."""
@@ -31,24 +34,19 @@ class ClassLabel:
 
         model, processor = self._loaded
         inputs = processor(images=image.convert("RGB"), return_tensors="pt")
-        with torch.no_grad():
-            probabilities = model(**inputs).logits[0].softmax(dim=-1)
+        with looking(model, self.device) as device, torch.no_grad():
+            probabilities = model(**inputs.to(device)).logits[0].softmax(dim=-1)
         best = int(probabilities.argmax())
         return Initialization(first_synonym(model.config.id2label[best]), "class", probabilities[best].item())
 
     @cached_property
     def _loaded(self) -> tuple[Any, Any]:
-        import torch
         from transformers import AutoImageProcessor, ViTForImageClassification
 
-        model = load_part(
-            self.model,
-            "classifier",
-            lambda: ViTForImageClassification.from_pretrained(self.model, dtype=torch.float32).eval(),
-        )
-        return model, load_part(self.model, "processor", lambda: AutoImageProcessor.from_pretrained(self.model))
+        otherwise = "go online, name a folder with --classifier, or give a word with --word, which needs no classifier"
+        return load_eye(self.model, "classifier", ViTForImageClassification, AutoImageProcessor, otherwise=otherwise)
 
 
 def first_synonym(label: str) -> str:
     """Take the first name of a label: "tabby, tabby cat" → "tabby"."""
-    return " ".join(label.split(",")[0].replace("_", " ").lower().split())
+    return " ".join(characters(label).split(",")[0].replace("_", " ").lower().split())

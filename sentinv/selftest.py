@@ -20,13 +20,16 @@ from torch import Tensor
 from sentinv.concepts.concept import Concept
 from sentinv.concepts.placeholder import PlaceholderRows
 from sentinv.diffusion.conversions import add_noise, target, to_epsilon, to_x0
-from sentinv.diffusion.ddim import ddim_step, ddim_steps
+from sentinv.diffusion.ddim import ddim_step, ddim_steps, direction
 from sentinv.editing.archive import Archive
 from sentinv.editing.edit import EditConfig, ddim_invert, edit, encode_image, prepared, walk
 from sentinv.editing.inversion import InversionConfig, find_trajectory, relative_rms
 from sentinv.editing.masked import MaskConfig, edit_masked
 from sentinv.evaluation.metrics import pixel_psnr
 from sentinv.generation.denoiser import Denoiser, encode_prompts
+from sentinv.models.check import check_model
+from sentinv.models.describe import described
+from sentinv.models.published import deviations, summary
 
 if TYPE_CHECKING:
     from sentinv.models.backbone import Backbone
@@ -119,6 +122,21 @@ _INSTALL = "install diffusers, torch and sentinv again"
 _PRECISION = "load the model in float32"
 
 
+def _model(bench: Bench) -> Finding:
+    """The check that every model passes when it is loaded, with what it was taken for."""
+    from diffusers import DDIMScheduler
+
+    backbone, encoders = bench.backbone, bench.backbone.text_encoders
+    scheduler = DDIMScheduler.from_config(backbone.schedule.config)
+    check_model(described(backbone.name, backbone.unet, backbone.vae, encoders, scheduler))
+    return f"this is a model that is supported: {summary(backbone)}", 0.0, 0.0, ""
+
+
+def _published(bench: Bench) -> Finding:
+    name, found = "its constants are those that its family was published with", deviations(bench.backbone)
+    return (name, "not all: " + "; ".join(found), math.nan, "") if found else (name, 0.0, 0.0, "")
+
+
 def _conversions(bench: Bench) -> Finding:
     latents, noise = bench.unit[:1], bench.unit[1:2]
     worst = 0.0
@@ -134,7 +152,7 @@ def _conversions(bench: Bench) -> Finding:
 
 def _both_ways(bench: Bench) -> Finding:
     latents, eps = bench.unit[:2].cpu().double().split(1)  # some accelerators have no float64
-    step = ddim_steps(bench.backbone.schedule, bench.steps)[0]
+    step = ddim_steps(bench.backbone.schedule, bench.steps)[-1]
     there = ddim_step(latents, eps, step.alpha_from, step.alpha_to)
     back = ddim_step(there, eps, step.alpha_to, step.alpha_from)
     return "one DDIM step goes both ways", relative_rms(back, latents).item(), 1e-10, _INSTALL
@@ -145,24 +163,19 @@ def _scheduler(bench: Bench) -> Finding:
 
     scheduler = DDIMScheduler.from_config(bench.backbone.schedule.config)
     scheduler.set_timesteps(bench.steps)
-    ours = theirs = bench.unit[:1].cpu().double()
+    ours = bench.unit[:1].cpu().double()
     worst = 0.0
     for step, timestep in zip(
         ddim_steps(bench.backbone.schedule, bench.steps), scheduler.timesteps.tolist(), strict=True
     ):
         if step.timestep != timestep:
             return "sampling steps are those of diffusers", math.inf, 1e-5, _INSTALL
-        eps = torch.sin(ours)
-        answer = _answer(eps, ours, step.alpha_from, bench.backbone.schedule.prediction_type)
+        kind = bench.backbone.schedule.prediction_type
+        answer = torch.sin(ours)
         theirs = scheduler.step(answer, timestep, ours).prev_sample
-        ours = ddim_step(ours, eps, step.alpha_from, step.alpha_to)
+        ours = ddim_step(ours, direction(answer, ours, step, kind), step.alpha_from, step.alpha_to)
         worst = max(worst, relative_rms(ours, theirs).item())
     return "sampling steps are those of diffusers", worst, 1e-4, _INSTALL
-
-
-def _answer(eps: Tensor, noisy: Tensor, alpha: float, kind: str) -> Tensor:
-    x0 = (noisy - (1 - alpha) ** 0.5 * eps) / alpha**0.5
-    return target(x0, eps, torch.tensor(alpha), kind)
 
 
 def _chained(bench: Bench) -> Finding:
@@ -285,7 +298,18 @@ def _autoencoder(bench: Bench) -> Finding:
 
 
 _CHECKS: tuple[Callable[[Bench], Finding], ...] = (
-    *(_conversions, _both_ways, _scheduler, _chained, _autoencoder, _prediction_type, _rows, _words),
+    *(
+        _model,
+        _published,
+        _conversions,
+        _both_ways,
+        _scheduler,
+        _chained,
+        _autoencoder,
+        _prediction_type,
+        _rows,
+        _words,
+    ),
     *(_fixed_point, _offsets, _noise_maps, _npi, _batches, _mask),
 )
 

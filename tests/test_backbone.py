@@ -198,7 +198,7 @@ def test_a_truncated_weight_file_is_told_in_one_line(folder, tmp_path):
 
 def test_names_that_are_no_model(tmp_path, monkeypatch):
     (tmp_path / "empty").mkdir()
-    (tmp_path / "model.ckpt").write_bytes(b"")
+    (tmp_path / "model.ckpt").write_bytes(b"PK")
     (tmp_path / "model.safetensors").write_bytes(b"nonsense")
     (tmp_path / "other").mkdir()
     (tmp_path / "other" / "model_index.json").write_text('{"_class_name": "FluxPipeline"}')

@@ -53,6 +53,17 @@ def test_caption_describes_the_thing(captioner):
         ("an orange cat and an orange cat on the beach", "an orange cat on the beach"),
         ("a red cat and a blue cat", "a red cat and a blue cat"),
         ("a black and black and white cow", "a black and white cow"),
+        ("salt &amp; pepper mills", "salt & pepper mills"),
+        ("salt & amp ; pepper mills", "salt & pepper mills"),
+        ("salt &amp;amp; pepper", "salt & pepper"),
+        ("the cat&#39;s bowl", "the cat's bowl"),
+        ("the cat & # 39 ; s bowl", "the cat ' s bowl"),
+        ("a &quot;stop&quot; sign", "a stop sign"),
+        ("a cat&nbsp;on a bed", "a cat on a bed"),
+        ("a &lt;cat&gt;", "a cat"),
+        ("black & white cow; a bell", "black & white cow a bell"),
+        ("a cafe\u0301 cafe\u0301 sign", "a caf\u00e9 sign"),
+        ("a pi\u006e\u0303ata &eacute;toile", "a pi\u00f1ata \u00e9toile"),
     ],
 )
 def test_tidy(sentence, text):

@@ -1,131 +1,169 @@
 """Checkpoints in one file, in the original layout: written here from tiny pipelines, read by diffusers and by us."""
 
-import re
-from types import SimpleNamespace
-
 import pytest
 import torch
+from checkpoints import original
 from conftest import build_pipeline
-from diffusers import StableDiffusionPipeline, UNet2DConditionModel
+from diffusers import StableDiffusionPipeline
 from safetensors.torch import save_file
 
+from sentinv.concepts.tokens import tokenize
 from sentinv.errors import ModelError
-from sentinv.models.loading import load
-from sentinv.models.names import SHORT_NAMES
-
-_UNET = (
-    (r"^time_embedding\.linear_(\d)", lambda m: f"time_embed.{2 * int(m[1]) - 2}"),
-    (r"^conv_in", "input_blocks.0.0"),
-    (r"^conv_norm_out", "out.0"),
-    (r"^conv_out", "out.2"),
-    (r"^mid_block\.attentions\.0", "middle_block.1"),
-    (r"^mid_block\.resnets\.(\d)", lambda m: f"middle_block.{2 * int(m[1])}"),
-    (r"^down_blocks\.(\d)\.(resnets|attentions)\.(\d)", lambda m: _place("input", 1 + int(m[3]), m)),
-    (r"^down_blocks\.(\d)\.downsamplers\.0\.conv", lambda m: f"input_blocks.{2 * int(m[1]) + 2}.0.op"),
-    (r"^up_blocks\.(\d)\.(resnets|attentions)\.(\d)", lambda m: _place("output", int(m[3]), m)),
-    (r"^up_blocks\.0\.upsamplers\.0", "output_blocks.1.1"),
-)
-_RESNET = {
-    "norm1": "in_layers.0",
-    "conv1": "in_layers.2",
-    "norm2": "out_layers.0",
-    "conv2": "out_layers.3",
-    "time_emb_proj": "emb_layers.1",
-    "conv_shortcut": "skip_connection",
-}
-_VAE = (
-    (r"mid_block\.attentions\.0\.", "mid.attn_1."),
-    (r"mid_block\.resnets\.(\d)", lambda m: f"mid.block_{int(m[1]) + 1}"),
-    (r"down_blocks\.(\d)\.resnets\.(\d)", r"down.\1.block.\2"),
-    (r"down_blocks\.(\d)\.downsamplers\.0", r"down.\1.downsample"),
-    (r"up_blocks\.(\d)\.resnets\.(\d)", lambda m: f"up.{1 - int(m[1])}.block.{m[2]}"),
-    (r"up_blocks\.(\d)\.upsamplers\.0", lambda m: f"up.{1 - int(m[1])}.upsample"),
-    (r"conv_shortcut", "nin_shortcut"),
-    (r"conv_norm_out", "norm_out"),
-    (r"group_norm", "norm"),
-    (r"to_(q|k|v)\.", r"\1."),
-    (r"to_out\.0", "proj_out"),
-)
-
-
-def _place(side, layer, match):
-    return f"{side}_blocks.{2 * int(match[1]) + layer}.{int(match[2] == 'attentions')}"
-
-
-def _renamed(name, rules):
-    for pattern, new in rules:
-        name = re.sub(pattern, new, name)
-    return name
-
-
-def original(pipeline):
-    """The weights of a pipeline of two levels with one layer each, as the first Stable Diffusion named them."""
-    found = {}
-    for name, tensor in pipeline.unet.state_dict().items():
-        new = _renamed(name, _UNET)
-        if ".resnets." in name:
-            new = _renamed(new, [(rf"\.{ours}\.", f".{theirs}.") for ours, theirs in _RESNET.items()])
-        found[f"model.diffusion_model.{new}"] = tensor
-    for name, tensor in pipeline.vae.state_dict().items():
-        new = _renamed(name, _VAE)
-        square = ".attn_1." in new and new.endswith("weight") and tensor.ndim == 2
-        found[f"first_stage_model.{new}"] = tensor[..., None, None] if square else tensor
-    for name, tensor in pipeline.text_encoder.state_dict().items():
-        inner = name if name.startswith("text_model.") else f"text_model.{name}"
-        found[f"cond_stage_model.transformer.{inner}"] = tensor
-    return {name: tensor.contiguous() for name, tensor in found.items()}
+from sentinv.models import single_file
+from sentinv.models.backbone import Backbone
+from sentinv.models.loading import load, load_tokenizers
 
 
 @pytest.fixture
-def written(tokenizer, tmp_path, monkeypatch):
-    """A function that writes a checkpoint and lets diffusers find its configs; what it was asked for is in `asked`."""
+def write(tmp_path, monkeypatch):
+    """A function that writes a pipeline as a checkpoint, and its configs where those of its family are looked for."""
 
-    def write(width, prediction_type):
-        pipeline = build_pipeline(tokenizer, width, prediction_type)
+    def written(pipeline, *, metadata=None, without=(), **more):
         pipeline.save_pretrained(tmp_path / "configs")
-        save_file(original(pipeline), tmp_path / "model.safetensors")
-        return pipeline, tmp_path / "model.safetensors"
+        configs = dict.fromkeys(single_file.CONFIGS, str(tmp_path / "configs"))
+        monkeypatch.setattr(single_file, "CONFIGS", configs)
+        monkeypatch.setattr("sentinv.models.loading.CONFIGS", configs)
+        monkeypatch.setattr("sentinv.models.vae.CONFIGS", configs)
+        weights = {key: value for key, value in original(pipeline).items() if not key.startswith(tuple(without))}
+        save_file({**weights, **more}, tmp_path / "model.safetensors", metadata)
+        return tmp_path / "model.safetensors"
 
-    def from_single_file(path, config=None, **options):
-        asked.append(config)
-        return plain(path, config=str(tmp_path / "configs"), **options)
-
-    asked, plain = [], StableDiffusionPipeline.from_single_file
-    monkeypatch.setattr(StableDiffusionPipeline, "from_single_file", from_single_file)
-    return SimpleNamespace(write=write, asked=asked)
-
-
-def test_a_checkpoint_in_one_file_is_the_model_that_was_written(written):
-    pipeline, path = written.write(16, "epsilon")
-    backbone = load(path, device="cpu")
-    pairs = ((pipeline.unet, backbone.unet), (pipeline.vae, backbone.vae))
-    for ours, theirs in (*pairs, (pipeline.text_encoder, backbone.text_encoders[0].model)):
-        weights = theirs.state_dict()
-        assert all(torch.equal(tensor, weights[name]) for name, tensor in ours.state_dict().items())
-    assert backbone.schedule.prediction_type == "epsilon" and written.asked == [None]
+    return written
 
 
-@pytest.mark.parametrize(("noisy", "kind", "size"), [(0.9, "epsilon", 128), (0.1, "v_prediction", 16)])
-def test_what_a_file_of_stable_diffusion_2_predicts_is_seen_by_asking_it(written, monkeypatch, noisy, kind, size):
-    """Such a file does not say it. The last answer of one that predicts noise is nearly the noise; of v, nearly -x0."""
-    _, path = written.write(1024, "v_prediction")
+@pytest.fixture
+def answering(monkeypatch):
+    """A function that makes every model one of a kind that knows a gray picture by heart."""
 
-    def answer(self, sample, timestep, encoder_hidden_states):
-        assert timestep == 999
-        return SimpleNamespace(sample=noisy * sample - (1 - noisy) * torch.ones_like(sample))
+    def answer(kind, asked=None):
+        def predict(self, latents, timesteps, condition):
+            if asked is not None:
+                asked.append((int(timesteps[0]), self.device.type))
+            level = self.schedule.alphas_cumprod[timesteps].reshape(-1, 1, 1, 1)
+            picture = torch.full_like(latents, 0.3)
+            eps = (latents - level.sqrt() * picture * (level < 0.5)) / (1 - level).sqrt()
+            return eps if kind == "epsilon" else level.sqrt() * eps - (1 - level).sqrt() * picture
 
-    monkeypatch.setattr(UNet2DConditionModel, "forward", answer)
-    backbone = load(path, device="cpu")
-    assert (backbone.schedule.prediction_type, backbone.resolution) == (kind, size)
-    assert written.asked == [SHORT_NAMES["sd21"]]
+        monkeypatch.setattr(Backbone, "predict", predict)
+
+    return answer
 
 
-def test_models_for_inpainting_are_told_in_one_line(written, monkeypatch):
-    pipeline, path = written.write(16, "epsilon")
-    pipeline.unet.register_to_config(in_channels=9)
-    monkeypatch.setattr(StableDiffusionPipeline, "from_single_file", lambda *args, **options: pipeline)
-    with pytest.raises(ModelError, match="takes the 4 channels of its latents, got one with 9: models for inpainting"):
+def same_weights(pipeline, backbone):
+    ours = [backbone.unet, backbone.vae, *(encoder.model for encoder in backbone.text_encoders)]
+    theirs = [pipeline.unet, pipeline.vae, pipeline.text_encoder, getattr(pipeline, "text_encoder_2", None)]
+    for one, other in zip(ours, [part for part in theirs if part is not None], strict=True):
+        weights = one.state_dict()
+        assert all(torch.equal(tensor, weights[name]) for name, tensor in other.state_dict().items())
+
+
+def test_a_checkpoint_in_one_file_is_the_model_that_was_written(write, tokenizer):
+    pipeline = build_pipeline(tokenizer, 16, "epsilon")
+    backbone = load(write(pipeline), device="cpu")
+    same_weights(pipeline, backbone)
+    assert backbone.schedule.prediction_type == "epsilon"  # nobody trained it: that of its family
+
+
+def test_a_checkpoint_of_xl_is_the_model_that_was_written(write, xl):
+    backbone = load(write(xl), device="cpu")
+    same_weights(xl, backbone)
+    ids = tokenize(backbone, ["a photo of a cat"])
+    wanted = Backbone.from_pipeline(xl, "tiny").encode_ids(ids)
+    assert torch.equal(backbone.encode_ids(ids).hidden, wanted.hidden)
+    assert torch.equal(backbone.encode_ids(ids).pooled, wanted.pooled)
+
+
+@pytest.mark.parametrize("family", ["sd1", "sd2", "xl"])
+@pytest.mark.parametrize("kind", ["epsilon", "v_prediction"])
+def test_a_file_that_does_not_say_what_it_predicts_is_asked(write, tokenizer, xl, answering, family, kind):
+    """The last answer of a model that predicts noise is nearly the noise; of one that predicts v, nearly -x0."""
+    asked = []
+    answering(kind, asked)
+    other = {"epsilon": "v_prediction", "v_prediction": "epsilon"}[kind]
+    pipeline = xl if family == "xl" else build_pipeline(tokenizer, 16 if family == "sd1" else 1024, other)
+    backbone = load(write(pipeline), device="cpu")
+    assert backbone.schedule.prediction_type == kind
+    assert asked == [(49, "cpu"), (999, "cpu")]
+    assert backbone.resolution == (128 if (family, kind) == ("sd2", "epsilon") else 16)
+
+
+@pytest.mark.parametrize("family", ["sd1", "xl"])
+def test_a_file_is_asked_on_its_device(write, tokenizer, xl, monkeypatch, family):
+    seen = []
+    monkeypatch.setattr(single_file, "asked_prediction", lambda backbone: seen.append(backbone.device.type))
+    load(write(xl if family == "xl" else build_pipeline(tokenizer, 16, "epsilon")), device="cpu")
+    monkeypatch.setattr(Backbone, "to", lambda self, device: seen.append(str(device)) or self)
+    load(write(xl if family == "xl" else build_pipeline(tokenizer, 16, "epsilon")), device="meta")
+    assert seen == ["cpu", "meta", "cpu"]  # the last only because nothing was moved
+
+
+@pytest.mark.parametrize(
+    ("metadata", "keys", "kind", "zero"),
+    [
+        ({"modelspec.prediction_type": "v"}, (), "v_prediction", False),
+        ({"modelspec.prediction_type": "epsilon"}, (), "epsilon", False),
+        ({"modelspec.prediction_type": "EPS"}, (), "epsilon", False),
+        (None, ("v_pred",), "v_prediction", False),
+        (None, ("v_pred", "ztsnr"), "v_prediction", True),
+        ({"modelspec.prediction_type": "v-prediction"}, ("ztsnr",), "v_prediction", True),
+        ({"modelspec.prediction_type": "epsilon"}, ("v_pred",), "v_prediction", False),
+    ],
+)
+def test_a_file_that_says_what_it_predicts_is_believed(write, xl, answering, metadata, keys, kind, zero):
+    asked = []
+    answering("v_prediction" if kind == "epsilon" else "epsilon", asked)
+    backbone = load(write(xl, metadata=metadata, **{key: torch.zeros(1) for key in keys}), device="cpu")
+    assert (backbone.schedule.prediction_type, asked) == (kind, [])
+    assert (backbone.schedule.alphas_cumprod[-1] == 0).item() is zero
+    assert backbone.schedule.config["timestep_spacing"] == ("trailing" if zero else "leading")
+
+
+def test_a_file_that_says_something_else_is_refused(write, xl):
+    with pytest.raises(ModelError, match=r"modelspec.prediction_type 'flow': expected epsilon or v"):
+        load(write(xl, metadata={"modelspec.prediction_type": "flow"}), device="cpu")
+
+
+@pytest.mark.parametrize(
+    "key",
+    [
+        "model.diffusion_model.middle_block.0.in_layers.2.weight",
+        "first_stage_model.decoder.mid.block_1.conv1.weight",
+        "cond_stage_model.transformer.text_model.encoder.layers.1.mlp.fc1.weight",
+        "cond_stage_model.transformer.text_model.final_layer_norm",
+    ],
+)
+def test_a_checkpoint_without_some_weights_is_told_in_one_line(write, tokenizer, key):
+    with pytest.raises(
+        ModelError, match=r"cannot load (checkpoint|text_encoder) of .*missing; the model is incomplete"
+    ) as error:
+        load(write(build_pipeline(tokenizer, 16, "epsilon"), without=[key]), device="cpu")
+    assert "\n" not in str(error.value)
+
+
+def test_a_second_text_encoder_without_some_weights_is_told(write, xl):
+    key = "conditioner.embedders.1.model.transformer.resblocks.1.ln_1"
+    with pytest.raises(ModelError, match=r"text_encoder_2 of .*2 weights .*layers.1.layer_norm1.* missing"):
+        load(write(xl, without=[key]), device="cpu")
+
+
+def test_the_configs_that_are_missing_are_named_offline(write, tokenizer, monkeypatch):
+    path = write(build_pipeline(tokenizer, 16, "epsilon"))
+    monkeypatch.setattr(single_file, "CONFIGS", {"sd1": "nobody/configs"})
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    monkeypatch.setattr("sentinv.models.parts._go_offline_if_unreachable", lambda: None)
+    with pytest.raises(ModelError) as error:
         load(path, device="cpu")
+    assert str(error.value).endswith(
+        "without the configs of nobody/configs, which model.safetensors is read with and does not hold: the hub is out of "
+        "reach; go online once"
+    )
+
+
+def test_words_of_a_file_are_known_without_its_weights(write, tokenizer, monkeypatch):
+    path = write(build_pipeline(tokenizer, 16, "epsilon"))
+    monkeypatch.setattr(StableDiffusionPipeline, "from_single_file", None)
+    (words,) = load_tokenizers(path)
+    assert words.get_vocab() == tokenizer.get_vocab()
 
 
 def test_a_folder_with_weights_in_half_precision_only(tokenizer, tmp_path):

@@ -114,7 +114,7 @@ def plan(text: str, tokenizer: Any, max_vectors: int | None = None) -> Plan:
     ids: list[int] = []
     used = 0
     for word in words:
-        more = tokenizer(word, add_special_tokens=False).input_ids
+        more = _word_ids(word, tokenizer)
         if len(ids) + len(more) > limit:
             break
         ids += more
@@ -122,12 +122,21 @@ def plan(text: str, tokenizer: Any, max_vectors: int | None = None) -> Plan:
     if not words or (used == len(words) and not ids):
         raise PromptError(f"expected words to start from, got {text!r}: give a word or a phrase")
     if not ids:
-        need = len(tokenizer(words[0], add_special_tokens=False).input_ids)
+        need = len(_word_ids(words[0], tokenizer))
         raise PromptError(
             f"{short(words[0])!r} alone needs {need} vectors, allowed are {limit}: allow more or choose another word"
         )
     tokens = tuple(token.removesuffix("</w>") for token in tokenizer.convert_ids_to_tokens(ids))
     return Plan(" ".join(words[:used]), " ".join(words[used:]), tokens, tuple(ids))
+
+
+def _word_ids(word: str, tokenizer: Any) -> list[int]:
+    """Token ids of a word, as text throughout.
+
+    Where a tokenizer pads with "!", as the second one of Stable Diffusion XL does, that would be no word but padding, and a
+    word more or less than for the first.
+    """
+    return tokenizer(word, add_special_tokens=False, split_special_tokens=True).input_ids
 
 
 def whole_words(tokenizer: Any) -> list[str]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -124,14 +124,19 @@ def check_text(text: str) -> str:
     return text
 
 
-def check_placeholders(prompt: str, vocabulary: Vocabulary) -> None:
+def check_placeholders(prompt: str, vocabulary: Vocabulary, known_words: Container[str] = ()) -> None:
     """Refuse a prompt that names a placeholder nobody has given.
 
+    Args:
+        prompt: the prompt.
+        vocabulary: of the placeholders that are given.
+        known_words: words of the tokenizer: a model may have learned words in it.
+
     Raises:
-        PromptError: If the prompt has a ``<name>`` that is not in the vocabulary.
+        PromptError: If the prompt has a ``<name>`` that is in neither.
     """
     for part in re.findall(r"<[\w.-]+>", prompt):
-        if part not in vocabulary:
+        if part not in vocabulary and part not in known_words:
             known = ", ".join(vocabulary) or "none"
             raise PromptError(f"the prompt names {part}, but the concepts given are: {known}; add its concept file")
 

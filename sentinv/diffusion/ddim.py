@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
+from sentinv.diffusion.conversions import to_epsilon, to_x0
 from sentinv.errors import ModelError
 
 if TYPE_CHECKING:
@@ -28,6 +29,28 @@ class Step:
     alpha_from: float
     alpha_to: float
 
+    @property
+    def from_nothing(self) -> bool:
+        """Whether it starts in pure noise, with a signal-to-noise ratio of exactly zero (Lin et al. 2024, arXiv:2305.08891)."""
+        return self.alpha_from <= 0
+
+
+def direction(prediction: Tensor, noisy: Tensor, step: Step, prediction_type: str) -> Tensor:
+    """What `ddim_step` needs of a model's answer at the noisier end of a step.
+
+    Epsilon; from pure noise, where that is the latents themselves and says nothing, the velocity v, which is -x0 there.
+
+    Args:
+        prediction: the answer, `[B, C, h, w]`.
+        noisy: the latents it was asked about, the same shape.
+        step: the step that begins there.
+        prediction_type: of the model; "epsilon" cannot start from pure noise.
+    """
+    level = torch.tensor(step.alpha_from)
+    convert = to_x0 if step.from_nothing else to_epsilon
+    found = convert(prediction, noisy, level, prediction_type)
+    return -found if step.from_nothing else found
+
 
 def ddim_step(
     latents: Tensor, eps: Tensor, alpha_from: float | Tensor, alpha_to: float | Tensor, sigma: float = 0.0
@@ -36,15 +59,19 @@ def ddim_step(
 
     Args:
         latents: x at `alpha_from`, `[B, C, h, w]` float32.
-        eps: the noise in it, the same shape.
-        alpha_from: alphas_cumprod of `latents`, in (0, 1].
-        alpha_to: alphas_cumprod to go to; larger denoises, smaller inverts.
+        eps: the noise in it, the same shape; if one of the levels is pure noise, the velocity there: see `direction`.
+        alpha_from: alphas_cumprod of `latents`, in [0, 1].
+        alpha_to: alphas_cumprod to go to, in [0, 1]; larger denoises, smaller inverts.
         sigma: standard deviation of the fresh noise that the caller adds afterwards, in [0, sqrt(1 - alpha_to)].
 
     Returns:
         x at `alpha_to`; with a sigma, its mean before the fresh noise.
     """
     source, destination = (torch.as_tensor(alpha, dtype=latents.dtype) for alpha in (alpha_from, alpha_to))
+    if not isinstance(alpha_from, Tensor) and alpha_from <= 0:  # x0 is -v, eps the latents
+        return (1 - destination - sigma**2).clamp(min=0).sqrt() * latents - destination.sqrt() * eps
+    if not isinstance(alpha_to, Tensor) and alpha_to <= 0:  # the same, solved for the latents
+        return (latents + source.sqrt() * eps) / (1 - source).sqrt()
     x0 = (latents - (1 - source).sqrt() * eps) / source.sqrt()
     return destination.sqrt() * x0 + (1 - destination - sigma**2).clamp(min=0).sqrt() * eps
 
@@ -66,8 +93,8 @@ def ddim_steps(schedule: NoiseSchedule, count: int) -> list[Step]:
 
     Raises:
         ValueError: If `count` is out of range.
-        ModelError: If the config clips or thresholds samples, which no latent model survives, or ends in pure noise; or if
-            its `steps_offset` leaves no room for so many steps.
+        ModelError: If the config clips or thresholds samples, which no latent model survives; if it begins in pure noise and
+            the model predicts epsilon, which says nothing there; or if its `steps_offset` leaves no room for so many steps.
     """
     config, total = schedule.config, schedule.train_timesteps
     if not 1 <= count <= total:
@@ -84,9 +111,10 @@ def ddim_steps(schedule: NoiseSchedule, count: int) -> list[Step]:
         previous = timestep - total // count
         alpha_to = alphas[previous] if previous >= 0 else schedule.final_alpha_cumprod
         steps.append(Step(timestep, alphas[timestep], alpha_to))
-    if steps[0].alpha_from <= 0:
+    if steps[0].from_nothing and schedule.prediction_type == "epsilon":
         raise ModelError(
-            f"{schedule.model}: the noise schedule ends in pure noise (zero terminal SNR), which DDIM cannot start from"
+            f"{schedule.model}: the noise schedule begins in pure noise (rescale_betas_zero_snr), where epsilon says nothing: "
+            "set prediction_type to v_prediction if the model predicts v, else rescale_betas_zero_snr to false"
         )
     return steps
 

@@ -71,6 +71,12 @@ class NoiseSchedule:
             model=model,
         )
 
+    def with_config(self, config: Mapping[str, Any]) -> NoiseSchedule:
+        """The schedule of another config of `DDIMScheduler`."""
+        from diffusers import DDIMScheduler
+
+        return NoiseSchedule.of(DDIMScheduler.from_config(dict(config)), self.model)
+
     @property
     def train_timesteps(self) -> int:
         """Number of timesteps, T."""

@@ -138,7 +138,7 @@ def _plan(
         return clean, 1, 0.0
     if config.method == "fixed-point":
         return clean, 1 + config.max_iterations, config.tolerance
-    if not history:
+    if not history or step.from_nothing:  # pure noise is infinitely far on the axis of extrapolation
         return clean, 2 + _EXTRA_PASSES, 0.0
     predicted = _extrapolate(history, _log_snr(step.alpha_from))
     start = ddim_step(clean, predicted, step.alpha_to, step.alpha_from)
@@ -188,7 +188,7 @@ def _extrapolate(history: list[tuple[float, Tensor]], place: float) -> Tensor:
 
 
 def _log_snr(alpha: float) -> float:
-    return 0.5 * math.log(alpha / (1 - alpha))
+    return 0.5 * math.log(alpha / (1 - alpha)) if alpha > 0 else -math.inf
 
 
 def noised_trajectory(latents: Tensor, steps: Sequence[Step], seed: int, *, independent: bool) -> Trajectory:

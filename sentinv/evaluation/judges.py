@@ -13,8 +13,10 @@ from torch import Tensor
 from torch.nn.functional import normalize
 
 from sentinv.models.built_in import TOYBOX
+from sentinv.models.eyes import load_eye
 from sentinv.models.names import eye
 from sentinv.models.parts import load_part
+from sentinv.models.weights import load_whole, refuse_missing
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -65,7 +67,8 @@ class ClipJudge:
             if Path(source).is_dir()
             else source
         )
-        model = load_part(label, "CLIP", lambda: CLIPModel.from_pretrained(source, dtype=torch.float32))
+        options: dict[str, Any] = {"dtype": torch.float32, "output_loading_info": True}
+        model = load_whole(label, "CLIP", lambda: CLIPModel.from_pretrained(source, **options))
         processor = load_part(label, "processor", lambda: CLIPProcessor.from_pretrained(source))
         return cls(label, model.to(device), processor)
 
@@ -121,9 +124,7 @@ class AttributeJudge:
         """
         from transformers import AutoImageProcessor, ViTForImageClassification
 
-        name = str(folder)
-        model = load_part(name, "judge", lambda: ViTForImageClassification.from_pretrained(name, dtype=torch.float32))
-        return cls(model, load_part(name, "processor", lambda: AutoImageProcessor.from_pretrained(name)))
+        return cls(*load_eye(str(folder), "judge", ViTForImageClassification, AutoImageProcessor))
 
     def wanted(self, prompt: str, word: str) -> dict[str, str]:
         """What a prompt asks for: attribute → value, for the values that it names, and the coarse word as the object."""
@@ -170,12 +171,12 @@ class DinoJudge:
 
         self.name = name or HUB_DINO
         try:
-            self.model = AutoModel.from_pretrained(
-                self.name, dtype=torch.float32, local_files_only=name is None, use_safetensors=True
-            )
+            options: dict[str, Any] = {"dtype": torch.float32, "local_files_only": name is None, "use_safetensors": True}
+            self.model, info = AutoModel.from_pretrained(self.name, **options, output_loading_info=True)
             self.processor = AutoImageProcessor.from_pretrained(self.name, local_files_only=name is None)
         except (OSError, ValueError, KeyError, TypeError, RuntimeError) as error:
             raise Unavailable(f"the weights of {self.name} are not here; name a DINO model or folder") from error
+        refuse_missing(self.name, "DINO", (key for key in info["missing_keys"] if not key.startswith("pooler.")))
         self.model.eval().requires_grad_(False)
 
     @torch.no_grad()

@@ -13,7 +13,7 @@ from torch import Tensor
 from sentinv.concepts.placeholder import PlaceholderRows
 from sentinv.concepts.prompts import check_placeholders
 from sentinv.concepts.tokens import tokenize
-from sentinv.diffusion.conversions import to_epsilon
+from sentinv.diffusion.ddim import direction
 
 if TYPE_CHECKING:
     from sentinv.concepts.concept import Concept
@@ -42,7 +42,7 @@ def encode_prompts(backbone: Backbone, prompts: Sequence[str | None], concepts: 
     rows = PlaceholderRows.of_concepts(list(concepts)) if concepts else None
     texts = [prompt or "" for prompt in prompts]
     for text in texts:
-        check_placeholders(text, rows.vocabulary if rows is not None else {})
+        check_placeholders(text, rows.vocabulary if rows is not None else {}, backbone.learned_words)
     with rows.installed(backbone) if rows is not None else nullcontext():
         condition = backbone.encode_ids(tokenize(backbone, texts, rows))
     if backbone.zeros_for_empty_prompt:
@@ -100,7 +100,7 @@ class Denoiser:
         """Ask for the noise in latents `[B, C, h, w]` at the noisier end of a step. The state stays float32.
 
         Returns:
-            Epsilon, the same shape.
+            Epsilon, the same shape; from pure noise the velocity, as `sentinv.diffusion.ddim.direction` says.
         """
         copies = len(self.conditions.hidden)
         rows = torch.arange(copies, device=latents.device).repeat_interleave(len(latents))
@@ -110,4 +110,4 @@ class Denoiser:
         if copies == 2:
             away, towards = prediction.chunk(2)
             prediction = away + self.guidance_scale * (towards - away)
-        return to_epsilon(prediction, latents, torch.tensor(step.alpha_from), self.backbone.schedule.prediction_type)
+        return direction(prediction, latents, step, self.backbone.schedule.prediction_type)

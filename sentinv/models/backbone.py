@@ -9,21 +9,19 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from sentinv.diffusion.schedule import NoiseSchedule
 from sentinv.errors import ModelError
-from sentinv.models.fingerprint import facts_digest, weights_digest
+from sentinv.models.check import check_model
+from sentinv.models.describe import described, written
+from sentinv.models.distilled import own_guidance
+from sentinv.models.fingerprint import constants_digest, weights_digest
 from sentinv.models.text_encoder import TextEncoder
-
-if TYPE_CHECKING:
-    pass
-
-LATENT_SCALES = ("scaling_factor", "shift_factor", "latents_mean", "latents_std")
-"""What an autoencoder's config says of the scale of its latents."""
+from sentinv.models.weights import check_weights
 
 
 @dataclass(frozen=True, eq=False)
@@ -60,7 +58,8 @@ class Backbone:
         vae: `AutoencoderKL`, or the `VQModel` of a latent diffusion model.
         text_encoders: one or two.
         scheduler: any diffusers scheduler; only its config is read.
-        guidance_scale: the scale of classifier-free guidance that suits the model where none is asked for.
+        guidance_scale: the scale of classifier-free guidance that suits the model where none is asked for; by its configs if
+            None.
         zeros_for_empty_prompt: whether zeros stand for the empty prompt, as in Stable Diffusion XL.
 
     Attributes:
@@ -77,21 +76,21 @@ class Backbone:
         vae: Any,
         text_encoders: Sequence[TextEncoder],
         scheduler: Any,
-        guidance_scale: float = 7.5,
+        guidance_scale: float | None = None,
         *,
         zeros_for_empty_prompt: bool = False,
     ) -> None:
-        self.name, self.guidance_scale = name, guidance_scale
+        model = described(name, unet, vae, text_encoders, scheduler)
+        check_model(model)
+        self.name = name
+        scale = own_guidance(name, model.unet, model.scheduler) if guidance_scale is None else guidance_scale
+        self.guidance_scale = scale
         self.schedule = NoiseSchedule.of(scheduler, name)
-        if unet.config.in_channels != vae.config.latent_channels:
-            raise ModelError(
-                f"{name}: expected a UNet that takes the {vae.config.latent_channels} channels of its latents, got one with "
-                f"{unet.config.in_channels}: models for inpainting or other inputs are not supported"
-            )
         self.zeros_for_empty_prompt = zeros_for_empty_prompt
         self.unet, self.vae = unet, vae
         self.text_encoders = tuple(text_encoders)
         for module in self._modules():
+            check_weights(name, module)
             module.requires_grad_(False).eval()
 
     @classmethod
@@ -119,6 +118,12 @@ class Backbone:
         name = name or pipeline.config.get("_name_or_path") or type(pipeline).__name__
         zeros = bool(pipeline.config.get("force_zeros_for_empty_prompt", False))
         return cls(str(name), unet, vae, encoders, parts["scheduler"], zeros_for_empty_prompt=zeros)
+
+    def to(self, device: torch.device) -> Backbone:
+        """Move all weights to a device."""
+        for module in self._modules():
+            module.to(device)
+        return self
 
     def _modules(self) -> list[nn.Module]:
         return [self.unet, self.vae, *(encoder.model for encoder in self.text_encoders)]
@@ -186,17 +191,7 @@ class Backbone:
 
         Two backbones of one `fingerprint` differ in it where somebody changed a config.
         """
-        schedule, latents = self.schedule, self.vae.config
-        told = {
-            "alphas_cumprod": [f"{a:.6g}" for a in (*schedule.alphas_cumprod.tolist(), schedule.final_alpha_cumprod)],
-            "prediction_type": schedule.prediction_type,
-            "grid": [schedule.config.get("timestep_spacing", "leading"), schedule.config.get("steps_offset", 0)],
-            "latents": [latents.get(name) for name in LATENT_SCALES],
-            "resolution": self.resolution,
-            "prompts": [self.zeros_for_empty_prompt, *(self._wants_mask(encoder) for encoder in self.text_encoders)],
-            "guidance_scale": self.guidance_scale,
-        }
-        return facts_digest(told)
+        return constants_digest(self)
 
     @torch.no_grad()
     def encode(self, pixels: Tensor) -> Moments:
@@ -248,11 +243,16 @@ class Backbone:
             )
         return pixels.clamp(-1, 1)
 
+    @property
+    def upcasts(self) -> bool:
+        """Whether the VAE runs in float32 although it is in half precision: where its config says so, not its class."""
+        half = next(self.vae.parameters()).dtype == torch.float16
+        return half and bool(written(self.vae.config, type(self.vae)).get("force_upcast"))
+
     @contextmanager
     def _vae_dtype(self) -> Iterator[torch.dtype]:
         """The VAE's dtype inside; float32 for the time being where the config says that half precision overflows."""
-        own = next(self.vae.parameters()).dtype
-        upcast = own == torch.float16 and bool(self.vae.config.get("force_upcast"))
+        own, upcast = next(self.vae.parameters()).dtype, self.upcasts
         if upcast:
             self.vae.to(torch.float32)
         try:
@@ -260,6 +260,11 @@ class Backbone:
         finally:
             if upcast:
                 self.vae.to(own)
+
+    @cached_property
+    def learned_words(self) -> frozenset[str]:
+        """Words that somebody added to the tokenizers of all text encoders, with rows in their tables."""
+        return frozenset.intersection(*(frozenset(encoder.learned_words) for encoder in self.text_encoders))
 
     def encode_ids(self, ids: Mapping[str, Tensor]) -> Condition:
         """Run the text encoders on token ids; gradients reach installed placeholder rows."""
@@ -270,13 +275,9 @@ class Backbone:
                 hidden.append(output.hidden_states[-2])
                 pooled = output[0]  # of the last encoder, which has a projection
             else:
-                mask = (ids[encoder.name] != encoder.pad_id) if self._wants_mask(encoder) else None
+                mask = (ids[encoder.name] != encoder.pad_id) if encoder.wants_mask else None
                 hidden.append(encoder.model(ids[encoder.name], attention_mask=mask, return_dict=True)[0])
         return Condition(torch.cat(hidden, dim=-1), pooled)
-
-    @staticmethod
-    def _wants_mask(encoder: TextEncoder) -> bool:
-        return bool(getattr(encoder.model.config, "use_attention_mask", False))
 
     def predict(self, latents: Tensor, timesteps: Tensor, condition: Condition) -> Tensor:
         """Run the UNet.

@@ -4,10 +4,25 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from torch import nn
+
+
+def constants_digest(backbone: Any) -> str:
+    """What else decides what a `Backbone` gives, in 16 hex digits: noise schedule, sampling steps, scales and size."""
+    schedule, latents = backbone.schedule, backbone.vae.config
+    told = {
+        "alphas_cumprod": [f"{a:.6g}" for a in (*schedule.alphas_cumprod.tolist(), schedule.final_alpha_cumprod)],
+        "prediction_type": schedule.prediction_type,
+        "grid": [schedule.config.get("timestep_spacing", "leading"), schedule.config.get("steps_offset", 0)],
+        "latents": [latents.get(name) for name in ("scaling_factor", "shift_factor", "latents_mean", "latents_std")],
+        "resolution": backbone.resolution,
+        "prompts": [backbone.zeros_for_empty_prompt, *(encoder.wants_mask for encoder in backbone.text_encoders)],
+        "guidance_scale": backbone.guidance_scale,
+    }
+    return hashlib.sha256(json.dumps(told).encode()).hexdigest()[:16]
 
 
 def weights_digest(modules: Sequence[nn.Module]) -> str:
@@ -23,11 +38,6 @@ def weights_digest(modules: Sequence[nn.Module]) -> str:
             signs = values[:: max(1, len(values) // 512)][:512].signbit()
             digest.update(f"{index} {name} {tuple(parameter.shape)} ".encode() + signs.cpu().numpy().tobytes())
     return digest.hexdigest()
-
-
-def facts_digest(facts: Mapping[str, Any]) -> str:
-    """Sixteen hex digits that stand for facts that JSON can say."""
-    return hashlib.sha256(json.dumps(facts).encode()).hexdigest()[:16]
 
 
 def _named_parameters(module: nn.Module) -> Iterator[tuple[str, nn.Parameter]]:

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from sentinv.errors import ModelError
 from sentinv.models.built_in import TOYBOX, built_in
+from sentinv.models.kinds import explain_folder
 from sentinv.models.parts import local_path
 
 SHORT_NAMES = {
@@ -54,9 +55,7 @@ def source_of(name: str | Path) -> str | Path:
         return str(built_in("pipeline"))
     if path.is_dir():
         if not (path / "model_index.json").is_file():
-            raise ModelError(
-                f"expected a diffusers folder with model_index.json, got {text}: give the folder that holds it"
-            )
+            raise ModelError(f"expected a diffusers folder with model_index.json, {explain_folder(text, path)}")
         return str(path)
     if path.is_file():
         return path

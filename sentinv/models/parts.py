@@ -7,7 +7,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from sentinv.errors import ModelError
+from sentinv.errors import ModelError, SentinvError
 from sentinv.models.built_in import TOYBOX
 
 
@@ -19,8 +19,19 @@ def local_path(name: str | Path) -> Path:
         return Path(name)
 
 
-def load_part(name: str, part: str, loader: Callable[[], Any]) -> Any:
-    """Load one part of a model; every way in which that can fail becomes one line."""
+def load_part(name: str, part: str, loader: Callable[[], Any], *, needs: str = "", otherwise: str = "") -> Any:
+    """Load one part of a model; every way in which that can fail becomes one line.
+
+    Args:
+        name: of the model.
+        part: what is loaded.
+        loader: loads it.
+        needs: what it takes from the hub although the model lies here; "" for nothing.
+        otherwise: what else one can do where the hub is out of reach.
+
+    Raises:
+        ModelError: If it cannot be loaded. What a `SentinvError` says, and the end of memory, are passed on.
+    """
     from huggingface_hub.constants import is_offline_mode
     from huggingface_hub.errors import (
         HfHubHTTPError,
@@ -31,11 +42,16 @@ def load_part(name: str, part: str, loader: Callable[[], Any]) -> Any:
         RevisionNotFoundError,
     )
 
-    local = name == TOYBOX or local_path(name).exists()
+    local = not needs and (name == TOYBOX or local_path(name).exists())
     if not local:
         _go_offline_if_unreachable()
+    wanted = f"cannot load {name} without {needs}" if needs else f"cannot download {part} of {name}"
+    advice = otherwise or ("go online once" if needs else "go online, or give a folder")
+    offline = f"{wanted}: the hub is out of reach; {advice}"
     try:
         return loader()
+    except (SentinvError, MemoryError):
+        raise
     except RepositoryNotFoundError as error:
         raise ModelError(
             f"no model named {name} on the hub, or it needs a login: check the spelling or log in"
@@ -45,16 +61,14 @@ def load_part(name: str, part: str, loader: Callable[[], Any]) -> Any:
             f"{name} on the hub has no {part}: expected a model in the layout of diffusers; name another"
         ) from error
     except (OfflineModeIsEnabled, LocalEntryNotFoundError, HfHubHTTPError, ConnectionError) as error:
+        raise ModelError(offline) from error
+    except Exception as error:  # which errors there are depends on the libraries and on what is broken
+        if any(word in str(error).lower() for word in ("out of memory", "allocate memory", "alloc_cpu")):
+            raise
+        if not (local or needs) and is_offline_mode():
+            raise ModelError(offline) from error
         raise ModelError(
-            f"cannot download {part} of {name}: the hub is out of reach; go online, or give a folder"
-        ) from error
-    except (OSError, ValueError, KeyError, TypeError, RuntimeError) as error:
-        if not local and is_offline_mode():
-            raise ModelError(
-                f"cannot download {part} of {name}: the hub is out of reach; go online, or give a folder"
-            ) from error
-        raise ModelError(
-            f"cannot load {part} of {name}: {one_line(error)}; the model is incomplete or damaged"
+            f"cannot load {part} of {name}: {one_line(error) or type(error).__name__}; the model is incomplete or damaged"
         ) from error
 
 

@@ -2,56 +2,164 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from sentinv.errors import ModelError
-from sentinv.models.backbone import Backbone
+from sentinv.models.backbone import Backbone, Condition
+from sentinv.models.kinds import UNET, Header, check_checkpoint, read_header
 from sentinv.models.names import SHORT_NAMES
-from sentinv.models.parts import load_part, one_line
+from sentinv.models.parts import load_part
+from sentinv.models.weights import meta_weights, refuse_missing
+
+CONFIGS = {"sd1": SHORT_NAMES["sd15"], "sd2": SHORT_NAMES["sd21"], "xl": SHORT_NAMES["sdxl"]}
+"""Family of a checkpoint → the repository on the hub whose configs and tokenizers it is read with: a file has none."""
+
+_SAYS_V = ("v", "v_prediction", "vprediction", "v-prediction", "velocity")
 
 
-def load_single_file(name: str, path: Path, dtype: torch.dtype) -> Backbone:
-    """Load a checkpoint in the original layout. Its configs come from the hub's cache or the hub."""
-    if path.suffix != ".safetensors":
-        raise ModelError(
-            f"expected a .safetensors checkpoint, got {path.name}: other formats can run code; convert it first"
-        )
+def family_of(header: Header) -> str:
+    """Which of `CONFIGS` a checkpoint goes with, by the width of what its UNet takes of the prompts."""
+    if header.has("conditioner.embedders.1."):
+        return "xl"
+    words = [
+        shape for key, shape in header.shapes.items() if key.startswith(UNET) and key.endswith("attn2.to_k.weight")
+    ]
+    return "sd2" if words and words[0][-1] == 1024 else "sd1"
+
+
+def family_of_unet(config: Mapping[str, Any]) -> str:
+    """Likewise by the config of a UNet."""
+    if config.get("addition_embed_type") == "text_time":
+        return "xl"
+    return "sd2" if config.get("cross_attention_dim") == 1024 else "sd1"
+
+
+def load_single_file(
+    name: str, path: Path, dtype: torch.dtype, device: torch.device | None = None, vae: Any = None
+) -> Backbone:
+    """Load a checkpoint in the original layout. Its configs come from the hub's cache or the hub.
+
+    Args:
+        name: how the user named it.
+        path: the file.
+        dtype: of the weights.
+        device: where to, before the model is asked what it predicts.
+        vae: an autoencoder to use in place of the file's own.
+
+    Raises:
+        ModelError: If it is no whole checkpoint of a family that is supported, or its configs are out of reach.
+    """
     from diffusers import StableDiffusionPipeline, StableDiffusionXLPipeline
-    from safetensors import SafetensorError, safe_open
 
-    try:
-        with safe_open(path, framework="pt") as file:
-            keys = list(file.keys())
-            xl = any(key.startswith("conditioner.embedders.1.") for key in keys)
-            words = [
-                key for key in keys if key.startswith("model.diffusion_model.") and key.endswith("attn2.to_k.weight")
-            ]
-            two = bool(words) and not xl and file.get_slice(words[0]).get_shape()[-1] == 1024
-    except SafetensorError as error:
-        raise ModelError(f"{name} is not a readable safetensors file: {one_line(error)}") from error
-    family: Any = StableDiffusionXLPipeline if xl else StableDiffusionPipeline
-    extra: dict[str, Any] = {} if xl else {"safety_checker": None, "requires_safety_checker": False}
-    if two:
-        extra["config"] = SHORT_NAMES["sd21"]
-    pipeline = load_part(name, "checkpoint", lambda: family.from_single_file(str(path), torch_dtype=dtype, **extra))
-    if two and _predicts_noise(pipeline.unet, pipeline.scheduler.config.num_train_timesteps - 1):
-        pipeline.scheduler.register_to_config(prediction_type="epsilon")
-        pipeline.unet.register_to_config(sample_size=64)
-    return Backbone.from_pipeline(pipeline, name)
+    header = read_header(name, path)
+    check_checkpoint(name, header, vae=vae is not None)
+    family = family_of(header)
+    kind: Any = StableDiffusionXLPipeline if family == "xl" else StableDiffusionPipeline
+    extra: dict[str, Any] = {} if family == "xl" else {"safety_checker": None, "requires_safety_checker": False}
+    extra |= {} if vae is None else {"vae": vae}
+
+    def read() -> Any:
+        try:
+            return kind.from_single_file(str(path), config=CONFIGS[family], torch_dtype=dtype, **extra)
+        except NotImplementedError as error:  # a weight without values cannot be moved
+            refuse_missing(name, "checkpoint", _missing(header, CONFIGS[family]) or ["of one"])
+            raise error
+
+    needs = f"the configs of {CONFIGS[family]}, which {path.name} is read with and does not hold"
+    pipeline = load_part(name, "checkpoint", read, needs=needs)
+    for part in ("unet", "vae", "text_encoder", "text_encoder_2"):
+        module = getattr(pipeline, part, None)
+        if module is not None:
+            refuse_missing(name, part, meta_weights(module))
+    backbone = Backbone.from_pipeline(pipeline, name)
+    if device is not None:
+        backbone.to(device)
+    _settle_prediction(backbone, header, family)
+    return backbone
+
+
+def _missing(header: Header, configs: str) -> list[str]:
+    """Which weights of UNet and autoencoder a file lacks: it is converted without its values."""
+    from diffusers import AutoencoderKL, UNet2DConditionModel
+    from diffusers.loaders import single_file_utils as original
+
+    parts = (
+        ("unet", UNet2DConditionModel, original.convert_ldm_unet_checkpoint),
+        ("vae", AutoencoderKL, original.convert_ldm_vae_checkpoint),
+    )
+    lost = []
+    with torch.device("meta"):
+        for part, family, convert in parts:
+            config = family.load_config(configs, subfolder=part)
+            weights = {key: torch.empty(shape) for key, shape in header.shapes.items()}
+            try:
+                found = convert(weights, config=config)
+            except KeyError as error:
+                return [str(error.args[0])]
+            lost += [f"{part}.{key}" for key in family.from_config(config).state_dict() if key not in found]
+    return lost
+
+
+def _settle_prediction(backbone: Backbone, header: Header, family: str) -> None:
+    """Find what the model predicts: what the file says, else what the model answers, else what its family does.
+
+    Stable Diffusion 2 comes in two kinds: one predicts v at 768 pixels, the other noise at 512.
+    """
+    config = dict(backbone.schedule.config)
+    said = said_prediction(header)
+    kind = said or asked_prediction(backbone) or config.get("prediction_type", "epsilon")
+    config["prediction_type"] = kind
+    if "ztsnr" in header.shapes:
+        config |= {"rescale_betas_zero_snr": True, "timestep_spacing": "trailing"}
+    if family == "sd2" and kind == "epsilon":
+        backbone.unet.register_to_config(sample_size=64)
+    backbone.schedule = backbone.schedule.with_config(config)
+
+
+def said_prediction(header: Header) -> str | None:
+    """What a file says its model predicts, in a key or in its header; None if it does not.
+
+    Raises:
+        ModelError: If it says something that is not supported.
+    """
+    told = header.metadata.get("modelspec.prediction_type", "").strip().lower()
+    if "v_pred" in header.shapes or told in _SAYS_V:
+        return "v_prediction"
+    if told and told not in ("epsilon", "eps"):
+        raise ModelError(f"the checkpoint's header has modelspec.prediction_type {told!r}: expected epsilon or v")
+    return "epsilon" if told else None
 
 
 @torch.no_grad()
-def _predicts_noise(unet: Any, last: int) -> bool:
-    """Whether a UNet's answer to pure noise at the last timestep is that noise.
+def asked_prediction(backbone: Backbone) -> str | None:
+    """What a model predicts, found by asking it about noise; None if it cannot be told, as of weights that nobody trained.
 
-    A file of Stable Diffusion 2 does not say whether it predicts noise, at 512 pixels, or v, at 768. There v is nearly the
-    negative image, which has nothing of the noise.
+    On pure noise at the last timestep a model of noise answers with nearly that noise; one of v with nearly the negative
+    image, which has nothing of it. Whether the answer means anything is seen on a little noise at an early timestep: there
+    a trained model of either kind answers with the noise.
     """
-    size = (1, unet.config.in_channels, 64, 64)
-    noise = torch.randn(size, generator=torch.Generator().manual_seed(0)).to(unet.dtype)
-    nothing = torch.zeros(1, 77, unet.config.cross_attention_dim, dtype=unet.dtype)
-    answer = unet(noise, last, encoder_hidden_states=nothing).sample
-    return torch.cosine_similarity(answer.float().flatten(), noise.float().flatten(), dim=0).item() > 0.5
+    last = backbone.schedule.train_timesteps - 1
+    alpha = backbone.schedule.alphas_cumprod[last // 20]
+    little = _likeness(backbone, last // 20, float((1 - alpha).sqrt()))
+    if little < 0.3:
+        return None
+    return "epsilon" if _likeness(backbone, last, 1.0) > 0.5 else "v_prediction"
+
+
+def _likeness(backbone: Backbone, timestep: int, sigma: float) -> float:
+    """Cosine of noise and of the answer to it without a picture and without words."""
+    unet = backbone.unet.config
+    noise = torch.randn(1, unet.in_channels, 64, 64, generator=torch.Generator().manual_seed(0)).to(backbone.device)
+    wide = sum(encoder.dim for encoder in backbone.text_encoders)
+    hidden = torch.zeros(1, backbone.text_encoders[0].max_length, wide, device=backbone.device, dtype=backbone.dtype)
+    pooled = None
+    if backbone.is_xl:
+        width = unet.projection_class_embeddings_input_dim - 6 * unet.addition_time_embed_dim
+        pooled = torch.zeros(1, width, device=backbone.device, dtype=backbone.dtype)
+    times = torch.full((1,), timestep, device=backbone.device)
+    answer = backbone.predict(sigma * noise, times, Condition(hidden, pooled))
+    return torch.cosine_similarity(answer.float().flatten(), noise.flatten(), dim=0).item()

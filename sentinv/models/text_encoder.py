@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import count, takewhile
 from typing import Any
 
 
@@ -58,8 +60,26 @@ class TextEncoder:
         """Id of the token that fills a prompt up."""
         return self.tokenizer.pad_token_id
 
+    @property
+    def wants_mask(self) -> bool:
+        """Whether the model is told which tokens are padding."""
+        return bool(getattr(self.model.config, "use_attention_mask", False))
+
+    @cached_property
+    def learned_words(self) -> dict[str, str]:
+        """Words that were added to the tokenizer → all of their vectors: ``<c>`` → ``<c> <c>_1 …``, as diffusers names them."""
+        added = set(self.tokenizer.get_added_vocab()) - set(self.tokenizer.all_special_tokens)
+        return {
+            word: " ".join([word, *takewhile(added.__contains__, (f"{word}_{index}" for index in count(1)))])
+            for word in added
+        }
+
     def text_ids(self, text: str) -> list[int]:
         """Token ids of plain text, without begin and end, however long."""
+        words = self.learned_words
+        if words:
+            names = "|".join(re.escape(word) for word in sorted(words, key=len, reverse=True))
+            text = re.sub(names, lambda found: words[found[0]], text)
         return self.tokenizer(text, add_special_tokens=False, verbose=False).input_ids
 
     @cached_property

@@ -14,9 +14,11 @@ from torch import Tensor
 from torch.nn.functional import scaled_dot_product_attention
 from torch.overrides import TorchFunctionMode
 
-from sentinv.models.loading import autoencoder_class, best_device, best_dtype, parts_of, text_encoder_class
+from sentinv.models.folders import parts_of, text_encoder_class
+from sentinv.models.loading import best_device, best_dtype
 from sentinv.models.names import source_of
 from sentinv.models.parts import load_part
+from sentinv.models.vae import autoencoder_class
 from sentinv.training.config import TrainConfig
 from sentinv.training.lean_convolutions import lean_convolutions
 

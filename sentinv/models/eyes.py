@@ -1,0 +1,62 @@
+"""Models that look at pictures: captioner, classifier, CLIP. On the device while they look, and off it before training."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import nn
+
+from sentinv.models.parts import load_part
+from sentinv.models.weights import load_whole
+
+
+def load_eye(name: str, part: str, model: Any, processor: Any, *, otherwise: str = "") -> tuple[Any, Any]:
+    """Load one in float32, on the CPU.
+
+    Args:
+        name: folder or hub id.
+        part: what it is called in messages.
+        model: class of transformers.
+        processor: likewise, of what makes its inputs.
+        otherwise: what else one can do where the hub is out of reach.
+
+    Returns:
+        Model and processor.
+
+    Raises:
+        ModelError: If it cannot be loaded, or some of its weights are missing.
+    """
+
+    def read() -> Any:
+        return model.from_pretrained(name, dtype=torch.float32, output_loading_info=True)
+
+    loaded = load_whole(name, part, read, otherwise=otherwise).eval().requires_grad_(False)
+    return loaded, load_part(name, "processor", lambda: processor.from_pretrained(name), otherwise=otherwise)
+
+
+@contextmanager
+def looking(model: nn.Module, device: torch.device | str | None = None) -> Iterator[torch.device]:
+    """Have a model on a device while it is needed, and its memory there free afterwards.
+
+    Args:
+        model: any.
+        device: which; the best there is if None.
+
+    Yields:
+        The device.
+    """
+    from sentinv.models.loading import best_device
+
+    there = best_device() if device is None else torch.device(device)
+    model.to(there)
+    try:
+        yield there
+    finally:
+        model.to("cpu")
+        if there.type == "cuda":
+            torch.cuda.empty_cache()
+        elif there.type == "mps":
+            torch.mps.empty_cache()

@@ -1,0 +1,161 @@
+"""Weights that are all there, or one line that says which are not.
+
+The libraries give random numbers to weights that a file lacks, with a warning at most: another picture, label or caption at
+every call. So they are asked what was missing, everywhere.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from sentinv.errors import ModelError
+from sentinv.models.parts import load_part
+
+_PRECISIONS = {"bfloat16", "float16", "float32", "float64"}
+
+POINTER = b"version https://git-lfs"
+"""How a file begins that stands for one in Git LFS."""
+
+
+def load_whole(
+    name: str,
+    part: str,
+    read: Callable[[], tuple[Any, Mapping[str, Any]]],
+    *,
+    surplus: bool = True,
+    otherwise: str = "",
+) -> Any:
+    """Load a part that has weights.
+
+    Args:
+        name: of the model.
+        part: what it is called in messages.
+        read: loads it with `output_loading_info`, of diffusers or transformers.
+        surplus: whether a file may have weights that the part has no place for.
+        otherwise: as for `load_part`.
+
+    Raises:
+        ModelError: As `load_part`; and if weights are missing, of another shape, or too many.
+    """
+    model, info = load_part(name, part, read, otherwise=otherwise)
+    refuse_missing(name, part, [*info["missing_keys"], *meta_weights(model)])
+    mismatched = sorted(
+        str(one[0] if isinstance(one, tuple | list) else one) for one in info.get("mismatched_keys", ())
+    )
+    if mismatched:
+        raise ModelError(
+            f"cannot load {part} of {name}: {_some(mismatched)} of another shape than its config says; the two do not belong "
+            "together"
+        )
+    more = sorted(info.get("unexpected_keys", ()))
+    if more and not surplus:
+        raise ModelError(
+            f"cannot load {part} of {name}: {_some(more)} without a place in it; the weights and the config do not belong "
+            "together"
+        )
+    return model
+
+
+def refuse_missing(name: str, part: str, missing: Iterable[str]) -> None:
+    """Say which weights are missing.
+
+    Raises:
+        ModelError: If any are.
+    """
+    found = sorted(set(missing))
+    if found:
+        raise ModelError(
+            f"cannot load {part} of {name}: {_some(found)} missing; the model is incomplete: get it again, or another one"
+        )
+
+
+def meta_weights(module: nn.Module) -> list[str]:
+    """Names of the weights of a module that nobody loaded: they have a shape and no values."""
+    return [key for key, value in module.state_dict(keep_vars=True).items() if value.is_meta]
+
+
+def check_weights(name: str, module: nn.Module) -> None:
+    """Refuse a module of a pipeline that was handed over with weights that cannot be used.
+
+    Raises:
+        ModelError: If weights are missing, or quantised.
+    """
+    kind = type(module).__name__
+    refuse_missing(name, kind, meta_weights(module))
+    odd = {str(weight.dtype).removeprefix("torch.") for weight in module.parameters()} - _PRECISIONS
+    if odd:
+        raise ModelError(
+            f"{name}: expected weights in {', '.join(sorted(_PRECISIONS))}, got {', '.join(sorted(odd))} in {kind}: quantised "
+            "models are not supported; load it in 16 bits"
+        )
+
+
+def variants(source: str, part: str, dtype: torch.dtype | None) -> Sequence[dict[str, Any]]:
+    """How to ask for the weights of a part, the best first: half precision half as large, where that is wanted.
+
+    Args:
+        source: a folder or a hub id.
+        part: the sub-folder; "" for the folder itself.
+        dtype: that the weights will have.
+    """
+    half: dict[str, Any] = {"variant": "fp16", "use_safetensors": True}
+    whole: dict[str, Any] = {"use_safetensors": True}
+    any_format: dict[str, Any] = {}
+    if dtype is not None and dtype.itemsize == 2:
+        return (half, whole, any_format)
+    return (whole, half, any_format)
+
+
+def read_weights(family: Any, source: str, part: str, *, dtype: torch.dtype) -> tuple[Any, Mapping[str, Any]]:
+    """Read the weights of a part of a folder or a hub's repository, with what the library says of them.
+
+    Raises:
+        OSError: If there are none.
+    """
+    refuse_pointers(source, part)
+    key = "torch_dtype" if family.__module__.startswith("diffusers.models") else "dtype"
+    options = {"output_loading_info": True, key: dtype} | ({"subfolder": part} if part else {})
+    first: OSError | None = None
+    for variant in _present(source, part, variants(source, part, dtype)):
+        try:
+            return family.from_pretrained(source, **options, **variant)
+        except OSError as error:
+            first = error if first is None or "variant" not in variant else first
+    raise first or OSError("no weights")
+
+
+def _present(source: str, part: str, asked: Sequence[dict[str, Any]]) -> Sequence[dict[str, Any]]:
+    """Of the ways to ask, those that a folder has files for: a damaged file is not passed over for another."""
+    folder = Path(source, part)
+    if not folder.is_dir():
+        return asked
+    names = [path.name for path in folder.iterdir() if ".safetensors" in path.name and "non_ema" not in path.name]
+    half = any(".fp16" in name for name in names)
+    whole = any(".fp16" not in name for name in names)
+    kept = [one for one in asked if (half if "variant" in one else whole)]
+    return kept[:1] or [{}]
+
+
+def refuse_pointers(source: str, part: str) -> None:
+    """Refuse a folder that was cloned without its large files.
+
+    Raises:
+        ModelError: If a file of it stands for one in Git LFS.
+    """
+    folder = Path(source, part)
+    for path in sorted(folder.iterdir()) if folder.is_dir() else ():
+        if path.is_file() and path.stat().st_size < 1024 and path.read_bytes().startswith(POINTER):
+            raise ModelError(
+                f"{Path(part, path.name)} is a pointer of Git LFS and not the file itself: run `git lfs pull` in that folder"
+            )
+
+
+def _some(keys: Sequence[str]) -> str:
+    """Count keys and name the first: "3 weights (a, b, …) are"."""
+    shown = ", ".join(keys[:2]) + (", …" if len(keys) > 2 else "")
+    return f"the weight {shown} is" if len(keys) == 1 else f"{len(keys)} weights ({shown}) are"

@@ -1,0 +1,351 @@
+"""Which models are taken for what they are, and which are refused: by configs as their publishers wrote them."""
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from conftest import copied
+from diffusers import (
+    AutoencoderKL,
+    AutoencoderTiny,
+    DDPMScheduler,
+    EDMDPMSolverMultistepScheduler,
+    EulerDiscreteScheduler,
+    UNet2DConditionModel,
+)
+
+from sentinv.errors import ModelError
+from sentinv.models.backbone import Backbone
+from sentinv.models.check import CLASSES, check_model
+from sentinv.models.distilled import own_guidance
+from sentinv.models.folders import describe_folder
+from sentinv.models.loading import load
+from sentinv.models.names import SUPPORTED
+
+CONFIGS = Path(__file__).parent / "configs"
+FILES = {"model_index": "model_index.json", "scheduler": "scheduler/scheduler_config.json"}
+
+
+def published(name):
+    return json.loads((CONFIGS / f"{name}.json").read_text())
+
+
+@pytest.fixture
+def folder(tmp_path, tokenizer):
+    """A function that lays a model's configs out as its repository does, without any weights."""
+
+    def write(model):
+        for part, config in model.items():
+            path = tmp_path / FILES.get(part, f"{part}/config.json")
+            path.parent.mkdir(exist_ok=True)
+            path.write_text(json.dumps(config))
+        for part in ("tokenizer", "tokenizer_2"):
+            tokenizer.save_pretrained(tmp_path / part)
+        return str(tmp_path)
+
+    return write
+
+
+def judged(source):
+    model = describe_folder("it", source)
+    check_model(model)
+    return model
+
+
+@pytest.mark.parametrize(
+    "name", ["sd15", "sd21", "sd21-base", "sdxl", "xl-v-zero-snr", "lcm-merged", "sdxl-turbo", "sd-turbo"]
+)
+def test_published_models_are_taken(folder, name):
+    judged(folder(published(name)))
+
+
+@pytest.mark.parametrize(
+    ("name", "line"),
+    [
+        ("playground25", "got EDMDPMSolverMultistepScheduler: models of other noise processes"),
+        ("cosxl", "got EDMEulerScheduler: models of other noise processes"),
+        ("cosxl-euler", "got EulerDiscreteScheduler with sigma_max 120.0: models of other noise processes"),
+        (
+            "lcm-dreamshaper",
+            "got LatentConsistencyModelPipeline: latent consistency models take their guidance as an input",
+        ),
+        ("inpainting", "got StableDiffusionInpaintPipeline: models for inpainting are not supported"),
+        ("pix2pix", "got StableDiffusionInstructPix2PixPipeline: choose another model"),
+        ("x4-upscaler", "got StableDiffusionUpscalePipeline: choose another model"),
+        ("sdxl-refiner", "got StableDiffusionXLImg2ImgPipeline: that is the refiner"),
+    ],
+)
+def test_published_models_of_other_kinds_are_refused(folder, name, line):
+    with pytest.raises(ModelError, match=line) as error:
+        load(folder(published(name)), device="cpu")
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("name", "line"),
+    [
+        (
+            "lcm-dreamshaper",
+            "the unet's config has time_cond_proj_dim 256, expected none: that is a latent consistency model",
+        ),
+        ("inpainting", "takes the 4 channels of its latents, got one with 9: models for inpainting"),
+        ("pix2pix", "takes the 4 channels of its latents, got one with 8: models for inpainting or other inputs"),
+        ("x4-upscaler", "the unet's config has num_class_embeds 1000, expected none"),
+    ],
+)
+def test_configs_tell_where_the_name_of_the_pipeline_does_not(folder, name, line):
+    model = published(name)
+    model["model_index"]["_class_name"] = "StableDiffusionPipeline"
+    with pytest.raises(ModelError, match=line):
+        judged(folder(model))
+
+
+UNET = [
+    ("encoder_hid_dim_type", "text_image_proj"),
+    ("encoder_hid_dim", 1024),
+    ("class_embed_type", "projection"),
+    ("class_embed_type", "simple_projection"),
+    ("addition_embed_type", "image"),
+    ("addition_embed_type", "text"),
+    ("attention_type", "gated"),
+    ("center_input_sample", True),
+    ("class_embeddings_concat", True),
+    ("time_cond_proj_dim", 32),
+    ("num_class_embeds", 10),
+    ("use_motion_module", True),
+    ("motion_max_seq_length", 32),
+    ("a_field_of_tomorrow", [1, 2]),
+    ("out_channels", 8),
+]
+SCHEDULER = [
+    ("clip_sample", True),
+    ("thresholding", True),
+    ("use_flow_sigmas", True),
+    ("timestep_type", "continuous"),
+    ("sigma_max", 700.0),
+    ("beta_schedule", "sigmoid"),
+    ("beta_schedule", "laplace"),
+    ("beta_start", None),
+    ("timestep_spacing", "karras"),
+    ("snr_shift_scale", 3.0),
+    ("a_field_of_tomorrow", 2),
+    ("_class_name", "CogVideoXDDIMScheduler"),
+    ("_class_name", "FlowMatchEulerDiscreteScheduler"),
+    ("_class_name", "VQDiffusionScheduler"),
+    ("_class_name", "MyScheduler"),
+]
+VAE = [
+    ("_class_name", "AutoencoderTiny"),
+    ("_class_name", "ConsistencyDecoderVAE"),
+    ("_class_name", "AsymmetricAutoencoderKL"),
+    ("_class_name", "AutoencoderKLTemporalDecoder"),
+    ("in_channels", 4),
+    ("out_channels", 4),
+    ("latent_channels", 16),
+    ("use_tiling_of_tomorrow", True),
+]
+FAULTS = [(part, *one) for part, faults in (("unet", UNET), ("scheduler", SCHEDULER), ("vae", VAE)) for one in faults]
+
+
+@pytest.mark.parametrize("name", ["sd15", "sdxl"])
+@pytest.mark.parametrize(("part", "field", "value"), FAULTS)
+def test_fields_that_change_what_is_needed_are_refused_by_name(folder, name, part, field, value):
+    model = published(name)
+    model[part][field] = value
+    with pytest.raises(ModelError) as error:
+        judged(folder(model))
+    text = str(error.value)
+    assert "\n" not in text
+    if field not in ("out_channels", "latent_channels", "beta_start"):
+        assert str(value) in text or field in text, text
+
+
+@pytest.mark.parametrize("field", ["beta_start", "beta_end", "beta_schedule"])
+def test_betas_are_never_filled_in(folder, field):
+    """Such a config means the class's own betas to diffusers, which are no Stable Diffusion's."""
+    model = published("sd15")
+    del model["scheduler"][field]
+    if field == "beta_schedule":
+        with pytest.raises(ModelError, match="does not say its beta_schedule"):
+            judged(folder(model))
+    else:
+        with pytest.raises(ModelError, match="got PNDMScheduler without them"):
+            judged(folder(model))
+
+
+@pytest.mark.parametrize(
+    ("part", "found", "line"),
+    [
+        (
+            "unet",
+            ["diffusers", "UNet3DConditionModel"],
+            "expected a unet of class UNet2DConditionModel, got UNet3DCond",
+        ),
+        ("unet", ["my_module", "MyUNet"], "got MyUNet"),
+        ("vae", ["diffusers", "AutoencoderTiny"], "expected a vae of class AutoencoderKL, got AutoencoderTiny"),
+        ("text_encoder", ["transformers", "T5EncoderModel"], "expected a text_encoder of class CLIPTextModel, got T5"),
+        ("text_encoder", ["transformers", "ChineseCLIPTextModel"], "got ChineseCLIPTextModel"),
+        ("text_encoder", ["alt_diffusion", "RobertaSeriesModelWithTransformation"], "got RobertaSeries"),
+        ("tokenizer", ["transformers", "XLMRobertaTokenizer"], "got XLMRobertaTokenizer"),
+        ("vae", [None, None], "it has no vae, says its model_index.json: give one with --vae"),
+        ("text_encoder", [None, None], "it has no text_encoder, says its model_index.json; give a whole model"),
+        ("unet", [None, None], "it has no unet"),
+        ("_class_name", ["pipeline", "MyPipeline"], "got .'pipeline', 'MyPipeline'.: choose another model"),
+    ],
+)
+def test_classes_in_the_index_are_looked_at(folder, part, found, line):
+    model = published("sd15")
+    model["model_index"][part] = found
+    with pytest.raises(ModelError, match=line):
+        judged(folder(model))
+
+
+@pytest.mark.parametrize(
+    ("changed", "line"),
+    [
+        (
+            {"architectures": ["T5EncoderModel"], "model_type": "t5"},
+            "expected a text_encoder of class CLIPTextModel, got T5",
+        ),
+        ({"architectures": ["ChineseCLIPModel"], "model_type": "chinese_clip"}, "got ChineseCLIPModel"),
+        (
+            {"hidden_size": 1024, "num_attention_heads": 16},
+            "expected text encoders of width 768 together, as the UNet takes them, got 1024",
+        ),
+        ({"vocab_size": 300}, "the tokenizer of text_encoder has 630 words, and the text encoder rows for 300"),
+    ],
+)
+def test_text_encoders_that_are_another(folder, changed, line):
+    model = published("sd15")
+    model["text_encoder"] |= changed
+    with pytest.raises(ModelError, match=line):
+        judged(folder(model))
+
+
+@pytest.mark.parametrize(
+    "extra",
+    [
+        {"unet": {"decay": 0.9999, "optimization_step": 15000, "update_after_step": 0, "use_ema_warmup": True}},
+        {"unet": {"_name_or_path": "/home/somebody/unet", "dual_cross_attention": False, "a_field_of_tomorrow": None}},
+        {"vae": {"shift_factor": None, "use_quant_conv": True, "mid_block_add_attention": True, "force_upcast": False}},
+        {"scheduler": {"use_karras_sigmas": True, "algorithm_type": "dpmsolver++", "solver_order": 2, "variance_type": None}},
+        {"scheduler": {"_class_name": "DPMSolverMultistepScheduler", "lower_order_final": True, "lambda_min_clipped": 0}},
+        {"scheduler": {"_class_name": "UniPCMultistepScheduler", "predict_x0": True, "solver_type": "bh2"}},
+        {"scheduler": {"_class_name": "DDPMScheduler", "variance_type": "fixed_small", "clip_sample_range": 1.0}},
+        {"scheduler": {"timestep_values": None, "trained_betas": None}},
+    ],
+)  # fmt: skip
+def test_what_changes_nothing_is_welcome(folder, extra):
+    model = published("sd15")
+    for part, fields in extra.items():
+        model[part] |= fields
+    judged(folder(model))
+
+
+@pytest.mark.parametrize(
+    ("name", "called", "guidance", "said"),
+    [
+        ("sd15", "sd15", 7.5, None),
+        ("sdxl", "sdxl", 7.5, None),
+        ("sd21", "somebody/hyperreal-turbine", 7.5, None),
+        ("sdxl-turbo", "my-model", 1.0, "for 512 pixels with trailing steps, as Turbo is"),
+        ("lcm-merged", "my-model", 1.0, "its scheduler is LCMScheduler"),
+        ("sd-turbo", "stabilityai/sd-turbo", 1.0, "its name says 'turbo'"),
+        ("sd-turbo", "my-model", 7.5, "may be a model of few steps"),
+        ("sdxl", "ByteDance/SDXL-Lightning", 1.0, "its name says 'Lightning'"),
+        ("sdxl", "dreamshaperXL_lightningDPMSDE.safetensors", 1.0, "lightning"),
+        ("sdxl", "a/b/Hyper-SDXL-8steps-CFG", 1.0, "Hyper"),
+        ("sdxl", "tianweiy/DMD2", 1.0, "DMD2"),
+        ("sdxl", "sdxl-lcm", 1.0, "lcm"),
+        ("sdxl", "turbo/juggernaut-x", 7.5, None),
+        ("xl-v-zero-snr", "noob", 7.5, None),
+    ],
+)
+def test_guidance_of_models_of_few_steps(folder, recwarn, name, called, guidance, said):
+    model = published(name)
+    assert own_guidance(called, model["unet"], model["scheduler"]) == guidance
+    told = [str(one.message) for one in recwarn if "few steps" in str(one.message)]
+    assert (said is None) == (not told) and all(said in text for text in told)
+
+
+# Pipelines that were handed over
+
+
+def test_a_pipeline_is_judged_as_a_folder_is(sd1):
+    backbone = Backbone.from_pipeline(sd1, "tiny")
+    for scheduler in (
+        EDMDPMSolverMultistepScheduler(),
+        EulerDiscreteScheduler(
+            beta_schedule="scaled_linear", timestep_type="continuous", prediction_type="v_prediction"
+        ),
+        DDPMScheduler(beta_schedule="sigmoid"),
+        DDPMScheduler(beta_schedule="scaled_linear", clip_sample=True),
+    ):
+        with pytest.raises(ModelError, match="tiny: "):
+            Backbone("tiny", sd1.unet, sd1.vae, backbone.text_encoders, scheduler)
+
+
+@pytest.mark.parametrize(
+    ("field", "value"), [("encoder_hid_dim_type", "text_proj"), ("time_cond_proj_dim", 8), ("attention_type", "gated")]
+)
+def test_a_unet_that_needs_more_is_refused_in_a_pipeline(sd1, field, value):
+    sd1.unet.register_to_config(**{field: value})
+    with pytest.raises(ModelError, match=f"{field} {value}"):
+        Backbone.from_pipeline(sd1, "tiny")
+
+
+def test_parts_of_other_classes_are_refused_in_a_pipeline(sd1):
+    sd1.vae = AutoencoderTiny()
+    with pytest.raises(ModelError, match="got AutoencoderTiny"):
+        Backbone.from_pipeline(sd1, "tiny")
+
+
+def test_a_refiner_is_told_in_a_pipeline(xl):
+    config = {**xl.unet.config, "projection_class_embeddings_input_dim": 12 + 5 * 8}
+    xl.unet = UNet2DConditionModel.from_config(config)
+    with pytest.raises(ModelError, match="that is a refiner, which is told a score"):
+        Backbone.from_pipeline(xl, "tiny")
+
+
+def test_a_text_encoder_too_few_is_told_in_a_pipeline(xl):
+    xl.text_encoder_2 = None
+    with pytest.raises(ModelError, match="expected text encoders of width 40 together, as the UNet takes them, got 16"):
+        Backbone.from_pipeline(xl, "tiny")
+
+
+def test_weights_that_cannot_be_used_are_told_in_a_pipeline(sd1):
+    with torch.device("meta"):
+        sd1.unet = UNet2DConditionModel.from_config(sd1.unet.config)
+    with pytest.raises(ModelError, match=r"cannot load UNet2DConditionModel of tiny: \d+ weights .* are missing"):
+        Backbone.from_pipeline(sd1, "tiny")
+
+
+def test_quantised_weights_are_told_in_a_pipeline(_pipelines):
+    pipeline = copied(_pipelines["sd1"])
+    pipeline.unet.to(torch.float8_e4m3fn)
+    with pytest.raises(ModelError, match="got float8_e4m3fn in UNet2DConditionModel: quantised models"):
+        Backbone.from_pipeline(pipeline, "tiny")
+
+
+def test_a_compiled_unet_is_welcome(sd1):
+    wanted = Backbone.from_pipeline(copied(sd1), "tiny").schedule.alphas_cumprod
+    sd1.unet = torch.compile(sd1.unet)
+    assert torch.equal(Backbone.from_pipeline(sd1, "tiny").schedule.alphas_cumprod, wanted)
+
+
+@pytest.mark.parametrize(("said", "upcast"), [(None, False), (True, True), (False, False)])
+def test_an_autoencoder_runs_in_float32_only_where_its_config_says_so(sd1, said, upcast):
+    """The class's default is true, which no publisher of Stable Diffusion 1 ever wrote."""
+    config = {
+        name: value for name, value in sd1.vae.config.items() if name not in ("force_upcast", "_use_default_values")
+    }
+    sd1.vae = AutoencoderKL.from_config(config | ({} if said is None else {"force_upcast": said}))
+    assert sd1.vae.config.force_upcast is (said is not False)
+    backbone = Backbone.from_pipeline(sd1.to(torch.float16), "tiny")
+    with backbone._vae_dtype() as dtype:
+        assert dtype == (torch.float32 if upcast else torch.float16)
+
+
+def test_every_supported_pipeline_has_its_classes_listed():
+    assert all(part in CLASSES for parts in SUPPORTED.values() for part in parts)
