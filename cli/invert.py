@@ -13,6 +13,7 @@ import click
 from sentinv.cli.options import (
     ModelOptions,
     OutputOptions,
+    crop_option,
     force_option,
     learning_rate_option,
     model_options,
@@ -27,6 +28,7 @@ from sentinv.initializers import INITIALIZERS
 from sentinv.training.config import TrainConfig
 
 if TYPE_CHECKING:
+    from sentinv.files.cropping import Crop
     from sentinv.files.decoding import Picture
     from sentinv.training.history import StepRecord
 
@@ -42,6 +44,7 @@ class InvertOptions(StartingOptions, ModelOptions, OutputOptions):
     token: str | None
     output: Path | None
     masks: tuple[Path, ...]
+    crop: Crop
     steps: int
     kind: str
     templates: Path | None
@@ -84,6 +87,7 @@ class Job:
 @click.option("--token", help="The placeholder, such as <cat>.  [default: made of the file's name]")
 @click.option("-o", "--output", type=_PATH, help="The concept file.  [default: <name>.safetensors here]")
 @click.option("--mask", "masks", multiple=True, type=_PATH, help="White where the thing is; one for each image.")
+@crop_option
 @click.option("--steps", default=TrainConfig.steps, show_default=True, help="Training steps.")
 @click.option(
     "--kind", type=click.Choice(["object", "style"]), default=TrainConfig.kind, show_default=True, help="What it is."
@@ -172,28 +176,31 @@ def train_config(options: InvertOptions) -> TrainConfig:
 
 
 def read_pictures(options: InvertOptions) -> list[Picture]:
-    """Read the images, and lay the masks over their own.
+    """Read the images, lay the masks over their own, and cut the squares that are trained on.
 
     Raises:
-        SentinvError: If one cannot be read, or a mask has another size than its image.
+        SentinvError: If one cannot be read, or a mask has another size than its image, is empty or no mask.
         click.UsageError: If there are not as many masks as images.
     """
     from sentinv.errors import SentinvError
     from sentinv.files.atomic import shown
+    from sentinv.files.cropping import square
     from sentinv.files.images import read_image, read_mask
 
     paths, masks = options.images, options.masks
     if masks and len(masks) != len(paths):
         raise click.UsageError(f"got {len(masks)} --mask for {len(paths)} images: give one for each, in their order")
-    pictures = [read_image(path) for path in paths]
-    for text in (text for picture in pictures for text in picture.notices):
-        options.notice(text)
-    for index, path in enumerate(masks):
-        mask = read_mask(path)
+    pictures = []
+    for index, path in enumerate(paths):
+        picture = read_image(path)
         try:
-            pictures[index] = pictures[index].with_mask(mask)
+            if masks:
+                picture = picture.with_mask(read_mask(masks[index]))
+            pictures.append(square(picture, options.crop))
         except SentinvError as error:
-            raise SentinvError(f"--mask {shown(path)}: {error}") from error
+            raise SentinvError(f"--mask {shown(masks[index])}: {error}" if masks else f"{shown(path)}: {error}") from error
+        for text in pictures[-1].notices:
+            options.notice(text if shown(path) in text else f"{shown(path)}: {text}")
     return pictures
 
 

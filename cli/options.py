@@ -140,6 +140,13 @@ def schedule_option(command: Decorated) -> Decorated:
     )(command)
 
 
+def crop_option(command: Decorated) -> Decorated:
+    """Add --crop."""
+    kinds = click.Choice(["auto", "center", "top", "bottom", "left", "right", "none"])
+    text = "Which square of a picture: around the mask, else the middle; none pads to all of it."
+    return click.option("--crop", type=kinds, default="auto", show_default=True, help=text)(command)
+
+
 def _debug(ctx: click.Context, param: click.Parameter, value: bool) -> None:
     if value:
         ctx.meta["sentinv.debug"] = True

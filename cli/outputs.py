@@ -37,6 +37,14 @@ class Outputs:
         with told(self.concept):
             self._check(force=force, resume=resume)
 
+    def in_the_way(self, *, force: bool, resume: bool) -> str:
+        """What `check` would refuse, as text; "" if nothing."""
+        try:
+            self.check(force=force, resume=resume)
+        except SentinvError as error:
+            return str(error)
+        return ""
+
     def _check(self, *, force: bool, resume: bool) -> None:
         if self.concept.suffix != ".safetensors":
             raise SentinvError(

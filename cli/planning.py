@@ -23,9 +23,9 @@ def print_plan(job: Job, options: InvertOptions) -> None:
     outputs = job.outputs
     if options.as_json:
         files = [str(path) for path in (outputs.concept, outputs.report, outputs.metrics)]
-        print_json({**asdict(plan), "files": files})
+        print_json({**asdict(plan), "crops": [picture.cut for picture in job.pictures], "files": files})
         return
-    size = "{} x {}".format(*job.pictures[0].image.size)
+    size = job.pictures[0].cut or "{} x {}".format(*job.pictures[0].image.size)
     images = f"{plan.images}, the first {size}" if plan.images > 1 else size
     examples = ", ".join(repr(prompt) for prompt in plan.templates[:2])
     lines = {
@@ -40,6 +40,7 @@ def print_plan(job: Job, options: InvertOptions) -> None:
         f"{job.config.schedule}",
         "memory": _memory(plan.memory),
         "files": f"{outputs.concept}, {outputs.folder}/",
+        "but": outputs.in_the_way(force=options.force, resume=options.resume),
     }
     for label, value in lines.items():
         if value:

@@ -20,6 +20,7 @@ from sentinv.diffusion.schedule import NoiseSchedule
 from sentinv.errors import ModelError
 from sentinv.models.fingerprint import weights_digest
 from sentinv.models.text_encoder import TextEncoder
+from sentinv.models.turns import turn
 
 if TYPE_CHECKING:
     pass
@@ -175,9 +176,10 @@ class Backbone:
         Raises:
             ValueError: If weights that train are installed, which would give it another one.
         """
-        if any(parameter.requires_grad for module in self._modules() for parameter in module.parameters()):
-            raise ValueError("weights that train are installed in this model: take its fingerprint before")
-        return weights_digest(self._modules())
+        with turn(self):
+            if any(parameter.requires_grad for module in self._modules() for parameter in module.parameters()):
+                raise ValueError("weights that train are installed in this model: take its fingerprint before")
+            return weights_digest(self._modules())
 
     @cached_property
     def constants(self) -> str:
@@ -255,13 +257,14 @@ class Backbone:
     def _vae_dtype(self) -> Iterator[torch.dtype]:
         """The VAE's dtype inside; float32 for the time being where the config says that half precision overflows."""
         own = next(self.vae.parameters()).dtype
-        upcast = own == torch.float16 and bool(self.vae.config.get("force_upcast"))
-        if upcast:
+        if own != torch.float16 or not self.vae.config.get("force_upcast"):
+            yield own
+            return
+        with turn(self):
             self.vae.to(torch.float32)
-        try:
-            yield torch.float32 if upcast else own
-        finally:
-            if upcast:
+            try:
+                yield torch.float32
+            finally:
                 self.vae.to(own)
 
     # Prompts

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from PIL import Image
 
 from sentinv.concepts.initialization import Initialization, Initializer, Start, starting_rows
+from sentinv.files.cropping import square
 from sentinv.files.decoding import Picture, picture_of
 from sentinv.files.images import read_image
 from sentinv.initializers import INITIALIZERS
@@ -67,7 +68,8 @@ def invert(
 
     Args:
         backbone: the model, of `sentinv.load`.
-        images: a picture or several of one thing: paths, Pillow images, or pictures with masks.
+        images: a picture or several of one thing: paths, Pillow images, or pictures with masks. Of one that is not square, the
+            square around the mask or in the middle is cut; `sentinv.files.cropping.square` cuts another.
         initializer: what the words to start from are: a phrase, an `Initialization`, or any callable that looks at the
             first image and answers with one, such as `sentinv.initializers.make("caption")`.
         config: hyper-parameters.
@@ -89,7 +91,7 @@ def invert(
 
 
 def pictures_of(images: ImageLike | Sequence[ImageLike]) -> list[Picture]:
-    """Read what is not read yet.
+    """Read what is not read yet, and cut squares, with a warning where that leaves something out.
 
     Raises:
         SentinvError: As `read_image`.
@@ -98,10 +100,16 @@ def pictures_of(images: ImageLike | Sequence[ImageLike]) -> list[Picture]:
     several = [images] if isinstance(images, ImageLike) else list(images)
     if not several:
         raise ValueError("expected at least one image")
-    return [
+    read = [
         one if isinstance(one, Picture) else picture_of(one) if isinstance(one, Image.Image) else read_image(one)
         for one in several
     ]
+    squares = [square(picture) for picture in read]
+    for before, after in zip(read, squares, strict=True):
+        for text in after.notices[len(before.notices) :]:
+            told = text.partition("; --crop")[0]
+            warnings.warn(f"{told}; sentinv.files.cropping.square cuts another square, or keeps all of it", stacklevel=3)
+    return squares
 
 
 def find_start(
