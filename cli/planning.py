@@ -15,11 +15,10 @@ if TYPE_CHECKING:
 
 def print_plan(job: Job, options: InvertOptions) -> None:
     """Print words, tokens, templates, steps, memory and files of a run."""
-    from sentinv.training.planning import Place, plan_run
+    from sentinv.training.planning import plan_run
 
     said = options.initializer(job.init, options.model)(job.pictures[0].image)
-    place = Place(model=options.model, device=options.device, dtype=options.dtype)
-    plan = plan_run(place, job.pictures, said, job.config, token=job.token, max_vectors=options.max_vectors)
+    plan = plan_run(options.place, job.pictures, said, job.config, token=job.token, max_vectors=options.max_vectors)
     outputs = job.outputs
     if options.as_json:
         files = [str(path) for path in (outputs.concept, outputs.report, outputs.metrics)]

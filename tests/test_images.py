@@ -325,7 +325,11 @@ def test_a_turned_scan_of_several_pages_in_sixteen_bits(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("data", "told", "module"),
     [
-        (b"\0\0\0\x18ftypheic\0\0\0\0mif1heic", "a HEIC picture, which this installation can't read: pip", "pillow_heif"),
+        (
+            b"\0\0\0\x18ftypheic\0\0\0\0mif1heic",
+            "a HEIC picture, which this installation can't read: pip",
+            "pillow_heif",
+        ),
         (b"\xff\x0a\x7f\x44", "a JPEG XL picture, which this installation can't read: pip", "pillow_jxl"),
     ],
 )

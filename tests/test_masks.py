@@ -148,7 +148,13 @@ def rows(picture):
 
 @pytest.mark.parametrize(
     ("crop", "first", "place"),
-    [("auto", 32, "middle"), ("center", 32, "middle"), ("top", 0, "top"), ("bottom", 64, "bottom"), ("left", 32, "middle")],
+    [
+        ("auto", 32, "middle"),
+        ("center", 32, "middle"),
+        ("top", 0, "top"),
+        ("bottom", 64, "bottom"),
+        ("left", 32, "middle"),
+    ],
 )
 def test_a_square_and_what_it_leaves_out(crop, first, place):
     cut = square(upright(), crop)

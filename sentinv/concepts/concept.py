@@ -156,5 +156,7 @@ def several(concepts: Concept | Sequence[Concept]) -> list[Concept]:
     found = [concepts] if isinstance(concepts, Concept | str | Path) else list(concepts)
     for one in found:
         if not isinstance(one, Concept):
-            raise ValueError(f"expected concepts, got {type(one).__name__}: read a file with sentinv.Concept.load(path)")
+            raise ValueError(
+                f"expected concepts, got {type(one).__name__}: read a file with sentinv.Concept.load(path)"
+            )
     return found

@@ -7,7 +7,10 @@ import re
 _NAME = r"<[\w.-]+>"
 _DIALECTS: tuple[tuple[str, str], ...] = (
     (rf"\(+\s*({_NAME})\s*:\s*([\d.]+)\s*\)+", "(word:weight) is text here; --weight '{0}={1}' weighs a learned word"),
-    (r"\([^()<>]+:\s*[\d.]+\s*\)", "(words:weight) is text here; learned words only are weighed, by --weight '<name>=1.2'"),
+    (
+        r"\([^()<>]+:\s*[\d.]+\s*\)",
+        "(words:weight) is text here; learned words only are weighed, by --weight '<name>=1.2'",
+    ),
     (r"\(\([^()]+\)\)", "((words)) is text here; learned words only are weighed, by --weight '<name>=1.2'"),
     (rf"{_NAME}(?:\+\+|--)", "<name>++ is text here; --weight '<name>=1.2' weighs a learned word"),
     (r"<(?:lora|lyco|hypernet):[^<>]*>", "{all} is text here, and nothing is loaded"),
@@ -17,7 +20,10 @@ _DIALECTS: tuple[tuple[str, str], ...] = (
     (r"\[[^\[\]]*:[^\[\]]*:\s*[\d.]+\s*\]", "[a:b:step] is text here: a prompt is the same in every step"),
     (r"\{[^{}]*\|[^{}]*\}", "{{a|b}} is text here: nothing is drawn by lot; make an image of each"),
     (r"\b__[\w/-]+__\b", "{all} is text here: there are no lists of words"),
-    (r"\bembedding:([\w./-]+)", "embedding:{0} is text here: write the word that is in the file, <name>, and give it as a concept"),
+    (
+        r"\bembedding:([\w./-]+)",
+        "embedding:{0} is text here: write the word that is in the file, <name>, and give it as a concept",
+    ),
 )
 """Pattern → what to tell, with its groups by number and all of it as {all}."""
 

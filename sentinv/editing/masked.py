@@ -91,7 +91,7 @@ def region_of(mask: Image.Image, size: tuple[int, int], scale: int, dilate: int 
     """Make a region of a mask.
 
     Args:
-        mask: any size, read by `mask_of`; white is inside. Below 8 of 255 is outside: what JPEG and soft brushes leave on black.
+        mask: any size, read by `mask_of`; white is inside. Below 8 of 255 is outside, as JPEG and soft brushes leave black.
         size: height and width of the image in pixels, multiples of `scale`.
         scale: pixels per latent along one side.
         dilate: pixels by which the region grows; more than the image's longer side is no more than that.

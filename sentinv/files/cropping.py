@@ -50,7 +50,9 @@ def square(picture: Picture, crop: Crop = "auto") -> Picture:
         all_of_it = _inside(picture.mask).sum()
         lost = 1 - float(_inside(mask).sum() / all_of_it)
         if lost == 1:
-            raise SentinvError(f"the mask has nothing in the square that is trained on (--crop {crop}): leave --crop out")
+            raise SentinvError(
+                f"the mask has nothing in the square that is trained on (--crop {crop}): leave --crop out"
+            )
     cut = f"the {_place(first, side, width, height)} {side} x {side} of {width} x {height} pixels"
     notices = picture.notices
     if 1 - side / max(width, height) > _TOLD and (picture.mask is None or lost > _TOLD):
@@ -71,12 +73,16 @@ def _first(picture: Picture, crop: Crop) -> int:
         return round(room * _PLACES[crop])
     if crop != "auto" or picture.mask is None:
         return round(room * 0.5)
-    weights = np.where(_inside(picture.mask), np.asarray(picture.mask, np.float64), 0).sum(axis=0 if width > height else 1)
+    weights = np.where(_inside(picture.mask), np.asarray(picture.mask, np.float64), 0).sum(
+        axis=0 if width > height else 1
+    )
     sums = np.concatenate([[0.0], np.cumsum(weights)])
     kept = sums[min(width, height) :] - sums[: room + 1]  # of the mask, for each place of the square
     best = np.flatnonzero(kept >= kept.max() * (1 - 1e-9))
     inside = np.flatnonzero(weights)
-    wanted = (inside[0] + inside[-1] + 1 - min(width, height)) / 2  # the thing in the middle, where that is one of the best
+    wanted = (
+        inside[0] + inside[-1] + 1 - min(width, height)
+    ) / 2  # the thing in the middle, where that is one of the best
     return int(best[np.abs(best - wanted).argmin()])
 
 

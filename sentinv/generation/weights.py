@@ -29,7 +29,9 @@ def check_weights(weights: Weights, prompt: str) -> None:
         if not (math.isfinite(weight) and 0 <= weight <= 3):
             raise PromptError(f"expected a weight from 0 to 3 for {token}, got {weight:g}: useful are 0.5 to 1.5")
         if token not in split_at_placeholders(prompt, {token: [-1]}):
-            raise PromptError(f"{token} has a weight and does not occur in the prompt: write it there, or leave the weight out")
+            raise PromptError(
+                f"{token} has a weight and does not occur in the prompt: write it there, or leave the weight out"
+            )
 
 
 def weighed(

@@ -9,6 +9,7 @@ from typing import Any
 
 from sentinv.errors import ModelError
 from sentinv.models.built_in import TOYBOX
+from sentinv.models.network import why_out_of_reach
 
 
 def local_path(name: str | Path) -> Path:
@@ -45,13 +46,11 @@ def load_part(name: str, part: str, loader: Callable[[], Any]) -> Any:
             f"{name} on the hub has no {part}: expected a model in the layout of diffusers; name another"
         ) from error
     except (OfflineModeIsEnabled, LocalEntryNotFoundError, HfHubHTTPError, ConnectionError) as error:
-        raise ModelError(
-            f"cannot download {part} of {name}: the hub is out of reach; go online, or give a folder"
-        ) from error
-    except (OSError, ValueError, KeyError, TypeError, RuntimeError) as error:
+        raise ModelError(f"cannot download {part} of {name}: {_out_of_reach()}; go online, or give a folder") from error
+    except (OSError, ValueError, KeyError, TypeError, RuntimeError, ImportError) as error:
         if not local and is_offline_mode():
             raise ModelError(
-                f"cannot download {part} of {name}: the hub is out of reach; go online, or give a folder"
+                f"cannot download {part} of {name}: {_out_of_reach()}; go online, or give a folder"
             ) from error
         raise ModelError(
             f"cannot load {part} of {name}: {one_line(error)}; the model is incomplete or damaged"
@@ -65,8 +64,16 @@ def _go_offline_if_unreachable() -> None:
 
     try:
         get_session().head(constants.ENDPOINT, timeout=5)
-    except Exception:  # which errors there are depends on the client that the hub's library uses
+    except Exception as error:  # which errors there are depends on the client that the hub's library uses
+        _why[:] = [why_out_of_reach(error)]
         constants.HF_HUB_OFFLINE = True
+
+
+_why: list[str] = []
+
+
+def _out_of_reach() -> str:
+    return f"the hub is out of reach ({_why[0]})" if any(_why) else "the hub is out of reach"
 
 
 def one_line(error: BaseException) -> str:

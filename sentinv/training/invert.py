@@ -108,7 +108,9 @@ def pictures_of(images: ImageLike | Sequence[ImageLike]) -> list[Picture]:
     for before, after in zip(read, squares, strict=True):
         for text in after.notices[len(before.notices) :]:
             told = text.partition("; --crop")[0]
-            warnings.warn(f"{told}; sentinv.files.cropping.square cuts another square, or keeps all of it", stacklevel=3)
+            warnings.warn(
+                f"{told}; sentinv.files.cropping.square cuts another square, or keeps all of it", stacklevel=3
+            )
     return squares
 
 
