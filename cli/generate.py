@@ -96,7 +96,7 @@ def generate(**given: Any) -> None:
     \b
       sentinv generate "a photo of <cat> on the moon" -c cat-concept.safetensors
       sentinv generate "a watercolor of <cat>" -c cat-concept.safetensors -n 16 --rank
-      sentinv generate "<cat> in a <mug>" -c cat-concept.safetensors -c mug-concept.safetensors
+      sentinv generate "<a> in a <mug>" -c a-concept.safetensors -c mug.safetensors
     """  # noqa: D301 - click reads \b as "leave these lines as they are"
     from sentinv.concepts.concept import Concept
     from sentinv.generation.weights import check_weights

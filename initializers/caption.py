@@ -93,7 +93,8 @@ def tidy(sentence: str, *, drop_stopwords: bool = False, drop_scene: bool = Fals
     text = " ".join(re.sub(r"\[dec\]|[.,;:!?\"]", " ", sentence.lower()).split())
     text = _REPEATED.sub(r"\1", _LEAD.sub("", text))
     for pattern, plain in _NOISE:
-        text = " ".join(re.sub(pattern, plain, text).split()) or text
+        left = " ".join(re.sub(pattern, plain, text).split())
+        text = left if _STOPWORDS.sub("", left).strip() else text
     if drop_scene:
         text = _SCENE.sub("", text)
     if drop_stopwords:

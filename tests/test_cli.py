@@ -199,7 +199,8 @@ def test_a_reader_that_has_gone_is_no_bug():
     "options", [["--init", "vanilla"], ["--init", "random", "--seed", "3"], ["--max-vectors", "2"]]
 )
 def test_starts(options, captioner):
-    result = run("invert", "mug.png", "--captioner", captioner, *options, *QUICK, "--json")
+    eyes = ["--captioner", captioner] if "--max-vectors" in options else []
+    result = run("invert", "mug.png", *eyes, *options, *QUICK, "--json")
     assert json.loads(result.stdout)["vectors"] == (2 if "--max-vectors" in options else 1)
     assert ("was cut" in result.stderr) == ("--max-vectors" in options)
 
@@ -506,7 +507,7 @@ def test_describe_shows_the_rest_where_a_model_is_missing(classifier, tmp_path):
     (tmp_path / "empty").mkdir()
     result = run("describe", "mug.png", "--captioner", tmp_path / "empty", "--classifier", classifier, code=1)
     assert "tabby" in result.stdout and "vanilla" in result.stdout
-    assert result.stderr.startswith("sentinv: error: caption: cannot load captioner")
+    assert result.stderr.splitlines()[-1].startswith("sentinv: error: caption: cannot load captioner")
 
 
 def test_inspect_shows_every_vector():

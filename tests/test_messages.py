@@ -288,7 +288,7 @@ CASES = [
         34,
         written("x.png", b"hello"),
         "invert x.png --word red",
-        "x.png is not a picture; expected JPEG, PNG or WebP: convert it, or name another file",
+        "x.png is not a picture; expected JPEG, PNG, WebP, AVIF or TIFF: convert it, or name another file",
     ),
     (
         34,
