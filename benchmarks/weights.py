@@ -27,9 +27,9 @@ from sentinv.models.loading import load
 HERE = Path(__file__).parent
 PROMPTS = ("a photo of {} on the moon", "a photo of {} in the snow", "a pencil sketch of {}", "a watercolor of {}")
 WEIGHTS = {
-    "empty": (0.0, 0.5, 0.75, 1.0, 1.25, 1.5, 2.0),
-    "compel": (0.25, 0.5, 0.75),
-    "rescaled": (0.5, 0.75, 1.25, 1.5, 2.0),
+    "unseen": (0.0, 0.5, 0.75, 1.0, 1.25, 1.5, 2.0),
+    "empty": (0.5, 0.75, 1.25, 1.5),
+    "compel": (0.5, 0.75),
 }
 honest = module.weighed
 
@@ -38,19 +38,21 @@ def compel(backbone, condition, empty, ids, places):
     (tokens, weight), encoder = places[0], backbone.text_encoders[0]
     own = ids[encoder.name]
     seen = ~torch.isin(own, torch.tensor(tokens))
-    without = encoder.model(own, attention_mask=seen.long())[0]
+    plain = torch.where(own < 0, encoder.pad_id, own)  # what nobody attends to matters to its own place only
+    without = encoder.model(plain, attention_mask=seen.long())[0]
     other = math.tan((1 - weight) * math.pi / 2)
     return Condition((condition.hidden + other * without) / (1 + other), condition.pooled)
 
 
-def rescaled(backbone, condition, empty, ids, places):
-    (tokens, weight), own = places[0], ids[backbone.text_encoders[0].name]
-    scale = torch.where(torch.isin(own, torch.tensor(tokens)), weight, 1.0)[..., None]
-    scaled = condition.hidden * scale
-    return Condition(scaled * (condition.hidden.mean() / scaled.mean()), condition.pooled)
+def unseen(backbone, condition, empty, ids, places):
+    (tokens, weight), encoder = places[0], backbone.text_encoders[0]
+    own = ids[encoder.name]
+    plain = torch.where(own < 0, encoder.pad_id, own)
+    without = encoder.model(plain, attention_mask=(~torch.isin(own, torch.tensor(tokens))).long())[0]
+    return Condition(without + weight * (condition.hidden - without), condition.pooled)
 
 
-WAYS = {"empty": honest, "compel": compel, "rescaled": rescaled}
+WAYS = {"empty": honest, "compel": compel, "unseen": unseen}
 
 
 def learned(count):

@@ -95,8 +95,8 @@ def generate(**given: Any) -> None:
 
     \b
       sentinv generate "a photo of <cat> on the moon" -c cat-concept.safetensors
-      sentinv generate "a watercolor of <cat>" -c cat-concept.safetensors -n 16 --rank
-      sentinv generate "<a> in a <mug>" -c a-concept.safetensors -c mug.safetensors
+      sentinv generate "watercolor of <cat>" -c cat-concept.safetensors -n 8 --rank
+      sentinv generate "<a> in a <mug>" -c a.safetensors -c mug.safetensors
     """  # noqa: D301 - click reads \b as "leave these lines as they are"
     from sentinv.concepts.concept import Concept
     from sentinv.generation.weights import check_weights

@@ -192,6 +192,7 @@ def check_prompts(prompts: Sequence[str | None], concepts: Sequence[Concept], mo
         try:
             check_placeholders(prompt, given)
         except PromptError:
+            quieten_transformers()
             if local_path(model).is_file():  # its words are known when it is loaded
                 return
             vocabulary = load_tokenizers(model)[0].get_vocab()

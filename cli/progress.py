@@ -43,6 +43,10 @@ def progress(label: str, total: int, *, quiet: bool = False) -> Iterator[Bar]:
         return
     room = columns - len(f"{label:<10} {total}/{total}  ") - 1
     told = room >= 22 + _TEXT  # the text behind the bar; without it there is more of a bar
+
+    def shown(text: str | None) -> str:
+        return (text or "")[:_TEXT] if told else ""
+
     full, empty = ("━", "─") if "utf" in (sys.stderr.encoding or "").lower() else ("#", "-")
     with click.progressbar(
         length=total,
@@ -52,7 +56,7 @@ def progress(label: str, total: int, *, quiet: bool = False) -> Iterator[Bar]:
         fill_char=click.style(full, fg="green"),
         empty_char=click.style(empty, dim=True),
         bar_template="%(label)s %(bar)s  %(info)s",
-        item_show_func=lambda text: (text or "")[:_TEXT] if told else "",
+        item_show_func=shown,
         show_pos=True,
         show_percent=False,
         update_min_steps=1,

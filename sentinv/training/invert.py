@@ -104,12 +104,16 @@ def pictures_of(images: ImageLike | Sequence[ImageLike]) -> list[Picture]:
         one if isinstance(one, Picture) else picture_of(one) if isinstance(one, Image.Image) else read_image(one)
         for one in several
     ]
-    squares = [square(picture) for picture in read]
-    for before, after in zip(read, squares, strict=True):
+    return _squares(read)
+
+
+def _squares(pictures: Sequence[Picture]) -> list[Picture]:
+    squares = [square(picture) for picture in pictures]
+    for before, after in zip(pictures, squares, strict=True):
         for text in after.notices[len(before.notices) :]:
             told = text.partition("; --crop")[0]
             warnings.warn(
-                f"{told}; sentinv.files.cropping.square cuts another square, or keeps all of it", stacklevel=3
+                f"{told}; sentinv.files.cropping.square cuts another square, or keeps all of it", stacklevel=4
             )
     return squares
 
@@ -139,7 +143,7 @@ def find_start(
                 stacklevel=3,
             )
         initializer = Initialization(initializer)
-    said = initializer if isinstance(initializer, Initialization) else initializer(pictures[0].image)
+    said = initializer if isinstance(initializer, Initialization) else initializer(square(pictures[0]).image)
     return starting_rows(said, backbone, max_vectors)
 
 
@@ -154,7 +158,7 @@ def learn(
     on_step: OnStep | None = None,
 ) -> Learned:
     """Train the rows of a start, of `find_start`, and say all that a report tells. Otherwise as `invert`."""
-    config = config or TrainConfig()
+    config, pictures = config or TrainConfig(), _squares(pictures)
     concept, history = train_concept(
         backbone, pictures, start, config, token=token, checkpoints=checkpoints, on_step=on_step
     )
