@@ -8,12 +8,14 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from sentinv.cli.options import OutputOptions, model_option, output_options, print_json
+from sentinv.cli.options import OutputOptions, crop_option, model_option, output_options, print_json
 from sentinv.cli.starting import StartingOptions, starting_options
 from sentinv.errors import Interrupted, SentinvError
 
 if TYPE_CHECKING:
     from PIL import Image
+
+    from sentinv.files.cropping import Crop
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -21,11 +23,13 @@ class DescribeOptions(StartingOptions, OutputOptions):
     """What `describe` is told."""
 
     model: str
+    crop: Crop
 
 
 @click.command()
 @click.argument("image", type=click.Path(path_type=Path))
 @starting_options
+@crop_option
 @click.option("--seed", default=0, show_default=True, help="For the random word.")
 @model_option
 @output_options
@@ -34,11 +38,12 @@ def describe(image: Path, **given: Any) -> None:
 
     Of the model only the tokenizer is loaded.
     """
+    from sentinv.files.cropping import square
     from sentinv.files.images import read_image
     from sentinv.models.loading import load_tokenizers
 
     options = DescribeOptions(**given)
-    picture = read_image(image)
+    picture = square(read_image(image), options.crop)
     for text in picture.notices:
         options.notice(text)
     tokenizer = load_tokenizers(options.model)[0]

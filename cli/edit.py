@@ -10,9 +10,18 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from sentinv.cli.edit_options import EditOptions, check_usage, edit_options
-from sentinv.cli.options import force_option, model_options, output_options, print_json, tell_toybox
+from sentinv.cli.options import (
+    check_prompts,
+    force_option,
+    model_options,
+    output_options,
+    print_json,
+    tell_toybox,
+    tell_unused,
+)
 from sentinv.cli.progress import progress
 from sentinv.errors import EditError, SentinvError
+from sentinv.files.atomic import check_writable
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -34,28 +43,35 @@ def edit(**given: Any) -> None:
     """Change a picture by other words, all of it (--ddim-invert) or inside a mask (--mask).
 
     \b
-      sentinv edit cat.png --ddim-invert -c cat.safetensors \\
+      sentinv edit cat.png --ddim-invert -c cat-concept.safetensors \\
         --prompt "a watercolor of <cat>"
-      sentinv edit cat.png --ddim-invert -c cat.safetensors --reconstruct
+      sentinv edit cat.png --ddim-invert -c cat-concept.safetensors --reconstruct
       sentinv edit cat.png --mask sky.png --prompt "a photo of the moon"
     """  # noqa: D301 - click reads \b as "leave these lines as they are"
     from sentinv.concepts.concept import Concept
+    from sentinv.editing.masked import region_in
+    from sentinv.files.images import read_mask
+    from sentinv.generation.weights import check_weights
 
     options = EditOptions(**given)
     check_usage(options)
     _check_outputs(options)
     concepts = [Concept.load(file, allow_pickle=options.allow_pickle) for file in options.files]
-    for concept in concepts:
-        if options.prompt is not None and concept.token not in options.prompt:
-            options.notice(f"warning: {concept.token} does not occur in the prompt")
+    check_weights(dict(options.weights), options.prompt or "")
+    check_prompts([options.prompt, options.source_prompt], concepts, options.model)
+    if options.prompt is not None:
+        tell_unused(concepts, options.prompt, options)
     picture = _read(options)
+    mask = read_mask(options.mask_file) if options.mask_file else None
     tell_toybox(options.model, quiet=options.quiet)
     backbone = options.load()
+    if mask is not None:
+        region_in(backbone, picture, mask, options.mask_config)  # what is wrong with it is told before the inversion
     archive = _archive_of(backbone, picture, concepts, options)
     if options.reconstruct and archive is not None:
         _reconstruct(backbone, archive, concepts, options)
-    elif options.mask_file:
-        _edit_masked(backbone, picture, concepts, archive, options)
+    elif mask is not None:
+        _edit_masked(backbone, (picture, mask), concepts, archive, options)
     elif archive is not None:
         _edit(backbone, archive, concepts, options)
 
@@ -75,6 +91,7 @@ def _check_outputs(options: EditOptions) -> None:
             raise SentinvError(f"{path} exists: give --force to replace it, or choose another name")
         if not path.parent.is_dir():
             raise SentinvError(f"cannot write {path}: the folder {path.parent} does not exist; create it first")
+        check_writable(path)
 
 
 def _archive_of(
@@ -142,17 +159,16 @@ def _edit(backbone: Backbone, archive: Archive, concepts: Sequence[Concept], opt
 
 def _edit_masked(
     backbone: Backbone,
-    picture: Image.Image,
+    inputs: tuple[Image.Image, Image.Image],
     concepts: Sequence[Concept],
     archive: Archive | None,
     options: EditOptions,
 ) -> None:
-    """Edit inside the mask; write and print."""
+    """Edit a picture inside its mask; write and print."""
     from sentinv.editing.masked import edit_masked
-    from sentinv.files.images import read_mask
 
-    assert options.mask_file is not None and options.prompt is not None  # noqa: S101 - always so here
-    mask, config = read_mask(options.mask_file), options.mask_config
+    assert options.prompt is not None  # noqa: S101 - always so here
+    (picture, mask), config = inputs, options.mask_config
     with progress("editing", options.steps, quiet=options.quiet) as bar:
         result = edit_masked(
             backbone, picture, mask, options.prompt, concepts, config, archive, on_step=lambda step, _: bar.at(step)
@@ -190,6 +206,8 @@ def _settings(options: EditOptions, guidance: float, own: dict[str, Any], archiv
     """What is said of an edit in its metadata."""
     shared = {name: getattr(options, name) for name in ("prompt", "steps", "model", "seed")}
     settings = {"prompt": options.prompt, "guidance": guidance, **shared, **own}
+    if options.weights:
+        settings["weights"] = dict(options.weights)
     if archive is not None:
         settings |= {"method": archive.config.method, "steps": archive.config.steps}
         settings["source_prompt"] = archive.source_prompt

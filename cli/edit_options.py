@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from sentinv.cli.options import SEED, Decorated, FiniteRange, ModelOptions, OutputOptions, was_given
+from sentinv.cli.options import SEED, Decorated, FiniteRange, ModelOptions, OutputOptions, was_given, weight_option
 
 if TYPE_CHECKING:
     from sentinv.editing.edit import EditConfig, Held
@@ -26,6 +26,7 @@ class EditOptions(ModelOptions, OutputOptions):
 
     image: Path
     files: tuple[Path, ...]
+    weights: tuple[tuple[str, float], ...]
     prompt: str | None
     ddim_invert: bool
     source_prompt: str | None
@@ -78,6 +79,7 @@ class EditOptions(ModelOptions, OutputOptions):
             source=self.source,
             skip=self.skip or 0.0,
             source_guidance=self.source_guidance,
+            weights=dict(self.weights),
         )
 
     @property
@@ -93,6 +95,7 @@ class EditOptions(ModelOptions, OutputOptions):
             feather=self.feather,
             keep=self.keep,
             seed=self.seed,
+            weights=dict(self.weights),
         )
 
 
@@ -125,6 +128,7 @@ def edit_guidance_option(command: Decorated) -> Decorated:
 _OPTIONS = [
     click.option("-c", "--concept", "files", multiple=True, type=_PATH, help="A learned word; repeatable."),
     click.option("--prompt", help="What to show instead."),
+    weight_option,
     click.option("--ddim-invert", is_flag=True, help="Find the image's own noise and start from it."),
     click.option("--source-prompt", help='What it shows now.  [default: "a photo of <c>", else a caption]'),
     click.option(
@@ -200,7 +204,7 @@ def check_usage(options: EditOptions) -> None:
         raise click.UsageError("--ddim-invert makes an inversion and --archive takes one: give one of them")
     for name, why in _without_effect(options):
         if was_given(name):
-            option = name.replace("_", "-")
+            option = name.removesuffix("s").replace("_", "-") if name == "weights" else name.replace("_", "-")
             raise click.UsageError(f"--{option} has no effect {why}: leave it out")
 
 
@@ -218,10 +222,12 @@ def _without_effect(options: EditOptions) -> Iterator[tuple[str, str]]:
         yield "source_guidance", "with --source none, but for --method ddpm"
     if options.source == "npi":
         yield "source_guidance", "with --source npi"
+        if options.guidance == 1 and not options.mask_file:
+            yield "source", "at --guidance 1, where nothing is led away from"
     if options.sweep:
         yield "skip", "with --sweep"
     if options.reconstruct:
-        yield from ((name, "with --reconstruct") for name in ("prompt", "skip", "source_guidance"))
+        yield from ((name, "with --reconstruct") for name in ("prompt", "weights", "skip", "source_guidance"))
     if not options.mask_file and options.archive_file:
         yield "seed", "with --archive, which has its own"
     elif not options.mask_file and options.method != "ddpm":

@@ -77,13 +77,14 @@ def evaluate(**given: Any) -> None:
     """Measure how well a learned word shows its thing, and how well it can be edited.
 
     \b
-      sentinv evaluate cat.safetensors --images cat.png
-      sentinv evaluate cat.safetensors --images cat.png --count 16 --json
+      sentinv evaluate cat-concept.safetensors --images cat.png
+      sentinv evaluate cat-concept.safetensors --images cat.png --count 16 --json
     """  # noqa: D301 - click reads \b as "leave these lines as they are"
     from sentinv.concepts.concept import Concept
     from sentinv.evaluation.evaluate import Evaluator, describe
     from sentinv.evaluation.evaluate import evaluate as scores_of
     from sentinv.evaluation.judges import ClipJudge
+    from sentinv.files.cropping import square
     from sentinv.files.images import read_image
 
     options = EvaluateOptions(**given)
@@ -91,7 +92,13 @@ def evaluate(**given: Any) -> None:
     if wrong is not None:
         raise click.UsageError(f"--prompt needs {{}} where the placeholder goes, got {wrong!r}")
     learned = Concept.load(options.concept)
-    real = [read_image(path).image for path in options.images]
+    pictures = [square(read_image(path)) for path in options.images]
+    for path, picture in zip(options.images, pictures, strict=True):
+        for text in picture.notices:
+            options.notice(
+                text.partition("; --crop")[0] if str(path) in text else f"{path}: {text.partition('; --crop')[0]}"
+            )
+    real = [picture.image for picture in pictures]
     tell_toybox(options.model, quiet=options.quiet)
     backbone = options.load()
     config = _config(backbone, options)

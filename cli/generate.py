@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import json
-import re
 import signal
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,6 +14,7 @@ from sentinv.cli.options import (
     SEED,
     ModelOptions,
     OutputOptions,
+    check_prompts,
     force_option,
     guidance_option,
     model_options,
@@ -24,16 +22,17 @@ from sentinv.cli.options import (
     print_json,
     quieten_transformers,
     tell_toybox,
+    tell_unused,
     was_given,
+    weight_option,
 )
 from sentinv.cli.progress import progress
+from sentinv.cli.saving import Made, names_of, path_of, save, save_sheet
+from sentinv.cli.targets import check_target, is_file, made_folder, slug
 from sentinv.errors import Interrupted, SentinvError
-from sentinv.files.atomic import make_folder, shown
-from sentinv.report.contact_sheet import contact_sheet
+from sentinv.files.atomic import shown
 
 if TYPE_CHECKING:
-    from PIL import Image
-
     from sentinv.concepts.concept import Concept
     from sentinv.evaluation.judges import ClipJudge
     from sentinv.generation.generate import GenerateConfig
@@ -46,6 +45,7 @@ class GenerateOptions(ModelOptions, OutputOptions):
 
     prompt: str
     files: tuple[Path, ...]
+    weights: tuple[tuple[str, float], ...]
     negative: str
     count: int
     seed: int
@@ -66,6 +66,7 @@ class GenerateOptions(ModelOptions, OutputOptions):
 @click.option(
     "-c", "--concept", "files", multiple=True, type=click.Path(path_type=Path), help="A learned word; repeatable."
 )
+@weight_option
 @click.option("--negative", default="", help="What to lead away from.")
 @click.option("-n", "--count", type=click.IntRange(1, 1000), default=4, show_default=True, help="How many images.")
 @click.option("--seed", type=SEED, default=0, show_default=True, help="Of the first image.")
@@ -76,7 +77,12 @@ class GenerateOptions(ModelOptions, OutputOptions):
 @click.option("--batch-size", type=click.IntRange(1), default=4, show_default=True, help="Images at a time.")
 @click.option("--rank", is_flag=True, help="Order by CLIP: how well image and prompt agree.")
 @click.option("--clip", help="CLIP for --rank: folder or hub id.  [default: the model's]")
-@click.option("-o", "--output", type=click.Path(path_type=Path), help="Folder.  [default: made of the prompt]")
+@click.option(
+    "-o",
+    "--output",
+    type=click.Path(path_type=Path),
+    help="Folder, or with one image a .png.  [default: made of the prompt]",
+)
 @click.option("--allow-pickle", is_flag=True, help="Read .pt and .bin concepts too.")
 @model_options
 @force_option
@@ -88,35 +94,36 @@ def generate(**given: Any) -> None:
     metadata, and all of them as grid.png.
 
     \b
-      sentinv generate "a photo of <cat> on the moon" --concept cat.safetensors
-      sentinv generate "a watercolor of <cat>" -c cat.safetensors -n 16 --rank
-      sentinv generate "<cat> in a <mug>" -c cat.safetensors -c mug.safetensors
+      sentinv generate "a photo of <cat> on the moon" -c cat-concept.safetensors
+      sentinv generate "watercolor of <cat>" -c cat-concept.safetensors -n 8 --rank
+      sentinv generate "<a> in a <mug>" -c a.safetensors -c mug.safetensors
     """  # noqa: D301 - click reads \b as "leave these lines as they are"
     from sentinv.concepts.concept import Concept
+    from sentinv.generation.weights import check_weights
     from sentinv.models.eyes import looking
 
     options = GenerateOptions(**given)
-    if was_given("clip") and not options.rank:
-        raise click.UsageError("--clip has no effect without --rank: leave it out")
+    target = options.output or Path(slug(options.prompt))
+    if is_file(target):
+        options = for_one_file(options)
+    check_usage(options)
     concepts = [Concept.load(file, allow_pickle=options.allow_pickle) for file in options.files]
-    folder = options.output or Path(slug(options.prompt))
-    if folder.exists() and not options.force:
-        raise SentinvError(f"{folder} exists: give --force to write into it, or choose another --output")
-    for concept in concepts:
-        if concept.token not in options.prompt + options.negative:
-            options.notice(f"{concept.token} does not occur in the prompt")
+    check_weights(dict(options.weights), options.prompt)
+    check_prompts([options.prompt, options.negative], concepts, options.model)
+    tell_unused(concepts, options.prompt + options.negative, options)
+    folder = check_target(target, force=options.force)
     tell_toybox(options.model, quiet=options.quiet)
     judge = _judge(options) if options.rank else None
-    with _folder(folder):
-        made = _kept(folder, _make(concepts, options), options)
+    with made_folder(folder):
+        made = _kept(target, _make(concepts, options), options)
         if judge is not None:
             with looking(judge.model, options.device):
                 made = _ranked(judge, made, concepts, options.prompt)
-        paths = [folder / name for name in _names(made)]
+        paths = [target] if is_file(target) else [folder / name for name in names_of(made)]
         if judge is not None:
             for path, one in zip(paths, made, strict=True):
-                _save(path, one, force=options.force)
-        sheet = _save_sheet(folder / "grid.png", made, force=options.force) if len(made) > 1 else None
+                save(path, one, force=options.force)
+        sheet = save_sheet(folder / "grid.png", made, force=options.force) if len(made) > 1 else None
     if options.as_json:
         images = [
             {"path": str(path), "seed": one.seed, "clip": one.score} for path, one in zip(paths, made, strict=True)
@@ -127,38 +134,34 @@ def generate(**given: Any) -> None:
         click.echo("\n".join(str(path) for path in (*paths, sheet) if path))
 
 
-@dataclass(frozen=True)
-class Made:
-    """An image that was made.
+def check_usage(options: GenerateOptions) -> None:
+    """Refuse options that would have no effect.
 
-    Attributes:
-        image: what was made.
-        seed: of its noise.
-        settings: what plain text metadata says about it.
-        score: CLIP's cosine between image and prompt; None if it was not asked for.
+    Raises:
+        click.UsageError: If there is one.
     """
-
-    image: Image.Image
-    seed: int
-    settings: dict[str, Any]
-    score: float | None = None
-
-
-def slug(prompt: str) -> str:
-    """Make a folder's name of a prompt: "a photo of <cat>!" → "a-photo-of-cat"."""
-    return re.sub(r"[^a-z0-9]+", "-", prompt.lower()).strip("-")[:60].rstrip("-") or "images"
+    if was_given("clip") and not options.rank:
+        raise click.UsageError("--clip has no effect without --rank: leave it out")
+    if was_given("negative") and options.guidance == 1:
+        raise click.UsageError("--negative has no effect with --guidance 1: leave one of them out")
 
 
-@contextmanager
-def _folder(path: Path) -> Iterator[None]:
-    """Make a folder before any work, so that whoever cannot write there learns it now; an empty one is not left."""
-    existed = path.exists()
-    make_folder(path)
-    try:
-        yield
-    finally:
-        if not existed and not any(path.iterdir()):
-            path.rmdir()
+def for_one_file(options: GenerateOptions) -> GenerateOptions:
+    """The options with one image, where a file was named for it.
+
+    Raises:
+        click.UsageError: If more were asked for, or the file is none that is written.
+    """
+    assert options.output is not None  # noqa: S101 - always so here
+    if options.output.suffix.lower() != ".png":
+        raise click.UsageError(
+            f"--output {shown(options.output)}: images are written as PNG: end it in .png, or name a folder"
+        )
+    if was_given("count") and options.count > 1:
+        raise click.UsageError(
+            f"--output {shown(options.output)} is one file for {options.count} images: name a folder"
+        )
+    return replace(options, count=1)
 
 
 def _make(concepts: list[Concept], options: GenerateOptions) -> Iterator[Made]:
@@ -170,6 +173,7 @@ def _make(concepts: list[Concept], options: GenerateOptions) -> Iterator[Made]:
     settings = {
         "prompt": options.prompt,
         "negative": config.negative_prompt,
+        "weights": dict(options.weights),
         "concepts": {concept.token: concept.metadata.get("sentinv.initial_text", "") for concept in concepts},
         "model": options.model,
         "model_hash": backbone.fingerprint,
@@ -206,6 +210,7 @@ def _config(backbone: Backbone, options: GenerateOptions) -> GenerateConfig:
         steps=options.steps,
         guidance_scale=backbone.guidance_scale if options.guidance is None else options.guidance,
         negative_prompt=options.negative,
+        weights=dict(options.weights),
         batch_size=options.batch_size,
         width=options.width,
         height=options.height,
@@ -227,7 +232,7 @@ def _ranked(judge: ClipJudge, made: list[Made], concepts: Sequence[Concept], pro
     return [replace(made[index], score=scores[index]) for index in ranking(scores)]
 
 
-def _kept(folder: Path, images: Iterator[Made], options: GenerateOptions) -> list[Made]:
+def _kept(target: Path, images: Iterator[Made], options: GenerateOptions) -> list[Made]:
     """Save images as they are made; those to be ranked only where their making is stopped.
 
     Raises:
@@ -238,52 +243,14 @@ def _kept(folder: Path, images: Iterator[Made], options: GenerateOptions) -> lis
         for one in images:
             made.append(one)
             if not options.rank:
-                _save(folder / f"seed-{one.seed}.png", one, force=options.force)
+                save(path_of(target, one), one, force=options.force)
     except KeyboardInterrupt as error:
         if not made:
             raise
         for one in made if options.rank else ():
-            _save(folder / f"seed-{one.seed}.png", one, force=options.force)
+            save(path_of(target, one), one, force=options.force)
         raise Interrupted(
-            f"stopped: {len(made)} of {options.count} images are in {shown(folder)}",
+            f"stopped: {len(made)} of {options.count} images are in {shown(target)}",
             getattr(error, "signal_number", signal.SIGINT),
         ) from error
     return made
-
-
-def _names(made: Sequence[Made]) -> list[str]:
-    """Name the files of images, by rank if they have one."""
-    digits = len(str(len(made)))
-    seeds = [f"seed-{one.seed}.png" for one in made]
-    return [
-        name if one.score is None else f"rank-{rank:0{digits}d}-{name}"
-        for rank, (one, name) in enumerate(zip(made, seeds, strict=True), start=1)
-    ]
-
-
-def _save(path: Path, one: Made, *, force: bool) -> Path:
-    """Write an image, with what it was made of."""
-    from sentinv.files.images import save_png
-
-    text = {"parameters": _parameters(one), "sentinv": json.dumps(one.settings | {"clip": one.score})}
-    return save_png(path, one.image, text, overwrite=force)
-
-
-def _save_sheet(path: Path, made: Sequence[Made], *, force: bool) -> Path:
-    """Write the sheet of all images."""
-    from sentinv.files.images import save_png
-
-    captions = [f"seed {one.seed}" if one.score is None else f"{one.score:.3f}  seed {one.seed}" for one in made]
-    sheet = contact_sheet([one.image for one in made], captions=captions)
-    return save_png(path, sheet, {"parameters": _parameters(made[0])}, overwrite=force)
-
-
-def _parameters(one: Made) -> str:
-    """Prompt and settings as image viewers and web UIs show them."""
-    settings = one.settings
-    negative = f"\nNegative prompt: {settings['negative']}" if settings["negative"] else ""
-    size = f"{one.image.width}x{one.image.height}"
-    return (
-        f"{settings['prompt']}{negative}\nSteps: {settings['steps']}, Sampler: DDIM, "
-        f"CFG scale: {settings['guidance_scale']:g}, Seed: {one.seed}, Size: {size}, Model: {settings['model']}"
-    )

@@ -41,7 +41,7 @@ def inspect(file: Path, allow_pickle: bool, quiet: bool, as_json: bool) -> None:
         if value:
             click.echo(f"{label:<12}{value}")
     click.echo()
-    width = max(len(row["vector"]) for row in rows) + 2
+    width = max(len("vector"), *(len(row["vector"]) for row in rows)) + 2
     word = max(len("started as"), *(len(row["word"]) for row in rows)) + 2
     click.echo(click.style(f"{'vector':<{width}}{'started as':<{word}}{'width':>6}{'norm':>9}{'cosine':>9}", bold=True))
     for row in rows:

@@ -13,6 +13,7 @@ import click
 from sentinv.cli.options import (
     ModelOptions,
     OutputOptions,
+    crop_option,
     force_option,
     learning_rate_option,
     model_options,
@@ -20,13 +21,14 @@ from sentinv.cli.options import (
     schedule_option,
     tell_toybox,
 )
-from sentinv.cli.outputs import Outputs, name_of
+from sentinv.cli.outputs import Outputs, default_file, name_of
 from sentinv.cli.progress import progress
 from sentinv.cli.starting import StartingOptions, chosen, starting_options
 from sentinv.initializers import INITIALIZERS
 from sentinv.training.config import TrainConfig
 
 if TYPE_CHECKING:
+    from sentinv.files.cropping import Crop
     from sentinv.files.decoding import Picture
     from sentinv.training.history import StepRecord
 
@@ -42,6 +44,7 @@ class InvertOptions(StartingOptions, ModelOptions, OutputOptions):
     token: str | None
     output: Path | None
     masks: tuple[Path, ...]
+    crop: Crop
     steps: int
     kind: str
     templates: Path | None
@@ -82,8 +85,9 @@ class Job:
 @click.option("--init", type=click.Choice(list(INITIALIZERS)), help="What decides on the start.  [default: caption]")
 @starting_options
 @click.option("--token", help="The placeholder, such as <cat>.  [default: made of the file's name]")
-@click.option("-o", "--output", type=_PATH, help="The concept file.  [default: <name>.safetensors here]")
+@click.option("-o", "--output", type=_PATH, help="The concept file.  [default: <name>-concept.safetensors here]")
 @click.option("--mask", "masks", multiple=True, type=_PATH, help="White where the thing is; one for each image.")
+@crop_option
 @click.option("--steps", default=TrainConfig.steps, show_default=True, help="Training steps.")
 @click.option(
     "--kind", type=click.Choice(["object", "style"]), default=TrainConfig.kind, show_default=True, help="What it is."
@@ -140,7 +144,7 @@ def invert(**given: Any) -> None:
         init=chosen(options.init, options),
         config=train_config(options),
         token=check_token(options.token or f"<{name}>"),
-        outputs=Outputs(options.output or Path(f"{name}.safetensors")),
+        outputs=Outputs(options.output or default_file(name)),
         pictures=read_pictures(options),
     )
     if options.plan_only:
@@ -172,28 +176,33 @@ def train_config(options: InvertOptions) -> TrainConfig:
 
 
 def read_pictures(options: InvertOptions) -> list[Picture]:
-    """Read the images, and lay the masks over their own.
+    """Read the images, lay the masks over their own, and cut the squares that are trained on.
 
     Raises:
-        SentinvError: If one cannot be read, or a mask has another size than its image.
+        SentinvError: If one cannot be read, or a mask has another size than its image, is empty or no mask.
         click.UsageError: If there are not as many masks as images.
     """
     from sentinv.errors import SentinvError
     from sentinv.files.atomic import shown
+    from sentinv.files.cropping import square
     from sentinv.files.images import read_image, read_mask
 
     paths, masks = options.images, options.masks
     if masks and len(masks) != len(paths):
         raise click.UsageError(f"got {len(masks)} --mask for {len(paths)} images: give one for each, in their order")
-    pictures = [read_image(path) for path in paths]
-    for text in (text for picture in pictures for text in picture.notices):
-        options.notice(text)
-    for index, path in enumerate(masks):
-        mask = read_mask(path)
+    pictures = []
+    for index, path in enumerate(paths):
+        picture = read_image(path)
         try:
-            pictures[index] = pictures[index].with_mask(mask)
+            if masks:
+                picture = picture.with_mask(read_mask(masks[index]))
+            pictures.append(square(picture, options.crop))
         except SentinvError as error:
-            raise SentinvError(f"--mask {shown(path)}: {error}") from error
+            raise SentinvError(
+                f"--mask {shown(masks[index])}: {error}" if masks else f"{shown(path)}: {error}"
+            ) from error
+        for text in pictures[-1].notices:
+            options.notice(text if shown(path) in text else f"{shown(path)}: {text}")
     return pictures
 
 
@@ -201,16 +210,18 @@ def run(job: Job, options: InvertOptions) -> None:
     """Learn the word, and write and print what came of it."""
     from sentinv.cli.results import Clock, print_result, samples_of, write_result
     from sentinv.diffusion.ddim import ddim_steps
-    from sentinv.errors import TrainingError
+    from sentinv.errors import SentinvError, TrainingError
     from sentinv.files.atomic import shown
     from sentinv.report.run_page import Report
     from sentinv.training.checkpoint import Checkpoints
     from sentinv.training.invert import find_start, learn
     from sentinv.training.loop import WRONG
+    from sentinv.training.planning import check_run
 
     clock = Clock()
     said = options.initializer(job.init, options.model, options.device)(job.pictures[0].image)
     clock.lap("finding the words")
+    check_run(options.place, said, job.config, token=job.token, max_vectors=options.max_vectors)
     backbone = options.load()
     ddim_steps(backbone.schedule, 1)  # a schedule that can't be sampled from is told before the training, not after
     clock.lap("loading the model")
@@ -227,7 +238,10 @@ def run(job: Job, options: InvertOptions) -> None:
     samples = samples_of(learned, backbone, options)
     clock.lap("images of this page")
     report = Report(learned=learned, samples=samples, seconds=clock.seconds)
-    write_result(job.outputs, report)
+    try:
+        write_result(job.outputs, report)
+    except SentinvError as error:
+        raise SentinvError(f"{error}; the word itself is in {shown(job.outputs.concept)}") from error
     print_result(job.outputs, report, options)
     history = learned.history
     if history.stop in WRONG:

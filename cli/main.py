@@ -5,6 +5,7 @@ A command is imported when it is used: `sentinv --help` needs only the table bel
 
 from __future__ import annotations
 
+import errno
 import os
 import signal
 import sys
@@ -20,6 +21,7 @@ from typing import Any, TextIO
 import click
 
 from sentinv import __version__
+from sentinv.cli.streams import colours, make_safe
 from sentinv.errors import Interrupted, SentinvError, Terminated
 
 COMMANDS = {
@@ -71,6 +73,8 @@ class LazyGroup(click.Group):
     def invoke(self, ctx: click.Context) -> Any:
         """Run a command; what goes wrong is one line and an exit code: 1, 2 (usage), 128 + signal."""
         _quieten()
+        make_safe()
+        ctx.color = colours()
         try:
             with warnings.catch_warnings(), _orderly_end() as received:
                 _show_own_warnings()
@@ -106,8 +110,14 @@ class LazyGroup(click.Group):
             ways = ["--gradient-checkpointing"] if "gradient-checkpointing" in there else []
             ways += [f"a smaller --{name}" for name in ("batch-size", "dtype") if name in there]
             return f"out of memory: {', '.join([*ways, 'a smaller image or model, another device'])}"
+        if isinstance(error, OSError) and error.errno in _OUTPUT_GONE:
+            return f"cannot write all of the output: {error.strerror}; what was made before is in its files"
         text = " ".join(str(error).split())
         return f"{type(error).__name__}: {text or 'no message'}; this is a bug: --debug shows where it happened"
+
+
+_OUTPUT_GONE = (errno.ENOSPC, errno.EIO, errno.EDQUOT, errno.EBADF)
+"""What printing can end in; files are written elsewhere, and say so themselves."""
 
 
 def _is_out_of_memory(error: Exception) -> bool:
@@ -188,7 +198,7 @@ def cli(ctx: click.Context, debug: bool) -> None:
     """Learn a word for the thing in one image, and use it in sentences.
 
     \b
-      sentinv invert cat.png                                  → cat.safetensors
-      sentinv generate "a photo of <cat> on the moon" --concept cat.safetensors
+      sentinv invert cat.png                                  → cat-concept.safetensors
+      sentinv generate "a photo of <cat> on the moon" -c cat-concept.safetensors
     """  # noqa: D301 - click reads \b as "leave these lines as they are"
     ctx.meta["sentinv.debug"] = debug

@@ -4,17 +4,21 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Callable, Mapping
+import re
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeVar, get_args
 
 import click
 from click.core import ParameterSource
 
+from sentinv.cli.streams import can_show
 from sentinv.training.config import Schedule, TrainConfig
 
 if TYPE_CHECKING:
+    from sentinv.concepts.concept import Concept
     from sentinv.models.backbone import Backbone
+    from sentinv.training.planning import Place
 
 Decorated = TypeVar("Decorated", bound=Callable[..., Any])
 
@@ -52,6 +56,13 @@ class ModelOptions:
     model: str
     device: str | None
     dtype: str | None
+
+    @property
+    def place(self) -> Place:
+        """Which model, and where it would run."""
+        from sentinv.training.planning import Place
+
+        return Place(model=self.model, device=self.device, dtype=self.dtype)
 
     def load(self) -> Backbone:
         """Load the model.
@@ -150,6 +161,69 @@ def _vae(ctx: click.Context, param: click.Parameter, value: str | None) -> None:
     ctx.meta["sentinv.vae"] = value
 
 
+class Weighed(click.ParamType):
+    """``<name>=number``."""
+
+    name = "<name>=number"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[str, float]:
+        """Read it."""
+        if isinstance(value, tuple):
+            return value
+        token, sign, number = str(value).rpartition("=")
+        try:
+            weight = float(number)
+        except ValueError:
+            weight = math.nan
+        if not sign or not token.startswith("<") or not 0 <= weight <= 3:
+            self.fail(f"expected a word and a number from 0 to 3, such as '<cat>=1.2', got {value!r}", param, ctx)
+        return token, weight
+
+
+def weight_option(command: Decorated) -> Decorated:
+    """Add --weight."""
+    text = "How much a learned word counts, such as '<cat>=1.2'; 1 changes nothing. Repeatable."
+    return click.option("--weight", "weights", type=Weighed(), multiple=True, help=text)(command)
+
+
+def check_prompts(prompts: Sequence[str | None], concepts: Sequence[Concept], model: str) -> None:
+    """Refuse prompts that name a word nobody has given, before a model is loaded.
+
+    Raises:
+        PromptError: If one does.
+    """
+    from sentinv.concepts.prompts import check_placeholders
+    from sentinv.errors import PromptError
+    from sentinv.models.loading import load_tokenizers
+    from sentinv.models.parts import local_path
+
+    given = {concept.token: range(concept.count) for concept in concepts}
+    for prompt in (prompt for prompt in prompts if prompt):
+        try:
+            check_placeholders(prompt, given)
+        except PromptError:
+            quieten_transformers()
+            if local_path(model).is_file():  # its words are known when it is loaded
+                return
+            vocabulary = load_tokenizers(model)[0].get_vocab()
+            known = {name: range(1) for name in re.findall(r"<[\w.-]+>", prompt) if name in vocabulary}
+            check_placeholders(prompt, given | known)
+
+
+def tell_unused(concepts: Sequence[Concept], prompt: str, options: OutputOptions) -> None:
+    """Say which concepts have no part in a prompt."""
+    for concept in concepts:
+        if concept.token not in prompt:
+            options.notice(f"warning: {concept.token} does not occur in the prompt: write it there")
+
+
+def crop_option(command: Decorated) -> Decorated:
+    """Add --crop."""
+    kinds = click.Choice(["auto", "center", "top", "bottom", "left", "right", "none"])
+    text = "Which square of a picture: around the mask, else the middle; none pads to all of it."
+    return click.option("--crop", type=kinds, default="auto", show_default=True, help=text)(command)
+
+
 def _debug(ctx: click.Context, param: click.Parameter, value: bool) -> None:
     if value:
         ctx.meta["sentinv.debug"] = True
@@ -165,7 +239,8 @@ def print_json(result: Mapping[str, Any]) -> None:
     """Print a result for machines. NaN and infinities, which JSON does not have, become null."""
     from sentinv.files.json_lines import finite
 
-    click.echo(json.dumps(finite(result), ensure_ascii=False, indent=2))
+    text = json.dumps(finite(result), ensure_ascii=False, indent=2)
+    click.echo(text if can_show(text) else json.dumps(finite(result), indent=2))
 
 
 def notice(text: str, *, quiet: bool = False) -> None:
@@ -207,8 +282,8 @@ def load_backbone(model: str, device: str | None = None, dtype: str | None = Non
     try:
         target = torch.device(device) if device else None
         if target is not None:
-            torch.empty(1, device=target)
-    except (RuntimeError, AssertionError, NotImplementedError) as error:
+            torch.ones(1, device=target).item()  # "meta" has no numbers
+    except Exception as error:  # which errors there are depends on the device
         raise click.BadParameter(f"{device!r} is not a device of this machine", param_hint="--device") from error
     context = click.get_current_context(silent=True)
     vae = context.meta.get("sentinv.vae") if context else None

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from sentinv.concepts.names import latin
 from sentinv.errors import SentinvError
 from sentinv.files.atomic import make_folder, remove_leftovers, shown, told
 from sentinv.files.locks import lock
@@ -18,12 +19,12 @@ class Outputs:
 
     Attributes:
         concept: the concept's file, `<name>.safetensors`.
-        folder: `<name>-run` beside it.
+        folder: `<name>-run` beside it, whether the file is `<name>.safetensors` or `<name>-concept.safetensors`.
     """
 
     def __init__(self, concept: Path) -> None:
         self.concept = concept
-        self.folder = concept.with_name(f"{concept.stem}-run")
+        self.folder = concept.with_name(f"{concept.stem.removesuffix(SUFFIX)}-run")
         self.report = self.folder / "report.html"
         self.metrics = self.folder / "metrics.jsonl"
         self.checkpoints = self.folder / "checkpoints"
@@ -36,6 +37,14 @@ class Outputs:
         """
         with told(self.concept):
             self._check(force=force, resume=resume)
+
+    def in_the_way(self, *, force: bool, resume: bool) -> str:
+        """What `check` would refuse, as text; "" if nothing."""
+        try:
+            self.check(force=force, resume=resume)
+        except SentinvError as error:
+            return str(error)
+        return ""
 
     def _check(self, *, force: bool, resume: bool) -> None:
         if self.concept.suffix != ".safetensors":
@@ -82,6 +91,16 @@ class Outputs:
         shutil.rmtree(self.checkpoints, ignore_errors=True)
 
 
+SUFFIX = "-concept"
+"""Of the name that a concept file has unless told otherwise: web UIs know a word by its file's name, and `cat` is a word."""
+
+
 def name_of(path: Path) -> str:
-    """Make a name out of a file's, as placeholders have it: "IMG 20.jpg" → "img-20"."""
-    return re.sub(r"[^a-z0-9]+", "-", path.stem.lower()).strip("-") or "concept"
+    """Make a name out of a file's, as placeholders have it: "IMG 20.jpg" → "img-20", "cat-concept.safetensors" → "cat"."""
+    name = re.sub(r"[^a-z0-9]+", "-", latin(path.stem)).strip("-")
+    return name.removesuffix(SUFFIX) or "concept"
+
+
+def default_file(name: str) -> Path:
+    """The concept file of a word, here."""
+    return Path(f"{name}{SUFFIX}.safetensors")

@@ -15,17 +15,16 @@ if TYPE_CHECKING:
 
 def print_plan(job: Job, options: InvertOptions) -> None:
     """Print words, tokens, templates, steps, memory and files of a run."""
-    from sentinv.training.planning import Place, plan_run
+    from sentinv.training.planning import plan_run
 
     said = options.initializer(job.init, options.model, options.device)(job.pictures[0].image)
-    place = Place(model=options.model, device=options.device, dtype=options.dtype)
-    plan = plan_run(place, job.pictures, said, job.config, token=job.token, max_vectors=options.max_vectors)
+    plan = plan_run(options.place, job.pictures, said, job.config, token=job.token, max_vectors=options.max_vectors)
     outputs = job.outputs
     if options.as_json:
         files = [str(path) for path in (outputs.concept, outputs.report, outputs.metrics)]
-        print_json({**asdict(plan), "files": files})
+        print_json({**asdict(plan), "crops": [picture.cut for picture in job.pictures], "files": files})
         return
-    size = "{} x {}".format(*job.pictures[0].image.size)
+    size = job.pictures[0].cut or "{} x {}".format(*job.pictures[0].image.size)
     images = f"{plan.images}, the first {size}" if plan.images > 1 else size
     examples = ", ".join(repr(prompt) for prompt in plan.templates[:2])
     lines = {
@@ -40,6 +39,7 @@ def print_plan(job: Job, options: InvertOptions) -> None:
         f"{job.config.schedule}",
         "memory": _memory(plan.memory),
         "files": f"{outputs.concept}, {outputs.folder}/",
+        "but": outputs.in_the_way(force=options.force, resume=options.resume),
     }
     for label, value in lines.items():
         if value:

@@ -42,13 +42,16 @@ class Clock:
 def samples_of(learned: Learned, backbone: Backbone, options: InvertOptions) -> Samples:
     """Make the images of the report; none where the model cannot make any."""
     from sentinv.errors import ModelError
+    from sentinv.models.parts import one_line
+    from sentinv.training.rescue import is_out_of_memory
     from sentinv.training.samples import Samples, prompt_of, sample_images, sampling_steps
 
     with progress("sampling", sampling_steps(options.samples), quiet=options.quiet) as bar:
         try:
             return sample_images(backbone, learned, options.samples, lambda step, _: bar.at(step))
-        except ModelError as error:
-            notice(f"no images in the report: {error}")
+        except (ModelError, RuntimeError, MemoryError) as error:  # the word is learned and saved: that is no failure
+            why = "out of memory" if is_out_of_memory(error) else one_line(error)
+            notice(f"no images in the report: {why}")
             return Samples(prompt=prompt_of(learned))
 
 

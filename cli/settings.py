@@ -28,10 +28,17 @@ from sentinv.files.atomic import shown
 PROJECT_FILE = "sentinv.toml"
 
 
-def user_file() -> Path:
-    """Where a user's settings lie."""
-    base = os.environ.get("XDG_CONFIG_HOME") or Path.home() / ".config"
-    return Path(base) / "sentinv" / "config.toml"
+def user_file() -> Path | None:
+    """Where a user's settings lie; None where there is no home, or it is closed, as in containers with another user."""
+    try:
+        base = os.environ.get("XDG_CONFIG_HOME") or Path.home() / ".config"
+        path = Path(base) / "sentinv" / "config.toml"
+        path.stat()
+    except (RuntimeError, PermissionError):
+        return None
+    except OSError:
+        pass
+    return path
 
 
 def parameters(command: click.Command) -> dict[str, str]:
@@ -64,7 +71,7 @@ def defaults_of(name: str, command: click.Command) -> dict[str, Any]:
         found = {sub: command.get_command(context, sub) for sub in command.list_commands(context)}
         return {sub: defaults_of(f"{name}.{sub}", one) for sub, one in found.items() if one is not None}
     defaults: dict[str, Any] = {}
-    for path in (user_file(), Path(PROJECT_FILE)):
+    for path in filter(None, (user_file(), Path(PROJECT_FILE))):
         defaults |= _of_file(path, name, command)
     return defaults
 

@@ -87,7 +87,8 @@ def chosen(init: str | None, options: StartingOptions) -> str:
     if init in _FLAG and not implied:
         raise click.UsageError(f"--init {init} needs {_FLAG[init]}")
     start = init or (implied[0] if implied else "caption")
-    for option in ("drop_stopwords", "drop_scene"):
-        if start != "caption" and was_given(option):
+    of = {"drop_stopwords": "caption", "drop_scene": "caption", "captioner": "caption", "classifier": "class"}
+    for option, of_start in of.items():
+        if start != of_start and was_given(option):
             raise click.UsageError(f"--{option.replace('_', '-')} has no effect with --init {start}: leave it out")
     return start

@@ -18,6 +18,12 @@ _LEAD = re.compile(
     r"^(?:there is |this is )?(?:(?:an?|the) )?"
     r"(?:close[ -]up|(?:close[ -]up )?(?:picture|photo|photograph|photography|image)) of "
 )
+_NOISE = (
+    (r"\bara(?:f|ff|ft)(?:e|ed|ing)?\b", ""),  # a word that BLIP made up
+    (r"^(?:there (?:is|are)|this is|these are|it is|it's|here is) ", ""),
+    (r"(?: (?:that|which|who|is|are|was|has|with|of|and|in|on|at|a|an|the))+$", ""),  # what a captioner did not end
+)
+"""Pattern → what stands in its place."""
 _REPEATED = re.compile(r"\b(\w+(?: \w+){0,3})(?: (?:and )?\1\b)+")
 _SCENE = re.compile(
     r" (?:sitting |standing |lying |laying |parked )?"
@@ -95,13 +101,16 @@ def characters(text: str) -> str:
 def tidy(sentence: str, *, drop_stopwords: bool = False, drop_scene: bool = False) -> str:
     """Make a captioner's sentence fit for a start.
 
-    HTML's entities and accents that stand beside their letters become characters. A leading "a photo of" says nothing about
-    the thing and goes; what names a style ("a pencil sketch of") stays. Words and short phrases that captioners repeat are
-    said once.
+    HTML's entities and accents that stand beside their letters become characters. A leading "a photo of" or "there is" says
+    nothing about the thing and goes; what names a style ("a pencil sketch of") stays. Words and short phrases that captioners
+    repeat are said once, ends left open ("that is") and made-up words ("arafed") are left out.
     """
-    text = characters(sentence).lower()
+    text = characters(re.sub(r"&\s*(#?\w+)\s*;", r"&\1;", sentence)).lower()
     text = " ".join(re.sub(r"\[dec\]|[.,;:!?\"<>]", " ", text).split())
     text = _REPEATED.sub(r"\1", _LEAD.sub("", text))
+    for pattern, plain in _NOISE:
+        left = " ".join(re.sub(pattern, plain, text).split())
+        text = left if _STOPWORDS.sub("", left).strip() else text
     if drop_scene:
         text = _SCENE.sub("", text)
     if drop_stopwords:

@@ -3,8 +3,10 @@
 import io
 import os
 import struct
+import sys
 import zlib
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -260,14 +262,16 @@ def saved(kind: str, *, size: tuple[int, int] = (SIDE, SIDE), mode: str = "RGB")
 
 REFUSED = {
     "empty": (b"", "is empty; expected a JPEG, PNG or WebP picture"),
-    "text": (b"hello, I am no picture", "is not a picture; expected JPEG, PNG or WebP"),
+    "text": (b"hello, I am no picture", "is not a picture; expected JPEG, PNG, WebP, AVIF or TIFF: convert it"),
     "one byte": (b"\xff", "is not a picture"),
     "page": (b"  <!doctype html>", "is a web page or a drawing (SVG)"),
     "pdf": (b"%PDF-1.7", "is a PDF document"),
     "gif": (saved("GIF"), "is a GIF picture"),
     "bmp": (saved("BMP"), "is a BMP picture"),
-    "tiff": (saved("TIFF"), "is a TIFF picture"),
-    "heic": (b"\0\0\0\x18ftypheic", "is a HEIC or AVIF picture"),
+    "cut tiff": (saved("TIFF", size=(200, 200))[:-200], "is damaged or cut off"),
+    "tiff of floats": (saved("TIFF", mode="F"), "pixels of the kind F; save it in RGB with 8 bits"),
+    "cut avif": (saved("AVIF", size=(200, 200))[:-60], "is damaged or cut off"),
+    "video": (b"\0\0\0\x18ftypisom\0\0\2\0isomiso2", "is a video, or a picture of an unknown kind"),
     "cut jpeg": (saved("JPEG", size=(200, 200))[:-200], "is damaged or cut off"),
     "cut png": (saved("PNG", size=(200, 200))[:-60], "is damaged or cut off"),
     "cut webp": (saved("WEBP", size=(200, 200))[:-20], "is damaged or cut off"),
@@ -291,6 +295,57 @@ def test_refusals_are_one_line(tmp_path: Path, case: str) -> None:
     assert str(path) in str(error.value)
     assert message in str(error.value)
     assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("kind", ["TIFF", "AVIF"])
+@pytest.mark.parametrize("mode", ["RGB", "RGBA", "L", "1", "P", "CMYK"])
+def test_other_formats_are_known_by_content(tmp_path: Path, kind: str, mode: str) -> None:
+    image = Image.new("RGB", (SIDE, 2 * SIDE), (200, 40, 30)).convert(mode)
+    if kind == "AVIF" and mode in ("1", "P", "CMYK"):
+        pytest.skip("a mode that it does not have")
+    path = tmp_path / "holiday.jpg"
+    image.save(path, kind)
+    picture = read_image(path)
+    wanted = image.convert("RGB").getpixel((5, 5))
+    assert picture.image.size == (SIDE, 2 * SIDE) and picture.image.mode == "RGB"
+    assert mode == "CMYK" or close(picture.image.getpixel((5, 5)), wanted, 6)
+    if mode == "CMYK":
+        assert picture.image.getpixel((5, 5))[0] > 150 > picture.image.getpixel((5, 5))[1]
+
+
+def test_a_turned_scan_of_several_pages_in_sixteen_bits(tmp_path: Path) -> None:
+    ramp = Image.fromarray(np.linspace(0, 65535, SIDE * 2 * SIDE).astype(np.uint16).reshape(SIDE, 2 * SIDE))
+    ramp.save(tmp_path / "scan.png", "TIFF", save_all=True, append_images=[ramp], tiffinfo={0x0112: 6})
+    picture = read_image(tmp_path / "scan.png")
+    assert picture.image.size == (SIDE, 2 * SIDE)
+    assert len(np.unique(np.asarray(picture.image))) > 250
+    assert picture.notices == (f"{tmp_path / 'scan.png'} has several pages: its first is used",)
+
+
+@pytest.mark.parametrize(
+    ("data", "told", "module"),
+    [
+        (
+            b"\0\0\0\x18ftypheic\0\0\0\0mif1heic",
+            "a HEIC picture, which this installation can't read: pip",
+            "pillow_heif",
+        ),
+        (b"\xff\x0a\x7f\x44", "a JPEG XL picture, which this installation can't read: pip", "pillow_jxl"),
+    ],
+)
+def test_what_an_addition_reads(tmp_path: Path, monkeypatch: Any, data: bytes, told: str, module: str) -> None:
+    monkeypatch.setitem(sys.modules, module, None)
+    (tmp_path / "IMG_1.jpg").write_bytes(data)
+    with pytest.raises(SentinvError, match=told):
+        read_image(tmp_path / "IMG_1.jpg")
+
+
+def test_heic_where_its_reader_is_there(tmp_path: Path) -> None:
+    heif = pytest.importorskip("pillow_heif")
+    heif.register_heif_opener()
+    Image.new("RGB", (64, 96), (200, 40, 30)).save(tmp_path / "IMG_1.JPG", "HEIF")
+    picture = read_image(tmp_path / "IMG_1.JPG")
+    assert picture.image.size == (64, 96) and close(picture.image.getpixel((9, 9)), (200, 40, 30), 8)
 
 
 def test_what_is_no_file(tmp_path: Path) -> None:

@@ -122,8 +122,10 @@ def test_what_is_nearly_black_is_outside():
     assert torch.equal(
         region_of(mask, (32, 32), 2).pixels, region_of(painted((32, 32), (8, 8, 16, 16)), (32, 32), 2).pixels
     )
+    soft = painted((32, 32), (8, 8, 16, 16)).point(lambda level: max(level, 8))
+    soft.putpixel((0, 0), 0)  # three values: not stretched, and 8 is not black any more
     with pytest.raises(EditError, match="paint black"):
-        region_of(mask.point(lambda level: max(level, 8)), (32, 32), 2)
+        region_of(soft, (32, 32), 2, dilate=1)
 
 
 @pytest.mark.parametrize("option", ["dilate", "feather"])

@@ -147,13 +147,13 @@ CASES = [
         1,
         no_number,
         INVERT,
-        "the loss or the rows were not finite in step 2 of 2: the best rows until then are in mug.safetensors; try a smaller --lr",
+        "the loss or the rows were not finite in step 2 of 2: the best rows until then are in mug-concept.safetensors; try a smaller --lr",
     ),
     (
         2,
         None,
         INVERT + " --lr 10 --steps 9",
-        "a row grew to more than 1000 times the vocabulary's median length in step 3 of 9: the best rows until then are in mug.safetensors; try a smaller --lr",
+        "a row grew to more than 1000 times the vocabulary's median length in step 3 of 9: the best rows until then are in mug-concept.safetensors; try a smaller --lr",
     ),
     (
         3,
@@ -161,7 +161,12 @@ CASES = [
         INVERT,
         "out of memory, even with gradient checkpointing and one item at a time: a step needs about 1 MB beside the weights, 12 MB are free; use a smaller --dtype or model, another device, or end other programs",
     ),
-    (4, full_disk, INVERT, "cannot write mug.safetensors: the disk is full; free some space or choose another place"),
+    (
+        4,
+        full_disk,
+        INVERT,
+        "cannot write mug-concept.safetensors: the disk is full; free some space or choose another place",
+    ),
     (7, None, INVERT + " --resume", "nothing to resume: mug-run/checkpoints does not exist; start without --resume"),
     (
         7,
@@ -283,7 +288,7 @@ CASES = [
         34,
         written("x.png", b"hello"),
         "invert x.png --word red",
-        "x.png is not a picture; expected JPEG, PNG or WebP: convert it, or name another file",
+        "x.png is not a picture; expected JPEG, PNG, WebP, AVIF or TIFF: convert it, or name another file",
     ),
     (
         34,
@@ -320,7 +325,7 @@ CASES = [
         10,
         None,
         INVERT,
-        "mug.safetensors is being written by process … on …; wait for it to end or choose another output",
+        "mug-concept.safetensors is being written by process … on …; wait for it to end or choose another output",
     ),
 ]
 
@@ -329,7 +334,7 @@ CASES = [
 def test_one_line_says_it(monkeypatch, number, arrange, typed, line):
     if arrange:
         arrange(monkeypatch)
-    with lock("mug.safetensors") if number == 10 else nullcontext():
+    with lock("mug-concept.safetensors") if number == 10 else nullcontext():
         result = CliRunner().invoke(cli, shlex.split(typed))
     assert result.exit_code == 1, result.output
     errors = [said for said in result.stderr.splitlines() if "error" in said]

@@ -111,7 +111,7 @@ def test_every_command_runs(workplace, monkeypatch):
         words = shlex.split(re.sub(r"--steps \d+", "--steps 30", command)) if resumed else in_short(command)
         result = CliRunner().invoke(cli, words[1:])
         assert result.exit_code == 0, f"{command}\n{result.output}"
-    assert Path("cat.safetensors").exists() and Path("a-photo-of-cat-on-the-moon/grid.png").exists()
+    assert Path("cat-concept.safetensors").exists() and Path("a-photo-of-cat-on-the-moon/grid.png").exists()
 
 
 GUIDE = (ROOT / "docs" / "editing.md").read_text(encoding="utf-8").replace("\\\n", " ")

@@ -63,7 +63,7 @@ def failing_writes(folder: Path, calls: Callable[[int], Sequence[int]] = range) 
     honest = sentinv.cli.invert.train_config
     sentinv.cli.invert.train_config = lambda given: replace(honest(given), checkpoint_every=1)
     run = [*INVERT, "--model", model]
-    concept = folder / "mug.safetensors"
+    concept = folder / "mug-concept.safetensors"
     try:
         command(folder, *run, "--seed", "1")
         old = concept.read_bytes()
@@ -90,7 +90,7 @@ def _left_wrong(folder: Path, end: int, said: str, whole: tuple[bytes, bytes]) -
     errors = [line for line in said.splitlines() if line.startswith("sentinv: error: ")]
     if end != 1 or len(errors) != 1 or "this is a bug" in errors[0] or "Traceback" in said:
         yield f"exit code {end}, {said!r}"
-    if (folder / "mug.safetensors").read_bytes() not in whole:
+    if (folder / "mug-concept.safetensors").read_bytes() not in whole:
         yield "the concept is torn"
     for path in folder.glob("mug-run/checkpoints/step-*"):
         try:

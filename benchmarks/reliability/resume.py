@@ -125,7 +125,7 @@ def stopped(folder: Path, model: Path, wait: float, numbers: list[int]) -> tuple
     code = ended(process)
     seconds = time.perf_counter() - sent
     remove_leftovers(folder / "mug-run/checkpoints")
-    concept, metrics = folder / "mug.safetensors", folder / "mug-run/metrics.jsonl"
+    concept, metrics = folder / "mug-concept.safetensors", folder / "mug-run/metrics.jsonl"
     wrong = [f"stray {path.name}" for path in folder.rglob(".*")] + [
         f"lock {path.name}" for path in folder.rglob("*.lock")
     ]

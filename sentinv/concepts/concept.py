@@ -10,7 +10,7 @@ from __future__ import annotations
 import base64
 import io
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -145,3 +145,18 @@ class Concept:
         }
         metadata = {key: value for key, value in header.items() if key not in own and key != "modelspec.sai_model_spec"}
         return cls(token=name, rows=rows, base_model=header.get("sentinv.base_model", ""), metadata=metadata)
+
+
+def several(concepts: Concept | Sequence[Concept]) -> list[Concept]:
+    """A list of concepts; one is a list of one.
+
+    Raises:
+        ValueError: If there is something else in it, such as the name of a file.
+    """
+    found = [concepts] if isinstance(concepts, Concept | str | Path) else list(concepts)
+    for one in found:
+        if not isinstance(one, Concept):
+            raise ValueError(
+                f"expected concepts, got {type(one).__name__}: read a file with sentinv.Concept.load(path)"
+            )
+    return found

@@ -47,7 +47,8 @@ def from_tensors(path: Path, tensors: Mapping[str, Tensor]) -> tuple[str, dict[s
             f"{path.name}: expected one tensor, or clip_l and clip_g, got {len(keys)}: {shown}; is it a concept?"
         )
     (key,) = keys
-    token = token_of(path.stem if key in SINGLE_KEYS or key in ENCODER_KEYS.values() else key)
+    nameless = key in SINGLE_KEYS or key in ENCODER_KEYS.values() or not any(letter.isalnum() for letter in key)
+    token = token_of(path.stem if nameless else key)
     return token, {"text_encoder": _rows(path, key, tensors[key])}
 
 

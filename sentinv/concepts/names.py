@@ -3,11 +3,35 @@
 from __future__ import annotations
 
 import re
+import unicodedata
 from collections.abc import Mapping
 
 from sentinv.errors import PromptError
 
+_ALPHABETS = (
+    ("абвгдеёжзийклмнопрстуфхцчшщ", "a b v g d e yo zh z i y k l m n o p r s t u f kh ts ch sh shch"),
+    ("ыэюяіїєґў", "y e yu ya i yi ye g u"),
+    ("αβγδεζηθικλμνξοπρσςτυφχψω", "a v g d e z i th i k l m n x o p r s s t y f ch ps o"),
+    ("ßæœøłđðþ", "ss ae oe o l d d th"),
+)
+_LATIN = {letter: latin for letters, names in _ALPHABETS for letter, latin in zip(letters, names.split(), strict=True)}
+_LATIN |= {"ъ": "", "ь": ""}
 _TOKEN = re.compile(r"<[a-z0-9][a-z0-9_.-]*>")
+
+
+def latin(text: str) -> str:
+    """Write a text in small ASCII letters, digits and what is neither: "Кот 2" → "kot 2".
+
+    Letters of alphabets without a table here are their code points: equal texts have equal names, and others have others.
+    """
+    parts = []
+    for letter in unicodedata.normalize("NFC", text.lower()):
+        plain = _LATIN.get(letter)
+        if plain is None:
+            marked = unicodedata.normalize("NFKD", letter)
+            plain = "".join(_LATIN.get(one, one) for one in marked if not unicodedata.combining(one))
+        parts.append("".join(one if one.isascii() or not one.isalnum() else f"u{ord(one):x}" for one in plain))
+    return "".join(parts)
 
 
 def check_token(token: str) -> str:
@@ -18,7 +42,7 @@ def check_token(token: str) -> str:
             upper-case name would be found once and its further vectors never; without brackets it is found inside words.
     """
     if not _TOKEN.fullmatch(token):
-        inner = re.sub(r"[^a-z0-9_.-]+", "-", token.strip("<>").lower()).strip("-_.") or "concept"
+        inner = re.sub(r"[^a-z0-9_.-]+", "-", latin(token.strip("<>"))).strip("-_.") or "concept"
         raise PromptError(
             f"expected a placeholder in lower case and angle brackets (letters, digits, '-', '_', '.'), got {token!r}: "
             f"use '<{inner}>'"
@@ -46,5 +70,5 @@ def vector_names(token: str, count: int) -> list[str]:
 
 def token_of(name: str) -> str:
     """Make a placeholder of a name: as it is if it is one, else lower-cased and put in brackets."""
-    inner = re.sub(r"[^a-z0-9_.-]+", "-", name.lower().strip("<> ")).strip("-_.")
+    inner = re.sub(r"[^a-z0-9_.-]+", "-", latin(name.strip("<> "))).strip("-_.")
     return f"<{inner or 'concept'}>"

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from sentinv.concepts.names import check_free, check_token
 from sentinv.errors import ConceptError
+from sentinv.models.turns import turn
 
 if TYPE_CHECKING:
     from sentinv.concepts.concept import Concept
@@ -86,6 +87,8 @@ class PlaceholderRows(nn.Module):
     def installed(self, backbone: Backbone) -> Iterator[PlaceholderRows]:
         """Let the backbone's text encoders see these rows inside a ``with`` block; undone on leaving it, also by an error.
 
+        Another thread that wants the same of this backbone waits.
+
         Raises:
             ConceptError: If the rows do not fit the backbone's text encoders.
             PromptError: If a placeholder's name is in the vocabulary already.
@@ -93,7 +96,7 @@ class PlaceholderRows(nn.Module):
         """
         self._check_fit(backbone)
         self.to(backbone.device)
-        with ExitStack() as undo:
+        with turn(backbone), ExitStack() as undo:
             for encoder in backbone.text_encoders:
                 table = encoder.table
                 if isinstance(table, _TableWithRows):

@@ -138,7 +138,9 @@ def check_placeholders(prompt: str, vocabulary: Vocabulary, known_words: Contain
     for part in re.findall(r"<[\w.-]+>", prompt):
         if part not in vocabulary and part not in known_words:
             known = ", ".join(vocabulary) or "none"
-            raise PromptError(f"the prompt names {part}, but the concepts given are: {known}; add its concept file")
+            small = part.lower()
+            advice = f"write {small}" if small in vocabulary else "add its concept file (-c) or take the brackets off"
+            raise PromptError(f"the prompt names {part}, but the concepts given are: {known}; {advice}")
 
 
 def split_at_placeholders(prompt: str, vocabulary: Vocabulary) -> list[str]:

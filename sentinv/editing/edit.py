@@ -11,13 +11,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Literal, get_args
 
 import torch
 from PIL import Image
 from torch import Tensor
 
+from sentinv.concepts.concept import several
 from sentinv.diffusion.ddim import Step, ddim_step, ddim_steps, ddpm_sigma
 from sentinv.editing.archive import Archive, rows_digest
 from sentinv.editing.inversion import InversionConfig, check_finite, find_offsets, find_trajectory
@@ -25,6 +26,7 @@ from sentinv.files.decoding import picture_of
 from sentinv.files.images import prepare, size_in_shape, to_pil
 from sentinv.generation.denoiser import Denoiser
 from sentinv.generation.generate import Progress
+from sentinv.generation.weights import Weights
 
 if TYPE_CHECKING:
     from sentinv.concepts.concept import Concept
@@ -51,6 +53,7 @@ class EditConfig:
         skip: share of the steps that are left out at the noisy end, in [0, 1): more keeps more of the image.
         source_guidance: the guidance scale at which offsets are taken; that of the edit if None. An image inverted by
             "ddpm" always needs offsets, and Huberman-Spiegelglas et al. take 3.5 here and 15 for the edit.
+        weights: placeholder → how much the word counts in the new prompt, in [0, 3].
 
     Raises:
         ValueError: If a value is out of its range.
@@ -60,6 +63,7 @@ class EditConfig:
     source: Held = "npi"
     skip: float = 0.0
     source_guidance: float | None = None
+    weights: Weights = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if self.source not in get_args(Held):
@@ -105,7 +109,7 @@ def ddim_invert(
     backbone: Backbone,
     image: Image.Image,
     source_prompt: str,
-    concepts: Sequence[Concept] = (),
+    concepts: Concept | Sequence[Concept] = (),
     config: InversionConfig | None = None,
     on_step: Progress | None = None,
 ) -> Archive:
@@ -125,7 +129,7 @@ def ddim_invert(
         ConceptError: If a concept does not fit the model.
         ModelError: If the scheduler's config cannot be inverted.
     """
-    config = config or InversionConfig()
+    config, concepts = config or InversionConfig(), several(concepts)
     steps = ddim_steps(backbone.schedule, config.steps)
     pixels = prepared(backbone, image)
     latents = encode_image(backbone, pixels)
@@ -151,7 +155,7 @@ def edit(
     backbone: Backbone,
     archive: Archive,
     prompt: str,
-    concepts: Sequence[Concept] = (),
+    concepts: Concept | Sequence[Concept] = (),
     config: EditConfig | None = None,
     on_step: Progress | None = None,
 ) -> Edited:
@@ -176,20 +180,20 @@ def sweep(
     backbone: Backbone,
     archive: Archive,
     prompt: str,
-    concepts: Sequence[Concept] = (),
+    concepts: Concept | Sequence[Concept] = (),
     config: EditConfig | None = None,
     skips: Sequence[float] | None = None,
     on_step: Progress | None = None,
 ) -> list[Edited]:
     """Edit once for every skip. Offsets are taken once; their cost is counted with the first. Otherwise as `edit`."""
-    config = config or EditConfig()
+    config, concepts = config or EditConfig(), several(concepts)
     archive.check(backbone, concepts)
     offsets, cost = None, 0
     if needs_offsets(archive, config):
         archive, cost = take_offsets(backbone, archive, concepts, config)
         offsets = archive.offsets[config.offset_guidance(backbone)]
     away = archive.source_prompt if config.source == "npi" else None
-    denoise = Denoiser.of(backbone, prompt, concepts, config.guidance(backbone), negative=away)
+    denoise = Denoiser.of(backbone, prompt, concepts, config.guidance(backbone), away, config.weights)
     states = archive.trajectory.states.to(backbone.device)
     results = []
     for skip in skips if skips is not None else [config.skip]:
@@ -273,9 +277,13 @@ def prepared(backbone: Backbone, image: Image.Image) -> Tensor:
 
     Sides are multiples of `Backbone.size_multiple`, so that a little may be cut off at two edges.
     """
-    image = picture_of(image).image
-    size = size_in_shape((image.height, image.width), backbone.resolution, backbone.size_multiple)
-    return prepare(image, size, multiple=backbone.size_multiple)
+    upright = picture_of(image).image
+    return prepare(upright, prepared_size(backbone, upright), multiple=backbone.size_multiple)
+
+
+def prepared_size(backbone: Backbone, image: Image.Image) -> tuple[int, int]:
+    """Height and width that an upright image is `prepared` to."""
+    return size_in_shape((image.height, image.width), backbone.resolution, backbone.size_multiple)
 
 
 def encode_image(backbone: Backbone, pixels: Tensor) -> Tensor:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal, get_args
 
 import numpy as np
@@ -17,21 +17,24 @@ import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor
 
+from sentinv.concepts.concept import several
 from sentinv.diffusion.ddim import ddim_steps
 from sentinv.editing.archive import Archive
-from sentinv.editing.edit import Edited, encode_image, first_step, prepared, walk
+from sentinv.editing.edit import Edited, encode_image, first_step, prepared, prepared_size, walk
 from sentinv.editing.inversion import noised_trajectory
 from sentinv.errors import EditError
+from sentinv.files.decoding import picture_of
 from sentinv.files.images import prepare_mask, to_pil
+from sentinv.files.masks import BLACK, mask_of
 from sentinv.generation.denoiser import Denoiser
 from sentinv.generation.generate import Progress
+from sentinv.generation.weights import Weights
 
 if TYPE_CHECKING:
     from sentinv.concepts.concept import Concept
     from sentinv.models.backbone import Backbone
 
 Keep = Literal["pixels", "latents"]
-_BLACK = 8
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,6 +49,7 @@ class MaskConfig:
         feather: pixels beyond that over which it fades out, ≥ 0.
         keep: "pixels" lays the source's own pixels over what is outside; "latents" decodes the latents as they are.
         seed: of the noise, in [0, 2**63).
+        weights: placeholder → how much the word counts in the prompt, in [0, 3].
 
     Raises:
         ValueError: If a value is out of its range.
@@ -58,6 +62,7 @@ class MaskConfig:
     feather: int = 2
     keep: Keep = "pixels"
     seed: int = 0
+    weights: Weights = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if self.steps < 1 or self.dilate < 0 or self.feather < 0 or not 0 <= self.seed < 2**63:
@@ -86,7 +91,7 @@ def region_of(mask: Image.Image, size: tuple[int, int], scale: int, dilate: int 
     """Make a region of a mask.
 
     Args:
-        mask: any size, read as gray; white is inside. Below 8 of 255 is outside: what JPEG and soft brushes leave on black.
+        mask: any size, read by `mask_of`; white is inside. Below 8 of 255 is outside, as JPEG and soft brushes leave black.
         size: height and width of the image in pixels, multiples of `scale`.
         scale: pixels per latent along one side.
         dilate: pixels by which the region grows; more than the image's longer side is no more than that.
@@ -94,8 +99,9 @@ def region_of(mask: Image.Image, size: tuple[int, int], scale: int, dilate: int 
 
     Raises:
         EditError: If the mask is empty or covers everything.
+        SentinvError: If it is a picture in colours.
     """
-    inside = prepare_mask(mask.convert("L").point(lambda level: level if level >= _BLACK else 0), size)
+    inside = prepare_mask(mask_of(mask).point(lambda level: level if level >= BLACK else 0), size)
     if not inside.any():
         raise EditError("the mask is empty: paint what may change white")
     dilate, feather = min(dilate, max(size)), min(feather, max(size))
@@ -113,12 +119,25 @@ def region_of(mask: Image.Image, size: tuple[int, int], scale: int, dilate: int 
     return Region(pixels, (F.avg_pool2d(pixels, scale) > 0).float())
 
 
+def region_in(backbone: Backbone, image: Image.Image, mask: Image.Image, config: MaskConfig) -> Region:
+    """The region of an image that a mask lets change: what can be said of a mask before any work.
+
+    Raises:
+        EditError: If the mask has another size, is empty or full.
+        SentinvError: If it is a picture in colours.
+    """
+    if mask.size != image.size:
+        raise EditError(f"the mask is {_size(mask)} pixels and the image {_size(image)}: they must be of one size")
+    size = prepared_size(backbone, picture_of(image).image)
+    return region_of(mask, size, backbone.vae_scale, config.dilate, config.feather)
+
+
 def edit_masked(
     backbone: Backbone,
     image: Image.Image,
     mask: Image.Image,
     prompt: str,
-    concepts: Sequence[Concept] = (),
+    concepts: Concept | Sequence[Concept] = (),
     config: MaskConfig | None = None,
     archive: Archive | None = None,
     on_step: Progress | None = None,
@@ -128,7 +147,7 @@ def edit_masked(
     Args:
         backbone: the model.
         image: any size; `prepared` for the model, and the mask with it.
-        mask: of the image's size, read as gray; what is white may change.
+        mask: of the image's size, read by `mask_of`; what is white may change.
         prompt: what to show there.
         concepts: the learned words.
         config: how.
@@ -137,13 +156,12 @@ def edit_masked(
 
     Raises:
         EditError: If the mask has another size, is empty or full, the archive does not belong, or latents are not finite.
+        SentinvError: If the mask is a picture in colours.
         PromptError: If the prompt names a placeholder that is not given.
     """
-    config = config or MaskConfig()
-    if mask.size != image.size:
-        raise EditError(f"the mask is {_size(mask)} pixels and the image {_size(image)}: they must be of one size")
+    config, concepts = config or MaskConfig(), several(concepts)
     pixels = prepared(backbone, image)
-    region = region_of(mask, (pixels.shape[-2], pixels.shape[-1]), backbone.vae_scale, config.dilate, config.feather)
+    region = region_in(backbone, image, mask, config)
     inside = region.latents.to(backbone.device)
     if archive is not None:
         archive.check(backbone, concepts)
@@ -153,7 +171,7 @@ def edit_masked(
         steps = ddim_steps(backbone.schedule, config.steps)
         trajectory = noised_trajectory(encode_image(backbone, pixels), steps, config.seed, independent=False)
     states = trajectory.states.to(backbone.device)
-    denoise = Denoiser.of(backbone, prompt, concepts, config.guidance_scale)
+    denoise = Denoiser.of(backbone, prompt, concepts, config.guidance_scale, weights=config.weights)
     first = first_step(config.skip, len(steps))
 
     def blend(latents: Tensor, level: int) -> Tensor:

@@ -93,7 +93,7 @@ def reconstruct(
     Raises:
         EditError: If the archive does not belong to the model or the concepts, or latents are not finite.
     """
-    config = replace(config or EditConfig(), skip=0.0, source_guidance=None)
+    config = replace(config or EditConfig(), skip=0.0, source_guidance=None, weights={})
     plain = EditConfig(guidance_scale=archive.config.guidance_scale, source="none")
     source = archive.source_prompt
     first = edit(backbone, archive, source, concepts, plain, on_step)

@@ -67,8 +67,8 @@ class ClipJudge:
             if Path(source).is_dir()
             else source
         )
-        options: dict[str, Any] = {"dtype": torch.float32, "output_loading_info": True}
-        model = load_whole(label, "CLIP", lambda: CLIPModel.from_pretrained(source, **options))
+        load: Any = CLIPModel.from_pretrained  # with loading info it returns a pair, which its types don't know
+        model = load_whole(label, "CLIP", lambda: load(source, dtype=torch.float32, output_loading_info=True))
         processor = load_part(label, "processor", lambda: CLIPProcessor.from_pretrained(source))
         return cls(label, model.to(device), processor)
 
@@ -171,7 +171,11 @@ class DinoJudge:
 
         self.name = name or HUB_DINO
         try:
-            options: dict[str, Any] = {"dtype": torch.float32, "local_files_only": name is None, "use_safetensors": True}
+            options: dict[str, Any] = {
+                "dtype": torch.float32,
+                "local_files_only": name is None,
+                "use_safetensors": True,
+            }
             self.model, info = AutoModel.from_pretrained(self.name, **options, output_loading_info=True)
             self.processor = AutoImageProcessor.from_pretrained(self.name, local_files_only=name is None)
         except (OSError, ValueError, KeyError, TypeError, RuntimeError) as error:

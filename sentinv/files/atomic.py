@@ -107,6 +107,22 @@ def make_folder(path: StrPath) -> Path:
     return Path(path)
 
 
+def check_writable(path: StrPath) -> None:
+    """Refuse a file that could not be written, before any work; nothing is left behind.
+
+    Raises:
+        SentinvError: As `atomic_write` would, as far as it can be known.
+    """
+    target = Path(path)
+    with told(target):
+        temporary = _temporary_beside(Path(os.path.realpath(target)))
+        try:
+            os.close(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666))
+        finally:
+            with suppress(OSError):
+                os.unlink(temporary)
+
+
 def shown(path: StrPath) -> str:
     """A path as it can stand in a one-line message, whatever is in it."""
     text = str(path)

@@ -1,7 +1,7 @@
 """From the bytes of a stranger's picture to RGB: colours, alpha, rotation done right.
 
-Three formats only (JPEG, PNG, WebP), recognised by content. What is checked is checked
-on the header, before a pixel is decoded.
+Few formats only, recognised by content. What is checked is checked on the header,
+before a pixel is decoded.
 """
 
 from __future__ import annotations
@@ -15,6 +15,8 @@ from PIL import Image, ImageChops, ImageCms
 
 from sentinv.errors import SentinvError
 from sentinv.files.atomic import shown
+from sentinv.files.kinds import kind_of, webp_size
+from sentinv.files.masks import mask_of
 
 MAX_PIXELS = 50_000_000
 MIN_SIDE = 16
@@ -30,18 +32,6 @@ _TRANSPOSE = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
-_OTHERS = {
-    b"GIF8": "a GIF picture",
-    b"BM": "a BMP picture",
-    b"II*\0": "a TIFF picture",
-    b"MM\0*": "a TIFF picture",
-    b"8BPS": "a Photoshop file",
-    b"%PDF": "a PDF document",
-    b"\xff\x0a": "a JPEG XL picture",
-    b"\0\0\0\x0cJXL ": "a JPEG XL picture",
-    b"<": "a web page or a drawing (SVG)",
-    b"PK\x03\x04": "a zip archive",
-}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,22 +43,24 @@ class Picture:
         mask: Mode L, same size, 255 where the picture is opaque; None if it is
             opaque everywhere.
         notices: What was done to it that its owner may want to know, a line each.
+        cut: Which part of a larger picture it is; "" for all of it.
     """
 
     image: Image.Image
     mask: Image.Image | None = None
     notices: tuple[str, ...] = ()
+    cut: str = ""
 
     def with_mask(self, mask: Image.Image) -> Picture:
-        """The picture with another mask, read as gray: white where the thing is.
+        """The picture with another mask, of any mode: see `sentinv.files.masks.mask_of` for what it is read as.
 
         Raises:
-            SentinvError: If the mask has another size.
+            SentinvError: If the mask has another size, or is a picture in colours.
         """
         if mask.size != self.image.size:
             mine, theirs = (f"{image.width} x {image.height}" for image in (self.image, mask))
             raise SentinvError(f"the mask has {theirs}, its picture {mine} pixels: give one of the same size")
-        return replace(self, mask=mask.convert("L"))
+        return replace(self, mask=mask_of(mask))
 
 
 def decode(data: bytes, name: str, background: tuple[int, int, int]) -> Picture:
@@ -82,15 +74,15 @@ def decode(data: bytes, name: str, background: tuple[int, int, int]) -> Picture:
     Raises:
         SentinvError: For whatever isn't a sound picture within the limits.
     """
-    kind = _kind(data, name)
+    kind = kind_of(data, name)
     if kind == "WEBP":  # Pillow allocates the canvas of a WebP when it opens it
-        _check_size(*_webp_size(data), name)
+        _check_size(*webp_size(data), name)
     try:
         with warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always")
             picture = _decode(data, kind, name, background)
-    except SentinvError:
-        raise
+    except SentinvError as error:
+        raise (error if name in str(error) else SentinvError(f"{name} can't be read: {error}")) from None
     except MemoryError as error:
         raise SentinvError(f"{name} needs more memory to read than there is; scale it down") from error
     except Exception as error:  # decoders of damaged files raise anything
@@ -108,35 +100,6 @@ def picture_of(image: Image.Image, background: tuple[int, int, int] = (255, 255,
     colours, alpha = _split(image, depth=8)
     turn = _orientation(image, "the image", notices)
     return _composed(colours, alpha, image.info.get("icc_profile"), turn, "the image", background, notices)
-
-
-def _kind(data: bytes, name: str) -> str:
-    if data.startswith(b"\xff\xd8\xff"):
-        return "JPEG"
-    if data.startswith(b"\x89PNG\r\n\x1a\n"):
-        return "PNG"
-    if data[:4] == b"RIFF" and data[8:12] == b"WEBP":
-        return "WEBP"
-    if not data:
-        raise SentinvError(f"{name} is empty; expected a JPEG, PNG or WebP picture")
-    if data[4:8] == b"ftyp":
-        what = "a HEIC or AVIF picture, or a video"
-    else:
-        start = data.lstrip()[:12]
-        what = next((w for magic, w in _OTHERS.items() if start.startswith(magic)), "not a picture")
-    raise SentinvError(f"{name} is {what}; expected JPEG, PNG or WebP: convert it, or name another file")
-
-
-def _webp_size(data: bytes) -> tuple[int, int]:
-    def number(start: int, stop: int) -> int:
-        return int.from_bytes(data[start:stop], "little")
-
-    if data[12:16] == b"VP8X":
-        return number(24, 27) + 1, number(27, 30) + 1
-    if data[12:16] == b"VP8L":
-        bits = number(21, 25)
-        return (bits & 0x3FFF) + 1, (bits >> 14 & 0x3FFF) + 1
-    return number(26, 28) & 0x3FFF, number(28, 30) & 0x3FFF
 
 
 def _check_size(width: int, height: int, name: str) -> None:
@@ -191,7 +154,8 @@ def _load(
             raise SentinvError(f"{name} has too many scans for its size; save it anew as PNG")
         opened.load()
         if kind != "JPEG" and getattr(opened, "n_frames", 1) > 1:
-            notices.append(f"{name} is animated: its first frame is used")
+            many = "has several pages: its first" if kind == "TIFF" else "is animated: its first frame"
+            notices.append(f"{name} {many} is used")
         colours, alpha = _split(opened, depth=data[24] if kind == "PNG" else 8)
         return colours, alpha, opened.info.get("icc_profile"), _orientation(opened, name, notices)
 
@@ -212,7 +176,9 @@ def _split(image: Image.Image, depth: int) -> tuple[Image.Image, Image.Image | N
     """
     key = image.info.get("transparency")
     if image.mode.startswith("I"):
-        values = np.asarray(image).astype(np.uint32)
+        values = np.asarray(image).astype(np.int64)
+        if values.min() < 0 or values.max() > 65535:
+            raise SentinvError("it has more than 16 bits for each pixel; save it with 8 or 16")
         colours = Image.fromarray(((values * 255 + 32767) // 65535).astype(np.uint8))
         alpha = None if key is None else Image.fromarray(np.where(values == key, 0, 255).astype("u1"))
         return colours, alpha
@@ -227,7 +193,10 @@ def _split(image: Image.Image, depth: int) -> tuple[Image.Image, Image.Image | N
         return image.convert(image.mode[:-1]), image.getchannel("A")
     if image.mode == "CMYK":
         # Pillow takes every CMYK JPEG for inverted, as Adobe writes it and marks it.
-        return (image.copy() if "adobe" in image.info else ImageChops.invert(image)), None
+        plain = "adobe" in image.info or image.format == "TIFF"
+        return (image.copy() if plain else ImageChops.invert(image)), None
+    if image.mode in ("F", "LAB"):
+        raise SentinvError(f"it has pixels of the kind {image.mode}; save it in RGB with 8 bits")
     return image.convert("RGB"), None
 
 
@@ -284,7 +253,7 @@ def _judge_warnings(picture: Picture, caught: list[warnings.WarningMessage], nam
         elif "MPO" not in str(warning.message) and not issubclass(warning.category, DeprecationWarning):
             raise _damaged(name, data, warning.message)
     notices = list(dict.fromkeys(notices))
-    return Picture(image=picture.image, mask=picture.mask, notices=tuple(notices))
+    return replace(picture, notices=tuple(notices))
 
 
 def _damaged(name: str, data: bytes, reason: object) -> SentinvError:

@@ -13,6 +13,7 @@ from PIL import Image, ImageOps, PngImagePlugin
 from sentinv.errors import SentinvError
 from sentinv.files.atomic import StrPath, atomic_write, shown
 from sentinv.files.decoding import Picture, decode, picture_of
+from sentinv.files.masks import mask_of, tell_about
 
 MAX_BYTES = 100_000_000
 WHITE = (255, 255, 255)
@@ -22,7 +23,8 @@ BLACK = (0, 0, 0)
 def read_image(path: StrPath, *, background: tuple[int, int, int] = WHITE) -> Picture:
     """Read a picture from a file that nobody vouches for.
 
-    JPEG, PNG and WebP are recognised by content, whatever the name says. The picture
+    JPEG, PNG, WebP, AVIF and TIFF are recognised by content, whatever the name says, and
+    HEIC and JPEG XL where pillow-heif and pillow-jxl-plugin are installed. The picture
     is turned upright (EXIF), converted to sRGB (colour profile, CMYK), 16-bit gray is
     scaled, transparent parts are laid on `background` and kept as a mask, and of an
     animation the first frame is taken.
@@ -43,12 +45,20 @@ def read_image(path: StrPath, *, background: tuple[int, int, int] = WHITE) -> Pi
 
 
 def read_mask(path: StrPath) -> Image.Image:
-    """Read a mask from a file, as gray: white is inside, black outside, and so is what is transparent.
+    """Read a mask from a file, as `sentinv.files.masks.mask_of` does; it warns of what may surprise.
 
     Raises:
-        SentinvError: As `read_image`.
+        SentinvError: As `read_image` and `mask_of`.
     """
-    return read_image(path, background=BLACK).image.convert("L")
+    name, picture = shown(path), read_image(path, background=BLACK)
+    given = picture.image
+    if picture.mask is not None:
+        given.putalpha(picture.mask)
+    if not given.getbbox() and picture.mask is None:  # labels 0 and 1 in 16 bits are both black in 8
+        given = Image.open(Path(path))
+    mask = mask_of(given, name)
+    tell_about(given, mask, name)
+    return mask
 
 
 def crop_resize(image: Image.Image, size: tuple[int, int], resample: Image.Resampling) -> Image.Image:

@@ -43,6 +43,8 @@ DTYPES = {
 """What our own files may hold; of a stranger's only the first three are taken."""
 _PICKLE_NAMES = (".pt", ".bin", ".ckpt", ".pth", ".pkl")
 _SECONDS = 30
+_NO_READER = "could not start the reader of pickles for"
+_ELSEWHERE = "get it as .safetensors, or convert it elsewhere"
 
 DIGEST = "sentinv.sha256"
 """The header's entry that holds `content_digest`."""
@@ -245,7 +247,24 @@ def _unpickled(data: bytes, name: str, max_bytes: int) -> bytes:
     environment = {key: os.environ[key] for key in kept if key in os.environ}
     environment.update(CUDA_VISIBLE_DEVICES="", OMP_NUM_THREADS="1")
     program = Path(__file__).with_name("unpickling.py")
-    command = [sys.executable, "-E", "-P", "-B", str(program), str(max_bytes)]
+    found = [path for path in sys.path if path and Path(path).is_absolute()]  # where this process has its modules from
+    command = [sys.executable, "-E", "-P", "-B", str(program), str(max_bytes), *found]
+    try:
+        answer = _answer(command, environment, data, max_bytes)
+    except OSError as error:
+        raise ConceptError(f"{_NO_READER} {name}: {error.strerror or error}; {_ELSEWHERE}") from error
+    if answer[:1] == b"?":
+        why = shown(" ".join(answer[1:200].decode(errors="replace").split()))
+        raise ConceptError(f"{_NO_READER} {name}: {why}; {_ELSEWHERE}")
+    if not answer:
+        raise ConceptError(f"{name} can't be read within the limits of memory and time: don't trust it")
+    if answer[:1] == b"!":
+        raise ConceptError(f"{name} {answer[1:300].decode(errors='replace')}")
+    return answer
+
+
+def _answer(command: list[str], environment: dict[str, str], data: bytes, max_bytes: int) -> bytes:
+    """What the reader answers; nothing if it was ended by its limits."""
     pipe = subprocess.PIPE
     with subprocess.Popen(  # noqa: S603 - our own program, no shell
         command, stdin=pipe, stdout=pipe, stderr=subprocess.DEVNULL, env=environment, close_fds=True
@@ -254,15 +273,10 @@ def _unpickled(data: bytes, name: str, max_bytes: int) -> bytes:
         timer.start()
         try:
             assert child.stdin and child.stdout  # noqa: S101 - pipes, for the type checker
-            with suppress(BrokenPipeError):  # it may end early; what it said is told below
+            with suppress(BrokenPipeError):  # it may end early; what it said is told
                 child.stdin.write(data)
                 child.stdin.close()
-            answer = child.stdout.read(max_bytes + MAX_HEADER_BYTES)
+            return child.stdout.read(max_bytes + MAX_HEADER_BYTES)
         finally:
             timer.cancel()
             child.kill()
-    if not answer:
-        raise ConceptError(f"{name} can't be read within the limits of memory and time: don't trust it")
-    if answer[:1] == b"!":
-        raise ConceptError(f"{name} {answer[1:300].decode(errors='replace')}")
-    return answer

@@ -1,7 +1,8 @@
 """A program of its own, not imported: reads a torch.save file from stdin, writes safetensors to stdout.
 
 It runs for `sentinv.files.tensors` with little memory and time, may write no file and start no process, and uses torch's
-reader of plain weights, which builds no foreign objects. On refusal it writes "!" and the reason.
+reader of plain weights, which builds no foreign objects. On refusal it writes "!" and the reason; where it cannot begin, "?"
+and why.
 """
 
 import io
@@ -32,12 +33,17 @@ class Refused(Exception):  # noqa: N818 - an answer, not an error
 
 
 def main() -> None:
-    """Answer on stdout; the only argument is the largest sum of the tensors, in bytes."""
+    """Answer on stdout; the arguments are the largest sum of the tensors, in bytes, and where modules are found."""
     max_bytes = int(sys.argv[1])
-    import torch
-    from safetensors.torch import save
+    sys.path[:] = sys.argv[2:]
+    try:
+        import torch
+        from safetensors.torch import save
 
-    torch.set_num_threads(1)
+        torch.set_num_threads(1)
+    except BaseException as error:
+        sys.stdout.buffer.write(f"?{type(error).__name__}: {error}".encode(errors="replace"))
+        return
     data = sys.stdin.buffer.read()
     _confine(4 * max_bytes + len(data))
     try:

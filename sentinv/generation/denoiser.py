@@ -10,19 +10,28 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
+from sentinv.concepts.concept import several
+from sentinv.concepts.dialects import foreign_syntax
 from sentinv.concepts.placeholder import PlaceholderRows
 from sentinv.concepts.prompts import check_placeholders
 from sentinv.concepts.tokens import tokenize
 from sentinv.diffusion.ddim import direction
+from sentinv.generation.weights import Weights, check_weights, weighed
+from sentinv.models.backbone import Condition
 
 if TYPE_CHECKING:
     from sentinv.concepts.concept import Concept
     from sentinv.diffusion.ddim import Step
-    from sentinv.models.backbone import Backbone, Condition
+    from sentinv.models.backbone import Backbone
 
 
 @torch.no_grad()
-def encode_prompts(backbone: Backbone, prompts: Sequence[str | None], concepts: Sequence[Concept] = ()) -> Condition:
+def encode_prompts(
+    backbone: Backbone,
+    prompts: Sequence[str | None],
+    concepts: Concept | Sequence[Concept] = (),
+    weights: Weights | None = None,
+) -> Condition:
     """Encode prompts in which learned words may occur.
 
     Args:
@@ -30,19 +39,22 @@ def encode_prompts(backbone: Backbone, prompts: Sequence[str | None], concepts: 
         prompts: B of them; placeholders in their short form ``<c>``. None is no prompt: zeros where the model has those for
             it (`zeros_for_empty_prompt`), else the empty one.
         concepts: the learned words. One that was learned on another model gives a warning.
+        weights: how much learned words count in the last of the prompts.
 
     Raises:
-        PromptError: If a prompt names a placeholder that is not given, or one would be cut off.
+        PromptError: If a prompt names a placeholder that is not given, one would be cut off, or a weight cannot be used.
         ConceptError: If a concept does not fit the model.
     """
+    concepts = several(concepts)
     for concept in concepts:
         if concept.fingerprint and concept.fingerprint != backbone.fingerprint:
             made = f" ({concept.base_model})" if concept.base_model else ""
             warnings.warn(f"{concept.token} was learned on another model{made} than {backbone.name}", stacklevel=3)
-    rows = PlaceholderRows.of_concepts(list(concepts)) if concepts else None
+    rows = PlaceholderRows.of_concepts(concepts) if concepts else None
     texts = [prompt or "" for prompt in prompts]
     for text in texts:
         check_placeholders(text, rows.vocabulary if rows is not None else {}, backbone.learned_words)
+    check_weights(weights or {}, texts[-1])
     with rows.installed(backbone) if rows is not None else nullcontext():
         condition = backbone.encode_ids(tokenize(backbone, texts, rows))
     if backbone.zeros_for_empty_prompt:
@@ -50,7 +62,13 @@ def encode_prompts(backbone: Backbone, prompts: Sequence[str | None], concepts: 
         condition.hidden[empty] = 0
         if condition.pooled is not None:
             condition.pooled[empty] = 0
-    return condition
+    if rows is None or not weights:
+        return condition
+    ids = tokenize(backbone, texts[-1:], rows)
+    nothing = backbone.encode_ids(tokenize(backbone, [""]))
+    places = [(rows.vocabulary[token], weight) for token, weight in weights.items()]
+    last = weighed(backbone, condition[-1:], nothing, ids, places)
+    return Condition(torch.cat([condition.hidden[:-1], last.hidden]), condition.pooled)
 
 
 class Denoiser:
@@ -74,9 +92,10 @@ class Denoiser:
         cls,
         backbone: Backbone,
         prompt: str,
-        concepts: Sequence[Concept] = (),
+        concepts: Concept | Sequence[Concept] = (),
         guidance_scale: float | None = None,
         negative: str | None = None,
+        weights: Weights | None = None,
     ) -> Denoiser:
         """A model with one prompt, and with what guidance leads away from where there is guidance.
 
@@ -86,6 +105,7 @@ class Denoiser:
             concepts: the learned words of both prompts.
             guidance_scale: ≥ 0; the model's own if None. At 1 guidance has no effect, and is not computed.
             negative: what to lead away from; None is no prompt.
+            weights: how much learned words count in `prompt`.
 
         Raises:
             PromptError: If a prompt names a placeholder that is not given, or one would be cut off.
@@ -93,7 +113,9 @@ class Denoiser:
         """
         scale = backbone.guidance_scale if guidance_scale is None else guidance_scale
         prompts = [prompt] if scale == 1 else [negative, prompt]
-        return cls(backbone, encode_prompts(backbone, prompts, concepts), scale)
+        for text in (text for one in prompts for text in foreign_syntax(one or "")):
+            warnings.warn(text, stacklevel=3)
+        return cls(backbone, encode_prompts(backbone, prompts, concepts, weights), scale)
 
     @torch.no_grad()
     def __call__(self, latents: Tensor, step: Step) -> Tensor:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 import torch
@@ -11,6 +11,7 @@ from torch import Generator, Tensor
 
 from sentinv.diffusion.ddim import ddim_step, ddim_steps
 from sentinv.generation.denoiser import Denoiser
+from sentinv.generation.weights import Weights
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -30,6 +31,7 @@ class GenerateConfig:
         steps: DDIM steps, ≥ 1.
         guidance_scale: classifier-free guidance (Ho & Salimans 2022), ≥ 0; 1 turns it off, None is the model's own.
         negative_prompt: what guidance leads away from; "" for no prompt.
+        weights: placeholder → how much the word counts in the prompt, in [0, 3]; 1 where it is not named.
         batch_size: images sampled at a time, ≥ 1.
         height: of the images in pixels, a multiple of the VAE's scale; the model's own if None.
         width: likewise.
@@ -41,6 +43,7 @@ class GenerateConfig:
     steps: int = 50
     guidance_scale: float | None = None
     negative_prompt: str = ""
+    weights: Weights = field(default_factory=dict)
     batch_size: int = 4
     height: int | None = None
     width: int | None = None
@@ -68,7 +71,7 @@ class GeneratedImage:
 def generate(
     backbone: Backbone,
     prompt: str,
-    concepts: Sequence[Concept] = (),
+    concepts: Concept | Sequence[Concept] = (),
     *,
     count: int = 1,
     seed: int = 0,
@@ -83,7 +86,7 @@ def generate(
     Args:
         backbone: the model.
         prompt: what to show; placeholders in their short form ``<c>``.
-        concepts: the learned words that may occur in the prompt and the negative prompt.
+        concepts: the learned word or words that may occur in the prompt and the negative prompt.
         count: how many images, ≥ 1.
         seed: of the first image, in [0, 2**63).
         config: how to sample.
@@ -103,7 +106,7 @@ def generate(
 def generate_images(
     backbone: Backbone,
     prompt: str,
-    concepts: Sequence[Concept] = (),
+    concepts: Concept | Sequence[Concept] = (),
     *,
     count: int = 1,
     seed: int = 0,
@@ -131,7 +134,7 @@ def seeded(seed: int, count: int) -> list[Generator]:
 def generate_latents(
     backbone: Backbone,
     prompt: str,
-    concepts: Sequence[Concept] = (),
+    concepts: Concept | Sequence[Concept] = (),
     *,
     generators: Sequence[Generator],
     config: GenerateConfig | None = None,
@@ -145,7 +148,7 @@ def generate_latents(
 def generate_batches(
     backbone: Backbone,
     prompt: str,
-    concepts: Sequence[Concept] = (),
+    concepts: Concept | Sequence[Concept] = (),
     *,
     generators: Sequence[Generator],
     config: GenerateConfig | None = None,
@@ -154,7 +157,8 @@ def generate_batches(
     """Sample latents batch by batch, `[B, C, h, w]` float32 each. Otherwise as `generate_latents`."""
     config = config or GenerateConfig()
     shape = _latent_shape(backbone, config)
-    denoise = Denoiser.of(backbone, prompt, concepts, config.guidance_scale, config.negative_prompt or None)
+    negative = config.negative_prompt or None
+    denoise = Denoiser.of(backbone, prompt, concepts, config.guidance_scale, negative, config.weights)
     steps = ddim_steps(backbone.schedule, config.steps)
     noise = torch.stack([torch.randn(shape, generator=generator, dtype=torch.float32) for generator in generators])
     batches = noise.to(backbone.device).split(config.batch_size)

@@ -21,6 +21,7 @@ from sentinv.models.describe import described, written
 from sentinv.models.distilled import own_guidance
 from sentinv.models.fingerprint import constants_digest, weights_digest
 from sentinv.models.text_encoder import TextEncoder
+from sentinv.models.turns import turn
 from sentinv.models.weights import check_weights
 
 
@@ -181,9 +182,10 @@ class Backbone:
         Raises:
             ValueError: If weights that train are installed, which would give it another one.
         """
-        if any(parameter.requires_grad for module in self._modules() for _, parameter in module.named_parameters()):
-            raise ValueError("weights that train are installed in this model: take its fingerprint before")
-        return weights_digest(self._modules())
+        with turn(self):
+            if any(parameter.requires_grad for module in self._modules() for parameter in module.parameters()):
+                raise ValueError("weights that train are installed in this model: take its fingerprint before")
+            return weights_digest(self._modules())
 
     @cached_property
     def constants(self) -> str:
@@ -252,13 +254,15 @@ class Backbone:
     @contextmanager
     def _vae_dtype(self) -> Iterator[torch.dtype]:
         """The VAE's dtype inside; float32 for the time being where the config says that half precision overflows."""
-        own, upcast = next(self.vae.parameters()).dtype, self.upcasts
-        if upcast:
+        own = next(self.vae.parameters()).dtype
+        if not self.upcasts:
+            yield own
+            return
+        with turn(self):
             self.vae.to(torch.float32)
-        try:
-            yield torch.float32 if upcast else own
-        finally:
-            if upcast:
+            try:
+                yield torch.float32
+            finally:
                 self.vae.to(own)
 
     @cached_property

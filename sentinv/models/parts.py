@@ -9,6 +9,7 @@ from typing import Any
 
 from sentinv.errors import ModelError, SentinvError
 from sentinv.models.built_in import TOYBOX
+from sentinv.models.network import why_out_of_reach
 
 
 def local_path(name: str | Path) -> Path:
@@ -47,7 +48,7 @@ def load_part(name: str, part: str, loader: Callable[[], Any], *, needs: str = "
         _go_offline_if_unreachable()
     wanted = f"cannot load {name} without {needs}" if needs else f"cannot download {part} of {name}"
     advice = otherwise or ("go online once" if needs else "go online, or give a folder")
-    offline = f"{wanted}: the hub is out of reach; {advice}"
+    offline = f"{wanted}: {_out_of_reach()}; {advice}"
     try:
         return loader()
     except (SentinvError, MemoryError):
@@ -79,8 +80,16 @@ def _go_offline_if_unreachable() -> None:
 
     try:
         get_session().head(constants.ENDPOINT, timeout=5)
-    except Exception:  # which errors there are depends on the client that the hub's library uses
+    except Exception as error:  # which errors there are depends on the client that the hub's library uses
+        _why[:] = [why_out_of_reach(error)]
         constants.HF_HUB_OFFLINE = True
+
+
+_why: list[str] = []
+
+
+def _out_of_reach() -> str:
+    return f"the hub is out of reach ({_why[0]})" if any(_why) else "the hub is out of reach"
 
 
 def one_line(error: BaseException) -> str:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from PIL import Image
 
 from sentinv.concepts.initialization import Initialization, Initializer, Start, starting_rows
+from sentinv.files.cropping import square
 from sentinv.files.decoding import Picture, picture_of
 from sentinv.files.images import read_image
 from sentinv.initializers import INITIALIZERS
@@ -67,7 +68,8 @@ def invert(
 
     Args:
         backbone: the model, of `sentinv.load`.
-        images: a picture or several of one thing: paths, Pillow images, or pictures with masks.
+        images: a picture or several of one thing: paths, Pillow images, or pictures with masks. Of one that is not square, the
+            square around the mask or in the middle is cut; `sentinv.files.cropping.square` cuts another.
         initializer: what the words to start from are: a phrase, an `Initialization`, or any callable that looks at the
             first image and answers with one, such as `sentinv.initializers.make("caption")`.
         config: hyper-parameters.
@@ -89,7 +91,7 @@ def invert(
 
 
 def pictures_of(images: ImageLike | Sequence[ImageLike]) -> list[Picture]:
-    """Read what is not read yet.
+    """Read what is not read yet, and cut squares, with a warning where that leaves something out.
 
     Raises:
         SentinvError: As `read_image`.
@@ -98,10 +100,22 @@ def pictures_of(images: ImageLike | Sequence[ImageLike]) -> list[Picture]:
     several = [images] if isinstance(images, ImageLike) else list(images)
     if not several:
         raise ValueError("expected at least one image")
-    return [
+    read = [
         one if isinstance(one, Picture) else picture_of(one) if isinstance(one, Image.Image) else read_image(one)
         for one in several
     ]
+    return _squares(read)
+
+
+def _squares(pictures: Sequence[Picture]) -> list[Picture]:
+    squares = [square(picture) for picture in pictures]
+    for before, after in zip(pictures, squares, strict=True):
+        for text in after.notices[len(before.notices) :]:
+            told = text.partition("; --crop")[0]
+            warnings.warn(
+                f"{told}; sentinv.files.cropping.square cuts another square, or keeps all of it", stacklevel=4
+            )
+    return squares
 
 
 def find_start(
@@ -129,7 +143,7 @@ def find_start(
                 stacklevel=3,
             )
         initializer = Initialization(initializer)
-    said = initializer if isinstance(initializer, Initialization) else initializer(pictures[0].image)
+    said = initializer if isinstance(initializer, Initialization) else initializer(square(pictures[0]).image)
     return starting_rows(said, backbone, max_vectors)
 
 
@@ -144,7 +158,7 @@ def learn(
     on_step: OnStep | None = None,
 ) -> Learned:
     """Train the rows of a start, of `find_start`, and say all that a report tells. Otherwise as `invert`."""
-    config = config or TrainConfig()
+    config, pictures = config or TrainConfig(), _squares(pictures)
     concept, history = train_concept(
         backbone, pictures, start, config, token=token, checkpoints=checkpoints, on_step=on_step
     )

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
+from types import SimpleNamespace
 from typing import TYPE_CHECKING
 
-from sentinv.concepts.initialization import Initialization, check_fit, plan
+from sentinv.concepts.initialization import Initialization, Plan, check_fit, plan
 from sentinv.concepts.names import check_free
 from sentinv.concepts.prompts import TEMPLATES, fill
+from sentinv.concepts.tokens import padded_ids
 from sentinv.models.loading import load_tokenizers, text_widths
+from sentinv.models.parts import local_path
+from sentinv.models.text_encoder import TextEncoder
 from sentinv.training.memory import training_memory
 
 if TYPE_CHECKING:
@@ -95,11 +100,7 @@ def plan_run(
         ConceptError: If a continued concept does not fit the model.
         ModelError: If tokenizer or configs cannot be loaded.
     """
-    tokenizer = load_tokenizers(place.model)[0]
-    check_free(token, tokenizer.get_vocab())
-    if said.concept and (widths := text_widths(place.model)):
-        check_fit(said.concept, widths, place.model, max_vectors)
-    found = None if said.concept else plan(said.text, tokenizer, max_vectors)
+    found = _checked(place.model, said, config, token, max_vectors)
     tokens = list(found.tokens) if found else said.concept.vector_names if said.concept else []
     return RunPlan(
         model=place.model,
@@ -118,3 +119,42 @@ def plan_run(
         learning_rate=config.learning_rate,
         memory=training_memory(place.model, config, place.dtype, place.device),
     )
+
+
+def check_run(
+    place: Place, said: Initialization, config: TrainConfig, *, token: str, max_vectors: int | None = None
+) -> None:
+    """Refuse, before a model is loaded, what its training would refuse. A single file tells nothing before it is loaded.
+
+    Args:
+        place: the model.
+        said: words, or a concept to continue.
+        config: of the training.
+        token: the placeholder.
+        max_vectors: the most vectors there may be; None for no limit.
+
+    Raises:
+        PromptError: If the placeholder is taken, there is nothing to start from, or templates leave no room for its vectors.
+        ConceptError: If a continued concept does not fit the model.
+        ModelError: If tokenizer or configs cannot be loaded.
+    """
+    if not local_path(place.model).is_file():
+        _checked(place.model, said, config, token, max_vectors)
+
+
+def _checked(model: str, said: Initialization, config: TrainConfig, token: str, max_vectors: int | None) -> Plan | None:
+    """What the words come to for the first tokenizer; None for a continued concept."""
+    tokenizers = load_tokenizers(model)
+    if said.concept and (widths := text_widths(model)):
+        check_fit(said.concept, widths, model, max_vectors)
+    found = None
+    for tokenizer in reversed(tokenizers):
+        check_free(token, tokenizer.get_vocab())
+        found = None if said.concept else plan(said.text, tokenizer, max_vectors)
+        count = len(found.ids) if found else said.concept.count if said.concept else 0
+        limits = SimpleNamespace(config=SimpleNamespace(max_position_embeddings=tokenizer.model_max_length))
+        prompts = [fill(template, token) for template in config.templates or TEMPLATES[config.kind]]
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of templates that are cut behind the placeholder the run warns
+            padded_ids(prompts, TextEncoder("", tokenizer, limits), {token: [-1 - index for index in range(count)]})
+    return found

@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
+import torch
 from torch import Tensor
 
 from sentinv.concepts.concept import Concept
@@ -71,7 +72,19 @@ def train_concept(
         Interrupted: After Ctrl-C or SIGTERM, when the step is done and the checkpoint saved.
         TrainingError: If not even the start has a finite loss, or memory is too small for a single item.
     """
-    config = config or TrainConfig()
+    with torch.inference_mode(False), torch.enable_grad():  # whatever the caller is in the middle of
+        return _trained(backbone, images, initialization, config or TrainConfig(), token, checkpoints, on_step)
+
+
+def _trained(
+    backbone: Backbone,
+    images: Sequence[Image.Image | Picture],
+    initialization: Initialization | Start,
+    config: TrainConfig,
+    token: str,
+    checkpoints: Checkpoints | None,
+    on_step: OnStep | None,
+) -> tuple[Concept, History]:
     start = initialization if isinstance(initialization, Start) else starting_rows(initialization, backbone)
     rows = PlaceholderRows({token: start.rows})
     _ = backbone.fingerprint  # taken once and kept: with rows installed it could not be

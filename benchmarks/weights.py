@@ -1,0 +1,117 @@
+"""How learned words are weighed: likeness to the picture and to the prompt as the weight varies, for three ways.
+
+    python benchmarks/weights.py benchmarks/results/weights.md
+
+"empty" scales the states of the word's tokens away from those of the empty prompt. "compel" does so above 1; below, it mixes
+the states of the prompt with those that it has where nobody attends to the word (shares 1 : tan((1 - weight) * pi / 2)).
+"rescaled" multiplies the states of the word's tokens and scales all states back to the mean that they had.
+The words are those of `results/ablation/seed`: one picture, from a caption, 100 steps.
+"""
+
+import argparse
+import json
+import math
+from pathlib import Path
+
+import torch
+
+from sentinv.concepts.concept import Concept
+from sentinv.evaluation.judges import ClipJudge
+from sentinv.files.images import read_image, to_pil
+from sentinv.files.tensors import read_safetensors
+from sentinv.generation import denoiser as module
+from sentinv.generation.generate import GenerateConfig, generate_latents, seeded
+from sentinv.models.backbone import Condition
+from sentinv.models.loading import load
+
+HERE = Path(__file__).parent
+PROMPTS = ("a photo of {} on the moon", "a photo of {} in the snow", "a pencil sketch of {}", "a watercolor of {}")
+WEIGHTS = {
+    "unseen": (0.0, 0.5, 0.75, 1.0, 1.25, 1.5, 2.0),
+    "empty": (0.5, 0.75, 1.25, 1.5),
+    "compel": (0.5, 0.75),
+}
+honest = module.weighed
+
+
+def compel(backbone, condition, empty, ids, places):
+    (tokens, weight), encoder = places[0], backbone.text_encoders[0]
+    own = ids[encoder.name]
+    seen = ~torch.isin(own, torch.tensor(tokens))
+    plain = torch.where(own < 0, encoder.pad_id, own)  # what nobody attends to matters to its own place only
+    without = encoder.model(plain, attention_mask=seen.long())[0]
+    other = math.tan((1 - weight) * math.pi / 2)
+    return Condition((condition.hidden + other * without) / (1 + other), condition.pooled)
+
+
+def unseen(backbone, condition, empty, ids, places):
+    (tokens, weight), encoder = places[0], backbone.text_encoders[0]
+    own = ids[encoder.name]
+    plain = torch.where(own < 0, encoder.pad_id, own)
+    without = encoder.model(plain, attention_mask=(~torch.isin(own, torch.tensor(tokens))).long())[0]
+    return Condition(without + weight * (condition.hidden - without), condition.pooled)
+
+
+WAYS = {"empty": honest, "compel": compel, "unseen": unseen}
+
+
+def learned(count):
+    """Name and word of each concept that was learned from a caption."""
+    for path in sorted((HERE / "results/ablation/seed/learned").glob("*.safetensors")):
+        tensors, _ = read_safetensors(path)
+        settings = json.loads(bytes(tensors["sentinv.checkpoint"].tolist()))
+        settings = settings.get("settings", settings)
+        if settings["start"] == "caption" and count > 0:
+            count -= 1
+            yield settings["concept"], Concept(token="<c>", rows={"text_encoder": tensors["100.text_encoder"]})
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("output", type=Path)
+    parser.add_argument("--concepts", type=int, default=6)
+    parser.add_argument("--count", type=int, default=1)
+    parser.add_argument("--steps", type=int, default=15)
+    options = parser.parse_args()
+    torch.set_num_threads(1)
+    backbone, judge = load("toybox"), ClipJudge.load(base_model="toybox")
+    found = {}
+    for name, concept in learned(options.concepts):
+        picture = judge.images([read_image(next((HERE / "concepts" / name).glob("image.png"))).image])
+        for way, weights in WEIGHTS.items():
+            module.weighed = WAYS[way]
+            for weight in weights:
+                for prompt in PROMPTS:
+                    config = GenerateConfig(steps=options.steps, weights={"<c>": weight}, batch_size=options.count)
+                    latents = generate_latents(
+                        backbone, prompt.format("<c>"), concept, generators=seeded(0, options.count), config=config
+                    )
+                    images = judge.images([to_pil(backbone.decode(one[None]))[0] for one in latents])
+                    words = judge.texts([" ".join(prompt.format("").split())])
+                    scores = ((images @ picture.T).mean().item(), (images @ words.T).mean().item())
+                    found.setdefault((way, weight), []).append(scores)
+        print(name, flush=True)
+        write(options, found)
+
+
+def write(options, found):
+    lines = [
+        "# Weights of learned words",
+        "",
+        f"`python benchmarks/weights.py benchmarks/results/weights.md --concepts {options.concepts} --count {options.count} "
+        f"--steps {options.steps}`",
+        "",
+        f"{len(next(iter(found.values()))) // len(PROMPTS)} words, {len(PROMPTS)} prompts, {options.count} image each.",
+        "CLIP-I: cosine to the picture; CLIP-T: cosine to the prompt without the word.",
+        "",
+        "| way | weight | CLIP-I | CLIP-T |",
+        "|---|--:|--:|--:|",
+    ]
+    for (way, weight), scores in found.items():
+        image, text = (sum(values) / len(values) for values in zip(*scores, strict=True))
+        lines.append(f"| {way} | {weight:g} | {image:.3f} | {text:.3f} |")
+    options.output.write_text("\n".join(lines) + "\n")
+
+
+if __name__ == "__main__":
+    main()
