@@ -54,12 +54,12 @@ def edit(image: Path, **given: Any) -> None:
       sentinv edit cat.png --ddim-invert -c cat.safetensors --reconstruct
       sentinv edit cat.png --mask sky.png --prompt "a photo of the moon"
     """  # noqa: D301 - click reads \b as "leave these lines as they are"
-    from sentinv.concepts.concept import Concept
+    from sentinv.concepts.reading import load_concepts
 
     check_usage(given)
     job = Job(image, given)
     job.check_outputs()
-    concepts = [Concept.load(file, allow_pickle=given["allow_pickle"]) for file in given["files"]]
+    concepts = load_concepts(given["files"], allow_pickle=given["allow_pickle"])
     for concept in concepts:
         if given["prompt"] is not None and concept.token not in given["prompt"]:
             notice(f"warning: {concept.token} does not occur in the prompt", quiet=given["quiet"])

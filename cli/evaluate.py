@@ -62,7 +62,7 @@ def evaluate(concept: Path, images: tuple[Path, ...], **given: Any) -> None:
       sentinv evaluate cat.safetensors --images cat.png
       sentinv evaluate cat.safetensors --images cat.png --count 16 --json
     """  # noqa: D301 - click reads \b as "leave these lines as they are"
-    from sentinv.concepts.concept import Concept
+    from sentinv.concepts.reading import load_concept
     from sentinv.evaluation import evaluate as evaluation
     from sentinv.evaluation.judges import ClipJudge
     from sentinv.files.images import read_image
@@ -71,7 +71,7 @@ def evaluate(concept: Path, images: tuple[Path, ...], **given: Any) -> None:
     wrong = next((prompt for prompt in given["prompts"] if "{}" not in prompt), None)
     if wrong is not None:
         raise click.UsageError(f"--prompt needs {{}} where the placeholder goes, got {wrong!r}")
-    learned = Concept.load(concept)
+    learned = load_concept([concept])
     real = [read_image(path).image for path in images]
     tell_toybox(given["model"], quiet=given["quiet"])
     backbone = load_backbone(given["model"], given["device"], given["dtype"])

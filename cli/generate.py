@@ -69,11 +69,11 @@ def generate(prompt: str, files: tuple[Path, ...], **given: Any) -> None:
       sentinv generate "a watercolor of <cat>" -c cat.safetensors -n 16 --rank
       sentinv generate "<cat> in a <mug>" -c cat.safetensors -c mug.safetensors
     """  # noqa: D301 - click reads \b as "leave these lines as they are"
-    from sentinv.concepts.concept import Concept
+    from sentinv.concepts.reading import load_concepts
 
     if was_given("clip") and not given["rank"]:
         raise click.UsageError("--clip has no effect without --rank: leave it out")
-    concepts = [Concept.load(file, allow_pickle=given["allow_pickle"]) for file in files]
+    concepts = load_concepts(files, allow_pickle=given["allow_pickle"])
     folder = given["output"] or Path(slug(prompt))
     if folder.exists() and not given["force"]:
         raise SentinvError(f"{folder} exists: give --force to write into it, or choose another --output")

@@ -17,8 +17,10 @@ from sentinv.version import __version__
 
 if TYPE_CHECKING:
     from sentinv.concepts.concept import Concept
+    from sentinv.concepts.export import export
     from sentinv.concepts.initialization import Initialization, Initializer, starting_rows
     from sentinv.concepts.placeholder import PlaceholderRows
+    from sentinv.concepts.reading import load_concepts
     from sentinv.editing.archive import Archive
     from sentinv.editing.edit import EditConfig, ddim_invert, edit
     from sentinv.editing.inversion import InversionConfig
@@ -48,9 +50,11 @@ _HOME = {
     "ddim_invert": "editing.edit",
     "edit": "editing.edit",
     "edit_masked": "editing.masked",
+    "export": "concepts.export",
     "generate": "generation.generate",
     "invert": "training.invert",
     "load": "models.loading",
+    "load_concepts": "concepts.reading",
     "read_image": "files.images",
     "starting_rows": "concepts.initialization",
     "train_concept": "training.train",
@@ -73,9 +77,11 @@ __all__ = [
     "ddim_invert",
     "edit",
     "edit_masked",
+    "export",
     "generate",
     "invert",
     "load",
+    "load_concepts",
     "read_image",
     "starting_rows",
     "train_concept",
