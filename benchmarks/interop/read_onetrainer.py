@@ -6,7 +6,17 @@ from types import SimpleNamespace
 import kit
 import torch
 
-OTHERS = ("torch.utils.tensorboard", "mgds", "cv2", "bitsandbytes", "parse", "onnxruntime", "prodigyopt", "schedulefree", "gguf")
+OTHERS = (
+    "torch.utils.tensorboard",
+    "mgds",
+    "cv2",
+    "bitsandbytes",
+    "parse",
+    "onnxruntime",
+    "prodigyopt",
+    "schedulefree",
+    "gguf",
+)
 
 sys.path.insert(0, sys.argv[2])
 kit.stand_in(*OTHERS)
@@ -44,7 +54,10 @@ def read(case, models, _):
     setup._setup_embeddings(owner, model, config)
     found = {}
     for encoder, suffix in suffixes.items():
-        words, embeddings = getattr(model, f"tokenizer{suffix}"), getattr(model, f"all_text_encoder{suffix}_embeddings")()
+        words, embeddings = (
+            getattr(model, f"tokenizer{suffix}"),
+            getattr(model, f"all_text_encoder{suffix}_embeddings")(),
+        )
         wrapper = AdditionalEmbeddingWrapper(words, models[encoder].get_input_embeddings(), embeddings)
         wrapper.hook_to_module()
         text = BaseModel._add_embeddings_to_prompt(embeddings, case.text)

@@ -20,7 +20,17 @@ LARGER_ENCODERS = {
 }
 """Key of rows for a text encoder that no supported model has → which it is. diffusers and OneTrainer write "t5"."""
 
-_LORA_MARKS = (".lora_down", ".lora_up", ".lora_a.", ".lora_b.", ".lora.down", ".lora.up", "_lora.down", "_lora.up")
+_LORA_MARKS = (
+    ".lora_down",
+    ".lora_up",
+    ".lora_a.",
+    ".lora_b.",
+    ".lora.down",
+    ".lora.up",
+    "_lora.down",
+    "_lora.up",
+    ".lora_linear",
+)
 _OTHER_ADAPTERS = (".hada_w", ".lokr_w", ".oft_", ".boft_", ".dora_scale", ".diff_b", ".on_input")
 _MODEL_MARKS = ("down_blocks.", "input_blocks.", "text_model.", "double_blocks.", "encoder.", "decoder.")
 
