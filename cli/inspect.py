@@ -124,10 +124,7 @@ def _show_lora(path: Path, *, allow_pickle: bool, as_json: bool) -> None:
     from sentinv.concepts.lora_files import read_lora
 
     file = read_lora(path, allow_pickle=allow_pickle)
-    facts = {
-        "ranks": _ranks(file),
-        "layers": {part: len(layers) for part, layers in file.layers.items()},
-    }
+    ranks, counts = _ranks(file), {part: len(layers) for part, layers in file.layers.items()}
     header = {key: value for key, value in file.header.items() if key != "modelspec.thumbnail"}
     if as_json:
         print_json(
@@ -135,7 +132,8 @@ def _show_lora(path: Path, *, allow_pickle: bool, as_json: bool) -> None:
                 "file": str(path),
                 "kind": "lora",
                 "dialect": file.dialect,
-                **facts,
+                "ranks": ranks,
+                "layers": counts,
                 "unknown": list(file.unknown),
                 "header": header,
             }
@@ -144,8 +142,8 @@ def _show_lora(path: Path, *, allow_pickle: bool, as_json: bool) -> None:
     _show(
         {
             "kind": f"LoRA, in the names of {file.dialect}",
-            "layers": ", ".join(f"{part} {count}" for part, count in facts["layers"].items()),
-            "rank, alpha": ", ".join(facts["ranks"]),
+            "layers": ", ".join(f"{part} {count}" for part, count in counts.items()),
+            "rank, alpha": "; ".join(ranks),
             "family": header.get("modelspec.architecture", ""),
             "unknown": f"{len(file.unknown)} tensors, such as {ascii(file.unknown[0])}" if file.unknown else "",
         }

@@ -245,6 +245,16 @@ def test_two_files_are_one_word(tmp_path, names, keys):
         assert load_concept([tmp_path]).rows.keys() == concept.rows.keys()
 
 
+def test_inspect_takes_both_files_and_names_the_family(tmp_path):
+    files = [str(file) for file in pair(tmp_path, ("c", "c_2"))]
+    for arguments in (files, [str(tmp_path)]):
+        shown = CliRunner().invoke(cli, ["inspect", *arguments])
+        assert shown.exit_code == 0, shown.output
+        assert "stable-diffusion-xl-v1-base, by the width" in shown.stdout
+        assert shown.stdout.count("<c>_1") == 2
+    assert CliRunner().invoke(cli, ["inspect", str(tmp_path / "none")]).exit_code == 1
+
+
 def test_files_that_are_not_of_one_word(tmp_path):
     two = pair(tmp_path, ("a", "a_2"), ("<cat>", "<dog>"))
     assert [one.token for one in load_concepts(two)] == ["<cat>", "<dog>"]

@@ -4,10 +4,12 @@ import json
 
 import pytest
 import torch
+from click.testing import CliRunner
 from diffusers.loaders.lora_conversion_utils import _maybe_map_sgm_blocks_to_diffusers
 from safetensors.torch import save_file
 from torch import nn
 
+from sentinv.cli.main import cli
 from sentinv.concepts.lora_files import read_lora
 from sentinv.errors import ConceptError
 
@@ -174,3 +176,11 @@ def test_what_is_no_lora(tmp_path, case):
     with pytest.raises(ConceptError, match=message) as error:
         read_lora(tmp_path / "l.safetensors")
     assert "\n" not in str(error.value) and "l.safetensors" in str(error.value)
+
+
+def test_inspect_counts_layers(tmp_path, sd1):
+    path = write(tmp_path / "l.safetensors", kohya, factors(attention(sd1.unet)))
+    shown = CliRunner().invoke(cli, ["inspect", str(path)])
+    assert shown.exit_code == 0 and "LoRA, in the names of kohya" in shown.stdout and "3, 2" in shown.stdout
+    told = json.loads(CliRunner().invoke(cli, ["inspect", str(path), "--json"]).stdout)
+    assert told["kind"] == "lora" and told["layers"] == {"unet": len(attention(sd1.unet))} and told["unknown"] == []

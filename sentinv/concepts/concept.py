@@ -1,7 +1,7 @@
 """A learned word, and the one file it lives in.
 
-The file is safetensors. For a model with one text encoder it holds exactly one tensor, whose key is the placeholder:
-plain diffusers and the web UIs load that and nothing more. For two text encoders it holds ``clip_l`` and ``clip_g``. All else
+The file is safetensors. For a model with one text encoder it holds exactly one tensor `[n, dim]`, whose key is the placeholder:
+plain diffusers and most web UIs load that and nothing more. For two text encoders it holds ``clip_l`` and ``clip_g``. All else
 is in the header: ``modelspec.*``, ``sentinv.*``, and a sha256 of the content.
 """
 
