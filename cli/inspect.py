@@ -145,7 +145,7 @@ def _show_lora(path: Path, *, allow_pickle: bool, as_json: bool) -> None:
             "layers": ", ".join(f"{part} {count}" for part, count in counts.items()),
             "rank, alpha": "; ".join(ranks),
             "family": header.get("modelspec.architecture", ""),
-            "unknown": f"{len(file.unknown)} tensors, such as {ascii(file.unknown[0])}" if file.unknown else "",
+            "unknown": f"{len(file.unknown)} tensors, such as {file.unknown[0]!a}" if file.unknown else "",
         }
     )
 

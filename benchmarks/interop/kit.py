@@ -1,6 +1,7 @@
 """What the readers share: the cases, CLIP's tokenizer, tables of vectors, and the judgement."""
 
 import ast
+import copy
 import json
 import os
 import sys
@@ -9,6 +10,7 @@ import types
 from collections.abc import Callable
 from contextlib import redirect_stdout
 from dataclasses import dataclass
+from functools import cache
 from importlib.machinery import ModuleSpec
 from pathlib import Path
 from typing import Any
@@ -16,8 +18,8 @@ from unittest.mock import MagicMock
 
 import torch
 from safetensors.torch import load_file
-from torch import Tensor, nn
-from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
+from torch import Tensor
+from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer, PreTrainedModel
 
 BEFORE, AFTER = "a photo of ", " on the moon"
 
@@ -47,7 +49,7 @@ class Case:
         return f"{BEFORE}{self.prompt}{AFTER}"
 
 
-Reader = Callable[[Case, dict[str, nn.Embedding], CLIPTokenizer], dict[str, Tensor]]
+Reader = Callable[[Case, dict[str, CLIPTextModel], CLIPTokenizer], dict[str, Tensor]]
 """Reads a word by the program's own code, and returns what each text encoder's table gives for the prompt, `[L, dim]`."""
 
 
@@ -56,8 +58,9 @@ def tokenizer() -> CLIPTokenizer:
     return CLIPTokenizer.from_pretrained(os.environ["CLIP_TOKENIZER"])
 
 
+@cache
 def text_encoder(width: int) -> CLIPTextModel:
-    """A real text encoder with one random layer."""
+    """A real text encoder with one random layer, for copies to be made of it."""
     sizes = {"hidden_size": width, "intermediate_size": 8, "num_hidden_layers": 1, "num_attention_heads": width // 64}
     torch.manual_seed(width)
     return CLIPTextModel(CLIPTextConfig(vocab_size=49408, projection_dim=width, **sizes))
@@ -117,9 +120,20 @@ def run_part(node: ast.stmt, names: dict[str, Any]) -> dict[str, Any]:
     return names
 
 
+def _resized_quickly() -> None:
+    """Leave out that new rows are drawn like the old ones, which takes long; programs write words over them."""
+    own = PreTrainedModel.resize_token_embeddings
+
+    def resize(self: Any, *arguments: Any, **options: Any) -> Any:
+        return own(self, *arguments, **options | {"mean_resizing": False})
+
+    PreTrainedModel.resize_token_embeddings = resize  # type: ignore[method-assign]
+
+
 def main(read: Reader) -> None:
     """Read every case of the file that is named first on the command line, and print what became of each."""
     given = json.loads(Path(sys.argv[1]).read_text())
+    _resized_quickly()
     words = tokenizer()
     answers = []
     with redirect_stdout(sys.stderr):
@@ -132,12 +146,12 @@ def main(read: Reader) -> None:
 
 def judge(read: Reader, case: Case, words: CLIPTokenizer) -> str:
     """Say "ok" if the sequence of vectors is that of the prompt with the word's rows in their place, bit for bit."""
-    models = {name: text_encoder(rows.shape[1]) for name, rows in case.rows.items()}
-    tables = {name: model.get_input_embeddings() for name, model in models.items()}
-    plain = {name: nn.Embedding.from_pretrained(table.weight.detach().clone()) for name, table in tables.items()}
+    kept = {name: text_encoder(rows.shape[1]) for name, rows in case.rows.items()}
+    models = {name: copy.deepcopy(model) for name, model in kept.items()}
+    plain = {name: model.get_input_embeddings() for name, model in kept.items()}
     try:
         with torch.no_grad():
-            got = read(case, models, words)  # type: ignore[arg-type]
+            got = read(case, models, words)
     except Exception as error:
         if os.environ.get("SHOW"):
             traceback.print_exc()

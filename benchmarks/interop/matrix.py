@@ -14,6 +14,7 @@ import subprocess
 import sys
 import tempfile
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors.torch import save_file
@@ -36,6 +37,9 @@ READERS = {
 """Column → program of `sentinv export`, checkout and reader, further arguments."""
 
 COUNTS = (1, 5)
+RESULTS = HERE / "results.json"
+"""Program → version and answers; those that are not run again stay."""
+
 BEGIN, END = "<!-- matrix -->", "<!-- /matrix -->"
 
 
@@ -113,23 +117,23 @@ def version(peer: Path) -> str:
     return f"`{commit[:12]}` of {day}"
 
 
-def table(results: dict[str, dict[str, list[str]]], versions: dict[str, str]) -> str:
+def table(results: dict[str, dict[str, Any]]) -> str:
     """Markdown: one row for each program, kind of file, base and count in columns."""
     heads = [f"{base.upper()}, n = {count}" for base in WIDTHS for count in COUNTS]
     lines = [f"| program | version | file | {' | '.join(heads)} |", "|---|---|---|" + "---|" * len(heads)]
     notes: list[str] = []
-    for column, kinds in results.items():
-        for kind, found in kinds.items():
+    for column, told in results.items():
+        for kind in ("export", "own"):
             cells = []
-            for answer in found:
+            for answer in told[kind]:
                 verdict, _, reason = answer.partition(": ")
                 if reason and reason not in notes:
                     notes.append(reason)
                 cells.append(verdict if not reason else f"**{verdict}** ({notes.index(reason) + 1})")
             name = "`export`" if kind == "export" else "its own"
-            lines.append(f"| {column} | {versions[column]} | {name} | {' | '.join(cells)} |")
-    told = [f"{number}. {note.replace('|', '/')}" for number, note in enumerate(notes, start=1)]
-    return "\n".join([*lines, "", *told])
+            lines.append(f"| {column} | {told['version']} | {name} | {' | '.join(cells)} |")
+    numbered = [f"{number}. {note.replace('|', '/')}" for number, note in enumerate(notes, start=1)]
+    return "\n".join([*lines, "", *numbered])
 
 
 def main() -> None:
@@ -139,17 +143,14 @@ def main() -> None:
     parser.add_argument("--only", choices=READERS, action="append")
     parser.add_argument("-o", "--output", type=Path, help=f"Markdown file with {BEGIN} and {END} in it.")
     given = parser.parse_args()
-    columns = given.only or list(READERS)
     peers = given.peers.resolve()
-    results = {
-        column: {kind: answers(column, kind, peers, given.site) for kind in ("export", "own")} for column in columns
-    }
-    versions = {column: version(peers / READERS[column][1]) for column in columns}
-    text = table(results, versions)
+    results = json.loads(RESULTS.read_text()) if RESULTS.is_file() else {}
+    for column in given.only or READERS:
+        found = {kind: answers(column, kind, peers, given.site) for kind in ("export", "own")}
+        results[column] = {"version": version(peers / READERS[column][1]), **found}
+        RESULTS.write_text(json.dumps({name: results[name] for name in READERS if name in results}, indent=1) + "\n")
+    text = table(json.loads(RESULTS.read_text()))
     print(text)
-    (HERE / "results.json").write_text(
-        json.dumps({column: {"version": versions[column], **results[column]} for column in columns}, indent=1) + "\n"
-    )
     if given.output:
         page = given.output.read_text(encoding="utf-8")
         before, _, rest = page.partition(BEGIN)

@@ -5,7 +5,7 @@ import sys
 import kit
 
 sys.path.insert(0, sys.argv[2])
-import comfy.cli_args  # noqa: E402
+import comfy.cli_args
 
 comfy.cli_args.args.cpu = True
 from comfy.sd1_clip import SD1Tokenizer, SDClipModel  # noqa: E402

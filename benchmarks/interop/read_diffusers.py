@@ -9,7 +9,7 @@ from diffusers.loaders import TextualInversionLoaderMixin
 class Pipeline(DiffusionPipeline, TextualInversionLoaderMixin):
     """A pipeline of text encoders alone."""
 
-    _optional_components = ["text_encoder_2", "tokenizer_2"]
+    _optional_components = ("text_encoder_2", "tokenizer_2")
 
     def __init__(self, text_encoder, tokenizer, text_encoder_2=None, tokenizer_2=None):
         super().__init__()

@@ -29,7 +29,7 @@ def probe(file, base):
     result = ModelConfigFactory.from_model_on_disk(file, hash_algo="sha256")
     config = result.config
     if config is None or config.type.value != "embedding":
-        raise ValueError(f"the model manager takes it for {config and config.type.value or 'no model that it knows'}")
+        raise ValueError(f"the model manager takes it for: {config.type.value if config else 'nothing'}")
     if config.base.value != BASES[base]:
         raise ValueError(f"the model manager takes it for a word of {config.base.value}")
     return config

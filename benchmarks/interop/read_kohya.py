@@ -48,7 +48,7 @@ def read(case, models, _):
         "os": os,
         "logger": logging.getLogger(),
         "args": SimpleNamespace(textual_inversion_embeddings=[str(case.files[0])]),
-        "model_util": SimpleNamespace(is_safetensors=lambda path: os.path.splitext(path)[1].lower() == ".safetensors"),
+        "model_util": SimpleNamespace(is_safetensors=lambda path: path.lower().endswith(".safetensors")),
         "is_sdxl": case.base == "sdxl",
         "tokenizers": tokenizers,
         "text_encoders": list(models.values()),

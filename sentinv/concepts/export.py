@@ -161,7 +161,7 @@ def write_exports(
         exports: what to write.
         folder: where to; it is made if it is not there.
         overwrite: replace what is there.
-        sources: files, and folders of files, that must not be replaced, whatever `overwrite` says, because the exports were read from them.
+        sources: files, and folders of files, that the exports were read from, and that are never replaced.
 
     Raises:
         SentinvError: If two files have one name, a file is there already and `overwrite` is not set, or cannot be written.
