@@ -80,13 +80,14 @@ def cases(folder: Path, program: str, kind: str) -> list[dict[str, object]]:
     return made
 
 
-def answers(column: str, kind: str, peers: Path, site: str) -> list[str]:
-    """What became of each case in one program's hands."""
+def answers(column: str, peers: Path, site: str) -> dict[str, list[str]]:
+    """What became of each case in one program's hands: of the exports, and of the concepts' own files."""
     program, peer, further = READERS[column]
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
+        kinds = {kind: cases(folder / kind, program, kind) for kind in ("export", "own")}
         given = folder / "cases.json"
-        given.write_text(json.dumps(cases(folder / "words", program, kind)))
+        given.write_text(json.dumps([case for made in kinds.values() for case in made]))
         command = [sys.executable, HERE / f"read_{peer}.py", given, peers / peer, *further]
         environment = {
             **os.environ,
@@ -95,12 +96,14 @@ def answers(column: str, kind: str, peers: Path, site: str) -> list[str]:
             "PYTHONPATH": os.pathsep.join([str(HERE.parent.parent), site]),
         }
         done = subprocess.run(command, capture_output=True, text=True, env=environment, cwd=folder, check=False)
-        if done.returncode:
-            print(done.stderr[-3000:], file=sys.stderr)
-            return [f"not run: {done.stderr.strip().splitlines()[-1]}"] * len(WIDTHS) * len(COUNTS)
-        if os.environ.get("SHOW"):
+        if os.environ.get("SHOW") or done.returncode:
             print(done.stderr[-6000:], file=sys.stderr)
-        return list(json.loads(done.stdout.splitlines()[-1]))
+        if done.returncode:
+            return {
+                kind: [f"not run: {done.stderr.strip().splitlines()[-1]}"] * len(made) for kind, made in kinds.items()
+            }
+        told = iter(json.loads(done.stdout.splitlines()[-1]))
+        return {kind: [next(told) for _ in made] for kind, made in kinds.items()}
 
 
 def version(peer: Path) -> str:
@@ -146,8 +149,10 @@ def main() -> None:
     peers = given.peers.resolve()
     results = json.loads(RESULTS.read_text()) if RESULTS.is_file() else {}
     for column in given.only or READERS:
-        found = {kind: answers(column, kind, peers, given.site) for kind in ("export", "own")}
-        results[column] = {"version": version(peers / READERS[column][1]), **found}
+        results[column] = {
+            "version": version(peers / READERS[column][1]),
+            **answers(column, peers, given.site),
+        }
         RESULTS.write_text(json.dumps({name: results[name] for name in READERS if name in results}, indent=1) + "\n")
     text = table(json.loads(RESULTS.read_text()))
     print(text)
