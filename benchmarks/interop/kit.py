@@ -155,7 +155,8 @@ def judge(read: Reader, case: Case, words: CLIPTokenizer) -> str:
     except Exception as error:
         if os.environ.get("SHOW"):
             traceback.print_exc()
-        return f"refused: {type(error).__name__}: {' '.join(str(error).split())[:160]}"
+        reason = " ".join(str(error).partition("{")[0].split()).rstrip(": ")  # without a dump of what it got
+        return f"refused: {type(error).__name__}: {reason[:160]}"
     for name, rows in case.rows.items():
         before, after = (words(text.strip(), add_special_tokens=False)["input_ids"] for text in (BEFORE, AFTER))
         around = [plain[name](torch.tensor(ids)) for ids in (before, after)]
