@@ -26,7 +26,7 @@ from sentinv.files.atomic import check_writable
 if TYPE_CHECKING:
     from PIL import Image
 
-    from sentinv.concepts.concept import Concept
+    from sentinv.concepts.reading import load_concepts
     from sentinv.editing.archive import Archive
     from sentinv.editing.edit import Edited
     from sentinv.editing.reconstruction import Budget
@@ -48,7 +48,6 @@ def edit(**given: Any) -> None:
       sentinv edit cat.png --ddim-invert -c cat-concept.safetensors --reconstruct
       sentinv edit cat.png --mask sky.png --prompt "a photo of the moon"
     """  # noqa: D301 - click reads \b as "leave these lines as they are"
-    from sentinv.concepts.concept import Concept
     from sentinv.editing.masked import region_in
     from sentinv.files.images import read_mask
     from sentinv.generation.weights import check_weights
@@ -56,7 +55,7 @@ def edit(**given: Any) -> None:
     options = EditOptions(**given)
     check_usage(options)
     _check_outputs(options)
-    concepts = [Concept.load(file, allow_pickle=options.allow_pickle) for file in options.files]
+    concepts = load_concepts(options.files, allow_pickle=options.allow_pickle)
     check_weights(dict(options.weights), options.prompt or "")
     check_prompts([options.prompt, options.source_prompt], concepts, options.model)
     if options.prompt is not None:

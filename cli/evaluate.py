@@ -80,7 +80,7 @@ def evaluate(**given: Any) -> None:
       sentinv evaluate cat-concept.safetensors --images cat.png
       sentinv evaluate cat-concept.safetensors --images cat.png --count 16 --json
     """  # noqa: D301 - click reads \b as "leave these lines as they are"
-    from sentinv.concepts.concept import Concept
+    from sentinv.concepts.reading import load_concept
     from sentinv.evaluation.evaluate import Evaluator, describe
     from sentinv.evaluation.evaluate import evaluate as scores_of
     from sentinv.evaluation.judges import ClipJudge
@@ -91,7 +91,7 @@ def evaluate(**given: Any) -> None:
     wrong = next((prompt for prompt in options.prompts if "{}" not in prompt), None)
     if wrong is not None:
         raise click.UsageError(f"--prompt needs {{}} where the placeholder goes, got {wrong!r}")
-    learned = Concept.load(options.concept)
+    learned = load_concept([options.concept])
     pictures = [square(read_image(path)) for path in options.images]
     for path, picture in zip(options.images, pictures, strict=True):
         for text in picture.notices:

@@ -33,7 +33,7 @@ from sentinv.errors import Interrupted, SentinvError
 from sentinv.files.atomic import shown
 
 if TYPE_CHECKING:
-    from sentinv.concepts.concept import Concept
+    from sentinv.concepts.reading import load_concepts
     from sentinv.evaluation.judges import ClipJudge
     from sentinv.generation.generate import GenerateConfig
     from sentinv.models.backbone import Backbone
@@ -98,7 +98,6 @@ def generate(**given: Any) -> None:
       sentinv generate "watercolor of <cat>" -c cat-concept.safetensors -n 8 --rank
       sentinv generate "<a> in a <mug>" -c a.safetensors -c mug.safetensors
     """  # noqa: D301 - click reads \b as "leave these lines as they are"
-    from sentinv.concepts.concept import Concept
     from sentinv.generation.weights import check_weights
     from sentinv.models.eyes import looking
 
@@ -107,7 +106,7 @@ def generate(**given: Any) -> None:
     if is_file(target):
         options = for_one_file(options)
     check_usage(options)
-    concepts = [Concept.load(file, allow_pickle=options.allow_pickle) for file in options.files]
+    concepts = load_concepts(options.files, allow_pickle=options.allow_pickle)
     check_weights(dict(options.weights), options.prompt)
     check_prompts([options.prompt, options.negative], concepts, options.model)
     tell_unused(concepts, options.prompt + options.negative, options)

@@ -1,4 +1,4 @@
-"""`sentinv inspect`: what is in a concept file."""
+"""`sentinv inspect`: what is in a file of a word or a LoRA."""
 
 from __future__ import annotations
 
@@ -12,23 +12,30 @@ from sentinv.cli.options import output_options, print_json
 
 if TYPE_CHECKING:
     from sentinv.concepts.concept import Concept
+    from sentinv.concepts.lora_files import LoraFile
 
 
 @click.command()
-@click.argument("file", type=click.Path(path_type=Path))
+@click.argument("files", nargs=-1, required=True, type=click.Path(path_type=Path), metavar="FILE...")
 @click.option("--allow-pickle", is_flag=True, help="Read .pt and .bin files too, in a process of their own.")
 @output_options
-def inspect(file: Path, allow_pickle: bool, quiet: bool, as_json: bool) -> None:
-    """Show what is in a concept file: where it came from, and each of its vectors."""
-    from sentinv.concepts.concept import Concept
+def inspect(files: tuple[Path, ...], allow_pickle: bool, quiet: bool, as_json: bool) -> None:
+    """Show what is in a concept file: where it came from, and each of its vectors.
 
-    concept = Concept.load(file, allow_pickle=allow_pickle)
+    A word in two files, for SDXL, is given by both, or by the folder they are in. Of a LoRA its layers are counted.
+    """
+    from sentinv.concepts.reading import load_concept
+
+    if len(files) == 1 and _holds_lora(files[0], allow_pickle=allow_pickle):
+        _show_lora(files[0], allow_pickle=allow_pickle, as_json=as_json)
+        return
+    concept = load_concept(files, allow_pickle=allow_pickle)
     rows = _rows(concept)
     if as_json:
         header = {key: value for key, value in concept.metadata.items() if key != "modelspec.thumbnail"}
         print_json(
             {
-                "file": str(file),
+                "file": str(files[0]),
                 "token": concept.token,
                 "vectors": concept.count,
                 "base_model": concept.base_model,
@@ -37,9 +44,7 @@ def inspect(file: Path, allow_pickle: bool, quiet: bool, as_json: bool) -> None:
             }
         )
         return
-    for label, value in _facts(concept).items():
-        if value:
-            click.echo(f"{label:<12}{value}")
+    _show(_facts(concept))
     click.echo()
     width = max(len("vector"), *(len(row["vector"]) for row in rows)) + 2
     word = max(len("started as"), *(len(row["word"]) for row in rows)) + 2
@@ -47,6 +52,12 @@ def inspect(file: Path, allow_pickle: bool, quiet: bool, as_json: bool) -> None:
     for row in rows:
         cosine = "" if row["cosine"] is None else f"{row['cosine']:.3f}"
         click.echo(f"{row['vector']:<{width}}{row['word']:<{word}}{row['width']:>6}{row['norm']:>9.3f}{cosine:>9}")
+
+
+def _show(facts: dict[str, str]) -> None:
+    for label, value in facts.items():
+        if value:
+            click.echo(f"{label:<12}{value}")
 
 
 def _facts(concept: Concept) -> dict[str, str]:
@@ -58,7 +69,7 @@ def _facts(concept: Concept) -> dict[str, str]:
         "token": concept.token,
         "vectors": str(concept.count),
         "model": concept.base_model + (f" ({model_hash})" if model_hash else ""),
-        "family": found("modelspec.architecture", ""),
+        "family": found("modelspec.architecture", "") or _family(concept),
         "started as": f"{text!r} ({source})" if text else "",
         "training": f"best at step {found('sentinv.steps')}, learning rate {found('sentinv.learning_rate')}, "
         f"seed {found('sentinv.seed')}"
@@ -67,6 +78,15 @@ def _facts(concept: Concept) -> dict[str, str]:
         "loss": f"{float(start):.4f} → {float(best):.4f}" if start and best else "",
         "made by": f"sentinv {found('sentinv.version')}" if found("sentinv.version") else "",
     }
+
+
+def _family(concept: Concept) -> str:
+    """The family of models that rows of such widths are for, where the file does not say."""
+    from sentinv.concepts.export import ARCHITECTURES
+    from sentinv.concepts.layouts import base_of
+
+    base = base_of(concept.rows)
+    return f"{ARCHITECTURES[base]}, by the width of its vectors" if base else ""
 
 
 def _rows(concept: Concept) -> list[dict[str, Any]]:
@@ -86,3 +106,51 @@ def _rows(concept: Concept) -> list[dict[str, Any]]:
                 }
             )
     return rows
+
+
+def _holds_lora(file: Path, *, allow_pickle: bool) -> bool:
+    """Whether it is a LoRA; what cannot be read is left to the reader of words, which tells why."""
+    from sentinv.concepts.kinds import is_lora
+    from sentinv.errors import SentinvError
+    from sentinv.files.tensors import read_tensors
+
+    try:
+        return is_lora(read_tensors(file, allow_pickle=allow_pickle)[0])
+    except SentinvError:
+        return False
+
+
+def _show_lora(path: Path, *, allow_pickle: bool, as_json: bool) -> None:
+    from sentinv.concepts.lora_files import read_lora
+
+    file = read_lora(path, allow_pickle=allow_pickle)
+    ranks, counts = _ranks(file), {part: len(layers) for part, layers in file.layers.items()}
+    header = {key: value for key, value in file.header.items() if key != "modelspec.thumbnail"}
+    if as_json:
+        print_json(
+            {
+                "file": str(path),
+                "kind": "lora",
+                "dialect": file.dialect,
+                "ranks": ranks,
+                "layers": counts,
+                "unknown": list(file.unknown),
+                "header": header,
+            }
+        )
+        return
+    _show(
+        {
+            "kind": f"LoRA, in the names of {file.dialect}",
+            "layers": ", ".join(f"{part} {count}" for part, count in counts.items()),
+            "rank, alpha": "; ".join(ranks),
+            "family": header.get("modelspec.architecture", ""),
+            "unknown": f"{len(file.unknown)} tensors, such as {file.unknown[0]!a}" if file.unknown else "",
+        }
+    )
+
+
+def _ranks(file: LoraFile) -> list[str]:
+    """The few pairs of rank and alpha that there are, as "8, 8"; the commonest first."""
+    pairs = [f"{layer.rank}, {layer.alpha:g}" for layers in file.layers.values() for layer in layers.values()]
+    return sorted(set(pairs), key=pairs.count, reverse=True)[:5]

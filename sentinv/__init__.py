@@ -17,8 +17,10 @@ from sentinv.version import __version__
 
 if TYPE_CHECKING:
     from sentinv.concepts.concept import Concept
+    from sentinv.concepts.export import export
     from sentinv.concepts.initialization import Initialization, Initializer, Start, starting_rows
     from sentinv.concepts.placeholder import PlaceholderRows
+    from sentinv.concepts.reading import load_concepts
     from sentinv.editing.archive import Archive
     from sentinv.editing.edit import EditConfig, Edited, ddim_invert, edit, sweep
     from sentinv.editing.inversion import InversionConfig
@@ -59,12 +61,14 @@ _HOME = {
     "ddim_invert": "editing.edit",
     "edit": "editing.edit",
     "edit_masked": "editing.masked",
+    "export": "concepts.export",
     "find_start": "training.invert",
     "generate": "generation.generate",
     "generate_images": "generation.generate",
     "invert": "training.invert",
     "learn": "training.invert",
     "load": "models.loading",
+    "load_concepts": "concepts.reading",
     "read_image": "files.images",
     "read_mask": "files.images",
     "reconstruct": "editing.reconstruction",
@@ -97,12 +101,14 @@ __all__ = [
     "ddim_invert",
     "edit",
     "edit_masked",
+    "export",
     "find_start",
     "generate",
     "generate_images",
     "invert",
     "learn",
     "load",
+    "load_concepts",
     "read_image",
     "read_mask",
     "reconstruct",

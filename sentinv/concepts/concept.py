@@ -1,7 +1,7 @@
 """A learned word, and the one file it lives in.
 
-The file is safetensors. For a model with one text encoder it holds exactly one tensor, whose key is the placeholder:
-plain diffusers and the web UIs load that and nothing more. For two text encoders it holds ``clip_l`` and ``clip_g``. All else
+The file is safetensors. For a model with one text encoder it holds exactly one tensor `[n, dim]`, whose key is the placeholder:
+plain diffusers and most web UIs load that and nothing more. For two text encoders it holds ``clip_l`` and ``clip_g``. All else
 is in the header: ``modelspec.*``, ``sentinv.*``, and a sha256 of the content.
 """
 
@@ -20,7 +20,8 @@ from torch import Tensor
 
 from sentinv.concepts import layouts
 from sentinv.concepts.hub import local_file
-from sentinv.concepts.names import check_token, vector_names
+from sentinv.concepts.names import check_token, token_of, vector_names
+from sentinv.concepts.png_words import is_picture, read_picture
 from sentinv.errors import ConceptError
 from sentinv.files.atomic import atomic_write
 from sentinv.files.tensors import DIGEST, content_digest, read_tensors, safetensors_bytes
@@ -89,9 +90,8 @@ class Concept:
         uri = "data:image/jpeg;base64," + base64.b64encode(buffer.getvalue()).decode()
         return replace(self, metadata={**self.metadata, "modelspec.thumbnail": uri})
 
-    def to_bytes(self) -> bytes:
-        """The content of the concept's file. Equal concepts give equal bytes."""
-        tensors = layouts.to_tensors(self.token, self.rows)
+    def header(self) -> dict[str, str]:
+        """What the header of a file of this concept says, less the digest."""
         header = {
             "modelspec.sai_model_spec": "1.0.0",
             "modelspec.title": self.token,
@@ -102,8 +102,11 @@ class Concept:
             "sentinv.base_model": self.base_model,
         }
         header.setdefault("sentinv.version", __version__)
-        header[DIGEST] = content_digest(tensors, header)
-        return safetensors_bytes(tensors, header)
+        return header
+
+    def to_bytes(self) -> bytes:
+        """The content of the concept's file. Equal concepts give equal bytes."""
+        return signed_bytes(layouts.to_tensors(self.token, self.rows), self.header())
 
     def save(self, path: str | Path, *, overwrite: bool = False) -> Path:
         """Write the concept's file, whole or not at all.
@@ -118,7 +121,8 @@ class Concept:
         """Read a concept from a file, of ours or of another program, or from the hub.
 
         Besides our own (which is that of diffusers) the layouts of A1111, kohya's scripts and OneTrainer are read:
-        ``emp_params``, ``emb_params``, ``clip_l`` with ``clip_g``.
+        ``emp_params``, ``emb_params``, ``clip_l`` with ``clip_g``; and PNGs with a word in their text. A word in two files
+        is read by `sentinv.concepts.reading.load_concepts`.
 
         Args:
             path: the file; or a hub id, `owner/name`, of which only a `.safetensors` file is taken.
@@ -129,12 +133,17 @@ class Concept:
             ConceptError: If the file cannot be read, is damaged, or its layout, types or values are not those of a concept.
         """
         path = local_file(path)
-        tensors, header = read_tensors(path, allow_pickle=allow_pickle)
+        called = ""
+        header: dict[str, str] = {}
+        if is_picture(path):
+            called, tensors = read_picture(path)
+        else:
+            tensors, header = read_tensors(path, allow_pickle=allow_pickle)
         ours = any(key.startswith("sentinv.") for key in header)
         if ours and header.get(DIGEST) != content_digest(tensors, header):
             raise ConceptError(f"{path.name} is damaged: its content does not match its sha256; get it again")
         found, rows = layouts.from_tensors(path, tensors)
-        name = token or header.get("sentinv.token") or found
+        name = token or header.get("sentinv.token") or (token_of(called) if called else found)
         own = {
             DIGEST,
             "sentinv.format",
@@ -160,3 +169,8 @@ def several(concepts: Concept | Sequence[Concept]) -> list[Concept]:
                 f"expected concepts, got {type(one).__name__}: read a file with sentinv.Concept.load(path)"
             )
     return found
+
+
+def signed_bytes(tensors: Mapping[str, Tensor], header: Mapping[str, str]) -> bytes:
+    """A file of tensors, float32, with a sha256 of its content in its header, which reading it checks."""
+    return safetensors_bytes(tensors, {**header, DIGEST: content_digest(tensors, header)})

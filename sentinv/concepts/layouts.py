@@ -8,24 +8,32 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from sentinv.concepts.kinds import why_no_word
 from sentinv.concepts.names import token_of
 from sentinv.errors import ConceptError
+from sentinv.files.atomic import shown
 
 ENCODER_KEYS = {"text_encoder": "clip_l", "text_encoder_2": "clip_g"}
 """Our name of a text encoder → the key that files for two of them use."""
 
-SINGLE_KEYS = ("emp_params", "emb_params", "*")
+SINGLE_KEYS = ("emp_params", "emb_params", "clip_h", "*")
 """Keys that other programs give the one tensor of a file."""
+
+WIDTHS = {"sd1": (768,), "sd2": (1024,), "sdxl": (768, 1280)}
+"""Short name of a base → width of its rows for each text encoder. The models have them by definition."""
 
 MAX_VECTORS = 512
 MAX_WIDTH = 8192
 
 
 def to_tensors(token: str, rows: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Lay rows out for a file. One vector becomes a 1-D tensor, which every known reader accepts."""
+    """Lay rows out for a concept's file.
+
+    One vector is `[1, dim]` as diffusers' own script writes it, not `[dim]`, which one reader takes for dim vectors.
+    """
     if len(rows) == 1:
         (only,) = rows.values()
-        return {token: (only[0] if len(only) == 1 else only).contiguous()}
+        return {token: only.contiguous()}
     return {ENCODER_KEYS[name]: value.contiguous() for name, value in rows.items()}
 
 
@@ -39,12 +47,15 @@ def from_tensors(path: Path, tensors: Mapping[str, Tensor]) -> tuple[str, dict[s
         ConceptError: If the layout is not a known one, or a shape is not that of rows.
     """
     keys = set(tensors)
+    reason = why_no_word(tensors)
+    if reason:
+        raise ConceptError(f"{shown(path.name)} is {reason}")
     if keys == set(ENCODER_KEYS.values()):
         return token_of(path.stem), {name: _rows(path, key, tensors[key]) for name, key in ENCODER_KEYS.items()}
     if len(keys) != 1:
-        shown = ", ".join(sorted(keys)[:4])
+        some = shown(", ".join(sorted(keys)[:4])[:80])
         raise ConceptError(
-            f"{path.name}: expected one tensor, or clip_l and clip_g, got {len(keys)}: {shown}; is it a concept?"
+            f"{shown(path.name)}: expected one tensor, or clip_l and clip_g, got {len(keys)}: {some}; is it a concept?"
         )
     (key,) = keys
     nameless = key in SINGLE_KEYS or key in ENCODER_KEYS.values() or not any(letter.isalnum() for letter in key)
@@ -79,7 +90,13 @@ def _rows(path: Path, key: str, tensor: Tensor) -> Tensor:
     rows = tensor[None] if tensor.ndim == 1 else tensor
     if rows.ndim != 2 or not (0 < rows.shape[0] <= MAX_VECTORS and 0 < rows.shape[1] <= MAX_WIDTH):
         raise ConceptError(
-            f"{path.name}: expected a tensor [n, dim] of at most [{MAX_VECTORS}, {MAX_WIDTH}], got "
-            f"{list(tensor.shape)} in {key[:40]!r}; is it a concept?"
+            f"{shown(path.name)}: expected a tensor [n, dim] of at most [{MAX_VECTORS}, {MAX_WIDTH}], got "
+            f"{list(tensor.shape)} in {key[:40]!a}; is it a concept?"
         )
     return rows.float()
+
+
+def base_of(rows: Mapping[str, Tensor]) -> str:
+    """Short name of the base that rows fit by their widths, as in `WIDTHS`; "" where none of these has such rows."""
+    widths = tuple(value.shape[1] for value in rows.values())
+    return next((base for base, expected in WIDTHS.items() if expected == widths), "")
