@@ -9,6 +9,7 @@ from typing import Any
 from PIL import Image
 
 from sentinv.concepts.initialization import Initialization
+from sentinv.concepts.scenes import without_scene
 from sentinv.models.names import EYES
 from sentinv.models.parts import load_part
 
@@ -17,11 +18,6 @@ _LEAD = re.compile(
     r"(?:close[ -]up|(?:close[ -]up )?(?:picture|photo|photograph|photography|image)) of "
 )
 _REPEATED = re.compile(r"\b(\w+(?: \w+){0,3})(?: (?:and )?\1\b)+")
-_SCENE = re.compile(
-    r" (?:sitting |standing |lying |laying |parked )?"
-    r"(?:(?:on|in|at|inside|under|near|by|against|next to|on top of|in front of) (?:an?|the) "
-    r"|(?:on|in|at) (?:space|sunset|sunrise|night|snow|sand|grass|water)\b).*"
-)
 _STOPWORDS = re.compile(
     r"\b(?:an?|the|this|that|these|those|some|its|his|her|their|of|with|and|or|in|on|at|to|by|for|from|as"
     r"|is|are|be|been|has|have|had|it|there|which|who)\b"
@@ -84,7 +80,7 @@ def tidy(sentence: str, *, drop_stopwords: bool = False, drop_scene: bool = Fals
     text = " ".join(re.sub(r"\[dec\]|[.,;:!?\"]", " ", sentence.lower()).split())
     text = _REPEATED.sub(r"\1", _LEAD.sub("", text))
     if drop_scene:
-        text = _SCENE.sub("", text)
+        text = without_scene(text)
     if drop_stopwords:
         text = " ".join(_STOPWORDS.sub(" ", text).split()) or text
     return text
