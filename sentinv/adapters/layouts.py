@@ -16,10 +16,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from sentinv.adapters import MAX_RANK
 from sentinv.errors import ConceptError
 from sentinv.files.atomic import shown
 
-MAX_RANK = 1024
 ADAPTER_METADATA = "lora_adapter_metadata"
 """The header's entry in which diffusers and peft look for rank and alpha."""
 
