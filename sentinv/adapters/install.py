@@ -57,7 +57,9 @@ class Adapters:
         parameters: "<module>.down" and "<module>.up" → float32 parameter, of the first of them.
     """
 
-    def __init__(self, fitted: Sequence[Fitted], wrappers: Sequence[Any], parameters: Mapping[str, nn.Parameter]) -> None:
+    def __init__(
+        self, fitted: Sequence[Fitted], wrappers: Sequence[Any], parameters: Mapping[str, nn.Parameter]
+    ) -> None:
         self.fitted, self.parameters = tuple(fitted), dict(parameters)
         self._wrappers = tuple(wrappers)
 
@@ -112,6 +114,7 @@ def adapted(backbone: Backbone, loras: Sequence[Lora | tuple[Lora, float]]) -> I
             another model, give a warning.
         ValueError: If a scale is not finite, or the UNet has adapters of somebody else.
     """
+    _refuse_adapters(backbone.unet)
     pairs = [one if isinstance(one, tuple) else (one, 1.0) for one in loras]
     fitted = []
     for lora, scale in pairs:
@@ -126,6 +129,7 @@ def adapted(backbone: Backbone, loras: Sequence[Lora | tuple[Lora, float]]) -> I
 @contextmanager
 def learning(backbone: Backbone, layers: Mapping[str, LoraLayer]) -> Iterator[Adapters]:
     """Put layers on a model inside a ``with`` block so that they can be trained. Otherwise as `adapted`."""
+    _refuse_adapters(backbone.unet)
     with _installed(backbone, [Fitted(Lora(layers=layers), ())], [1.0]) as adapters:
         for parameter in adapters.parameters.values():
             parameter.requires_grad_(True)
@@ -137,7 +141,9 @@ def check_words(loras: Sequence[Lora], concepts: Sequence[Concept]) -> None:
     for lora in loras:
         own = [concept for concept in concepts if concept.token == lora.token]
         if lora.token and not own:
-            warnings.warn(f"{lora.title} belongs to {lora.token}, which is not given: add its concept file", stacklevel=3)
+            warnings.warn(
+                f"{lora.title} belongs to {lora.token}, which is not given: add its concept file", stacklevel=3
+            )
         elif lora.word_digest and own and own[0].digest != lora.word_digest:
             warnings.warn(
                 f"{lora.title} was trained around other rows of {lora.token} than those given: use the word it came with",
@@ -167,8 +173,17 @@ def fresh_layers(unet: Any, targets: Sequence[str], rank: int, generator: torch.
         down = (2 * torch.rand((own, *shape[1:]), generator=generator) - 1) * bound
         layers[name] = LoraLayer(down, torch.zeros((shape[0], own, *[1] * (len(shape) - 2))), float(own))
     if not layers:
-        raise ConceptError(f"expected names of modules of the UNet, such as to_q, got {', '.join(targets)}: none has such a name")
+        raise ConceptError(
+            f"expected names of modules of the UNet, such as to_q, got {', '.join(targets)}: none has such a name"
+        )
     return layers
+
+
+def _refuse_adapters(unet: Any) -> None:
+    from peft.tuners.tuners_utils import BaseTunerLayer
+
+    if any(isinstance(module, BaseTunerLayer) for module in unet.modules()):
+        raise ValueError("expected a model without adapters, got one that has some: unload them, or put all on at once")
 
 
 def _warn(fitted: Fitted, backbone: Backbone) -> None:
@@ -187,8 +202,7 @@ def _shaped(lora: Lora, name: str, layer: LoraLayer, module: nn.Linear | nn.Conv
     wanted = [(rank, *shape[1:]), (shape[0], rank, *[1] * (len(shape) - 2))]
     matrices = []
     for tensor, own in zip((layer.down, layer.up), wanted, strict=True):
-        bare = tuple(tensor.shape[:2]) if tensor[0, 0].numel() == 1 else tuple(tensor.shape)
-        if bare != (own[:2] if all(side == 1 for side in own[2:]) else own) or len(shape) != 2 + 2 * isinstance(module, nn.Conv2d):
+        if _bare(tuple(tensor.shape)) != _bare(own):
             raise ConceptError(
                 f"{lora.title} does not fit {model}: expected {list(own)} for {name}, got {list(tensor.shape)}: "
                 "it is for another model"
@@ -199,14 +213,15 @@ def _shaped(lora: Lora, name: str, layer: LoraLayer, module: nn.Linear | nn.Conv
     return LoraLayer(matrices[0], matrices[1], layer.alpha)
 
 
+def _bare(shape: tuple[int, ...]) -> tuple[int, ...]:
+    """A shape without sides of 1 at its end, of a convolution that is a linear layer."""
+    return shape[:2] if all(side == 1 for side in shape[2:]) else shape
+
+
 @contextmanager
 def _installed(backbone: Backbone, fitted: Sequence[Fitted], scales: Sequence[float]) -> Iterator[Adapters]:
-    from peft.tuners.tuners_utils import BaseTunerLayer
-
     unet = backbone.unet
     _ = backbone.fingerprint  # taken once and kept: with adapters on, modules have other names
-    if any(isinstance(module, BaseTunerLayer) for module in unet.modules()):
-        raise ValueError("expected a model without adapters, got one that has some: unload them, or put all on at once")
     before, places = dict(vars(unet)), {name for one in fitted for name in one.lora.layers}
     modules = {name: unet.get_submodule(name) for name in places}
     with ExitStack() as undo:

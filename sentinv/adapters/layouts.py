@@ -130,7 +130,7 @@ def from_tensors(file: str, tensors: Mapping[str, Tensor], header: Mapping[str, 
         _refuse_other_kinds(file, key)
         module, part = _parted(file, key)
         if part == _BUNDLED or module.startswith(_TEXT):
-            what = "bundled words" if part == _BUNDLED else "layers of the text encoder"
+            what = "bundled as words" if part == _BUNDLED else "of the text encoder"
             left_out[what] = left_out.get(what, 0) + (part in (_BUNDLED, "down"))
         else:
             found.setdefault(_module(module), {})[part] = tensor
@@ -138,7 +138,7 @@ def from_tensors(file: str, tensors: Mapping[str, Tensor], header: Mapping[str, 
         others = ", ".join(f"{count} {what}" for what, count in left_out.items()) or "none"
         raise ConceptError(f"{file}: expected layers of a UNet, got {others}; is it a LoRA for this kind of model?")
     alphas = _alphas(file, header)
-    return Read({name: _layer(file, name, parts, alphas) for name, parts in sorted(found.items())}, left_out)
+    return Read({name: _layer(file, name, parts, alphas) for name, parts in sorted(found.items())}, dict(sorted(left_out.items())))
 
 
 def _refuse_other_kinds(file: str, key: str) -> None:
@@ -170,7 +170,9 @@ def _alphas(file: str, header: Mapping[str, str]) -> Any:
         told = json.loads(header.get(ADAPTER_METADATA, "{}"))
         config = {key.removeprefix("unet."): value for key, value in told.items()}
         usual, rooted = float(config.get("lora_alpha") or 0), bool(config.get("use_rslora"))
-        patterns = {re.compile(rf"(?:.*\.)?{key}"): float(value) for key, value in config.get("alpha_pattern", {}).items()}
+        patterns = {
+            re.compile(rf"(?:.*\.)?{key}"): float(value) for key, value in config.get("alpha_pattern", {}).items()
+        }
     except (ValueError, TypeError, AttributeError, re.error) as error:
         raise ConceptError(f"{file}: its header's {ADAPTER_METADATA} makes no sense; get it again") from error
 
@@ -191,16 +193,27 @@ def _layer(file: str, name: str, parts: Mapping[str, Tensor], alphas: Any) -> Lo
     if "down" not in parts or "up" not in parts:
         raise ConceptError(f"{file}: {short} lacks one of its two matrices; get the file again")
     down, up = (parts[key].detach().to("cpu", torch.float32).contiguous() for key in ("down", "up"))
-    if down.ndim not in (2, 4) or up.ndim not in (2, 4) or 0 in (*down.shape, *up.shape) or down.shape[0] != up.shape[1]:
+    if (
+        down.ndim not in (2, 4)
+        or up.ndim not in (2, 4)
+        or 0 in (*down.shape, *up.shape)
+        or down.shape[0] != up.shape[1]
+    ):
         shapes = f"{list(down.shape)} and {list(up.shape)}"
-        raise ConceptError(f"{file}: expected matrices [rank, in] and [out, rank] for {short}, got {shapes}; is it a LoRA?")
+        raise ConceptError(
+            f"{file}: expected matrices [rank, in] and [out, rank] for {short}, got {shapes}; is it a LoRA?"
+        )
     rank = down.shape[0]
     if rank > MAX_RANK:
-        raise ConceptError(f"{file}: expected a rank of at most {MAX_RANK}, got {rank} in {short}; it is no LoRA of use")
+        raise ConceptError(
+            f"{file}: expected a rank of at most {MAX_RANK}, got {rank} in {short}; it is no LoRA of use"
+        )
     alpha = parts["alpha"].reshape(-1) if "alpha" in parts else None
     if alpha is not None and len(alpha) != 1:
         raise ConceptError(f"{file}: expected one number as alpha of {short}, got {len(alpha)}; get the file again")
     own = alpha.item() if alpha is not None else alphas(name, rank) or rank
     if not 0 < abs(own) < float("inf"):
-        raise ConceptError(f"{file}: the alpha of {short} is {own:g}, with which it does nothing: the file is of no use")
+        raise ConceptError(
+            f"{file}: the alpha of {short} is {own:g}, with which it does nothing: the file is of no use"
+        )
     return LoraLayer(down, up, own)

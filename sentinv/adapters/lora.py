@@ -1,7 +1,7 @@
 """A LoRA (Hu et al. 2021, arXiv:2106.09685) that belongs to a learned word, and the one file it lives in.
 
-The file is safetensors in the layout that plain diffusers reads. It holds nothing but the layers; which word it is for and which
-model, by name and by digest, is in the header, as are rank and alpha.
+The file is safetensors in the layout that plain diffusers reads. It holds nothing but the layers; which word it is for and
+which model, by name and by digest, is in the header, as are rank and alpha.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Places, looks and things that any model knows, for prompts that a word must leave as they are; and words without their place."""
+"""Places, styles and things that any model knows, for prompts that a word must leave as they are; words without their place."""
 
 from __future__ import annotations
 

@@ -1,10 +1,10 @@
 """Items that keep a word from being more than its thing: the picture inside the mask, the model as it was outside it.
 
-Besides prompts that show the whole picture ("a photo of <c>"), a step has the same noisy pictures with a scene or a style in the
-prompt ("a photo of <c> on the moon"). Their target is the true one inside the mask; outside it is what the frozen model answers
-to the words for the thing, without the place that they name, and that scene. For styles it is that answer everywhere. And there
-may be prompts of other things, whose answers are to stay as they are. The frozen model is never told the learned word: one
-that has kept its table would hand the table on.
+Besides prompts that show the whole picture ("a photo of <c>"), a step has the same noisy pictures with a scene or a style in
+the prompt ("a photo of <c> on the moon"). Their target is the true one inside the mask; outside it is what the frozen model
+answers to the words for the thing, without the place that they name, and that scene. For styles it is that answer everywhere.
+And there may be prompts of other things, whose answers are to stay as they are. The frozen model is never told the learned
+word: one that has kept its table would hand the table on.
 """
 
 from __future__ import annotations
@@ -142,9 +142,7 @@ class BlendedSet(TrainingSet):
             mean = self.moments.mean[index : index + 1]
             latents = self.backbone.sample_latents(mean, still.to(mean.device), still.to(mean.device))
             found = mask is None and self.blend.count > 0
-            things.append(
-                thing_mask(self.backbone, latents, self.blend.thing, places) if found else self._share(mask)
-            )
+            things.append(thing_mask(self.backbone, latents, self.blend.thing, places) if found else self._share(mask))
         return things
 
     def draw(self, generator: Generator) -> BlendedBatch:
@@ -177,7 +175,9 @@ class BlendedSet(TrainingSet):
             begin += count
         return batches
 
-    def _extended(self, batch: Batch, which: Tensor, items: Tensor, prompts: Tensor, plain: int | None = None) -> BlendedBatch:
+    def _extended(
+        self, batch: Batch, which: Tensor, items: Tensor, prompts: Tensor, plain: int | None = None
+    ) -> BlendedBatch:
         """Make a batch of items of another: the first `plain` as they are, all of its own if None, the others blended."""
         plain = len(batch) if plain is None else plain
         teacher = (prompts - len(self.templates)).clamp(min=0)

@@ -114,13 +114,13 @@ def words_of(concept: Concept, words: str | None = None) -> str:
     """
     words = concept.metadata.get("sentinv.initial_text", "") if words is None else words
     if not words.strip(" *"):
-        raise PromptError(f"expected words for the thing that {concept.token} means, got none: say what it is, such as 'a mug'")
+        raise PromptError(
+            f"expected words for the thing that {concept.token} means, got none: say what it is, such as 'a mug'"
+        )
     return words
 
 
-def _tuned(
-    backbone: Backbone, concept: Concept, config: TuneConfig, layers: dict[str, LoraLayer], loop: Loop
-) -> Tuned:
+def _tuned(backbone: Backbone, concept: Concept, config: TuneConfig, layers: dict[str, LoraLayer], loop: Loop) -> Tuned:
     history, best = loop.history, loop.best
     if config.steps and not history.learned:
         warnings.warn(
