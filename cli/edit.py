@@ -48,16 +48,18 @@ def edit(**given: Any) -> None:
     for concept in concepts:
         if options.prompt is not None and concept.token not in options.prompt:
             options.notice(f"warning: {concept.token} does not occur in the prompt")
+    loras = options.loras()
     picture = _read(options)
     tell_toybox(options.model, quiet=options.quiet)
     backbone = options.load()
-    archive = _archive_of(backbone, picture, concepts, options)
-    if options.reconstruct and archive is not None:
-        _reconstruct(backbone, archive, concepts, options)
-    elif options.mask_file:
-        _edit_masked(backbone, picture, concepts, archive, options)
-    elif archive is not None:
-        _edit(backbone, archive, concepts, options)
+    with options.worn(backbone, loras, concepts):
+        archive = _archive_of(backbone, picture, concepts, options)
+        if options.reconstruct and archive is not None:
+            _reconstruct(backbone, archive, concepts, options)
+        elif options.mask_file:
+            _edit_masked(backbone, picture, concepts, archive, options)
+        elif archive is not None:
+            _edit(backbone, archive, concepts, options)
 
 
 def _check_outputs(options: EditOptions) -> None:
@@ -190,6 +192,8 @@ def _settings(options: EditOptions, guidance: float, own: dict[str, Any], archiv
     """What is said of an edit in its metadata."""
     shared = {name: getattr(options, name) for name in ("prompt", "steps", "model", "seed")}
     settings = {"prompt": options.prompt, "guidance": guidance, **shared, **own}
+    if options.lora_files:
+        settings["loras"] = {path.name: scale for path, scale in options.lora_files}
     if archive is not None:
         settings |= {"method": archive.config.method, "steps": archive.config.steps}
         settings["source_prompt"] = archive.source_prompt

@@ -13,10 +13,10 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from sentinv.cli.adapting import LoraOptions, lora_option
 from sentinv.cli.options import (
     SEED,
     ModelOptions,
-    OutputOptions,
     force_option,
     guidance_option,
     model_options,
@@ -34,6 +34,7 @@ from sentinv.report.contact_sheet import contact_sheet
 if TYPE_CHECKING:
     from PIL import Image
 
+    from sentinv.adapters.lora import Lora
     from sentinv.concepts.concept import Concept
     from sentinv.evaluation.judges import ClipJudge
     from sentinv.generation.generate import GenerateConfig
@@ -41,7 +42,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, kw_only=True)
-class GenerateOptions(ModelOptions, OutputOptions):
+class GenerateOptions(LoraOptions, ModelOptions):
     """What `generate` is told."""
 
     prompt: str
@@ -66,6 +67,7 @@ class GenerateOptions(ModelOptions, OutputOptions):
 @click.option(
     "-c", "--concept", "files", multiple=True, type=click.Path(path_type=Path), help="A learned word; repeatable."
 )
+@lora_option
 @click.option("--negative", default="", help="What to lead away from.")
 @click.option("-n", "--count", type=click.IntRange(1, 1000), default=4, show_default=True, help="How many images.")
 @click.option("--seed", type=SEED, default=0, show_default=True, help="Of the first image.")
@@ -91,6 +93,7 @@ def generate(**given: Any) -> None:
       sentinv generate "a photo of <cat> on the moon" --concept cat.safetensors
       sentinv generate "a watercolor of <cat>" -c cat.safetensors -n 16 --rank
       sentinv generate "<cat> in a <mug>" -c cat.safetensors -c mug.safetensors
+      sentinv generate "<cat> in the snow" -c cat.safetensors --lora cat-lora.safetensors:0.8
     """  # noqa: D301 - click reads \b as "leave these lines as they are"
     from sentinv.concepts.concept import Concept
 
@@ -98,6 +101,7 @@ def generate(**given: Any) -> None:
     if was_given("clip") and not options.rank:
         raise click.UsageError("--clip has no effect without --rank: leave it out")
     concepts = [Concept.load(file, allow_pickle=options.allow_pickle) for file in options.files]
+    loras = options.loras()
     folder = options.output or Path(slug(options.prompt))
     if folder.exists() and not options.force:
         raise SentinvError(f"{folder} exists: give --force to write into it, or choose another --output")
@@ -107,7 +111,7 @@ def generate(**given: Any) -> None:
     tell_toybox(options.model, quiet=options.quiet)
     judge = _judge(options) if options.rank else None
     with _folder(folder):
-        made = _kept(folder, _make(concepts, options), options)
+        made = _kept(folder, _make(concepts, loras, options), options)
         if judge is not None:
             made = _ranked(judge, made, concepts, options.prompt)
         paths = [folder / name for name in _names(made)]
@@ -159,7 +163,7 @@ def _folder(path: Path) -> Iterator[None]:
             path.rmdir()
 
 
-def _make(concepts: list[Concept], options: GenerateOptions) -> Iterator[Made]:
+def _make(concepts: list[Concept], loras: list[tuple[Lora, float]], options: GenerateOptions) -> Iterator[Made]:
     """Make the images, as they come."""
     from sentinv.generation.generate import generate_images
 
@@ -175,8 +179,10 @@ def _make(concepts: list[Concept], options: GenerateOptions) -> Iterator[Made]:
         "steps": config.steps,
         "guidance_scale": config.guidance_scale,
     }
+    if loras:
+        settings["loras"] = {lora.name: scale for lora, scale in loras}
     total = config.steps * -(-options.count // config.batch_size)
-    with progress("sampling", total, quiet=options.quiet) as bar:
+    with options.worn(backbone, loras, concepts), progress("sampling", total, quiet=options.quiet) as bar:
         for one in generate_images(
             backbone,
             options.prompt,

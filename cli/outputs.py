@@ -82,6 +82,26 @@ class Outputs:
         shutil.rmtree(self.checkpoints, ignore_errors=True)
 
 
+class TuneOutputs(Outputs):
+    """Where a run writes that tunes a LoRA around a word.
+
+    Attributes:
+        concept: the LoRA's file; `<name>-lora.safetensors` beside the word's if not given.
+        word: the word's file.
+        rows: the word's file again, where its rows learn too.
+    """
+
+    def __init__(self, word: Path, output: Path | None = None) -> None:
+        super().__init__(output or word.with_name(f"{word.stem}-lora.safetensors"))
+        self.word = word
+        self.rows = self.concept.with_name(f"{self.concept.stem}-word.safetensors")
+
+    def _check(self, *, force: bool, resume: bool) -> None:
+        super()._check(force=force, resume=resume)
+        if self.concept == self.word:
+            raise SentinvError(f"{shown(self.word)} is the word itself: choose another --output")
+
+
 def name_of(path: Path) -> str:
     """Make a name out of a file's, as placeholders have it: "IMG 20.jpg" → "img-20"."""
     return re.sub(r"[^a-z0-9]+", "-", path.stem.lower()).strip("-") or "concept"

@@ -51,7 +51,8 @@ def masked(picture):
 def test_learns_and_leaves_the_model_as_it_was(backbone, picture):
     before = snapshot(backbone)
     word = word_of(backbone)
-    lora, concept, history = tune(backbone, word, picture, replace(QUICK, steps=40, learning_rate=1e-2))
+    tuned = tune(backbone, word, picture, replace(QUICK, steps=40, learning_rate=1e-2))
+    lora, concept, history = tuned.lora, tuned.concept, tuned.history
     assert same(before, snapshot(backbone))
     assert history.learned and history.best_loss < history.start_loss
     assert concept is word
@@ -68,7 +69,7 @@ def test_same_seed_same_bytes_other_seed_other_bytes(sd1_backbone, picture):
 
 
 def test_zero_steps_change_nothing(sd1_backbone, picture):
-    lora, *_ = tune(sd1_backbone, word_of(sd1_backbone), picture, replace(QUICK, steps=0))
+    lora = tune(sd1_backbone, word_of(sd1_backbone), picture, replace(QUICK, steps=0)).lora
     config = GenerateConfig(steps=2)
     plain = generate_latents(sd1_backbone, "a mug", generators=seeded(0, 1), config=config)
     with adapted(sd1_backbone, [lora]):
@@ -77,7 +78,7 @@ def test_zero_steps_change_nothing(sd1_backbone, picture):
 
 def test_a_lora_and_its_file_draw_the_same_also_in_plain_diffusers(sd1, sd1_backbone, picture, tmp_path):
     word = word_of(sd1_backbone)
-    lora, *_ = tune(sd1_backbone, word, picture, replace(QUICK, learning_rate=0.1))
+    lora = tune(sd1_backbone, word, picture, replace(QUICK, learning_rate=0.1)).lora
     path, config, prompt = (
         lora.save(tmp_path / "c-lora.safetensors"),
         GenerateConfig(steps=3),

@@ -138,7 +138,8 @@ def from_tensors(file: str, tensors: Mapping[str, Tensor], header: Mapping[str, 
         others = ", ".join(f"{count} {what}" for what, count in left_out.items()) or "none"
         raise ConceptError(f"{file}: expected layers of a UNet, got {others}; is it a LoRA for this kind of model?")
     alphas = _alphas(file, header)
-    return Read({name: _layer(file, name, parts, alphas) for name, parts in sorted(found.items())}, dict(sorted(left_out.items())))
+    layers = {name: _layer(file, name, parts, alphas) for name, parts in sorted(found.items())}
+    return Read(layers, dict(sorted(left_out.items())))
 
 
 def _refuse_other_kinds(file: str, key: str) -> None:
@@ -170,15 +171,14 @@ def _alphas(file: str, header: Mapping[str, str]) -> Any:
         told = json.loads(header.get(ADAPTER_METADATA, "{}"))
         config = {key.removeprefix("unet."): value for key, value in told.items()}
         usual, rooted = float(config.get("lora_alpha") or 0), bool(config.get("use_rslora"))
-        patterns = {
-            re.compile(rf"(?:.*\.)?{key}"): float(value) for key, value in config.get("alpha_pattern", {}).items()
-        }
+        own = config.get("alpha_pattern", {}).items()
+        patterns = {re.compile(rf"(?:.*\.)?{key}"): float(value) for key, value in own}
     except (ValueError, TypeError, AttributeError, re.error) as error:
         raise ConceptError(f"{file}: its header's {ADAPTER_METADATA} makes no sense; get it again") from error
 
     def alpha(name: str, rank: int) -> float:
-        own = next((value for pattern, value in patterns.items() if pattern.fullmatch(name)), usual)
-        return own * rank**0.5 if rooted else own
+        found = next((value for pattern, value in patterns.items() if pattern.fullmatch(name)), usual)
+        return found * rank**0.5 if rooted else found
 
     return alpha
 

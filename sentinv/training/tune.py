@@ -9,7 +9,8 @@ from __future__ import annotations
 import warnings
 from collections.abc import Sequence
 from contextlib import ExitStack
-from typing import TYPE_CHECKING, NamedTuple
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from torch import Generator, Tensor
 
@@ -31,23 +32,35 @@ from sentinv.training.rescue import Rescue
 from sentinv.training.train import STEPS_PER_SYNC, rows_group, run_settings, run_to_the_end
 
 if TYPE_CHECKING:
+    from sentinv.files.decoding import Picture
     from sentinv.models.backbone import Backbone
     from sentinv.training.checkpoint import Checkpoints
     from sentinv.training.loop import OnStep
 
 
-class Tuned(NamedTuple):
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Tuned:
     """What tuning gives.
 
     Attributes:
         lora: with the weights that had the smallest loss on the fixed grid.
         concept: the word; another than before if its rows learned too.
         history: of the run.
+        before: the word as it was.
+        config: of the training.
+        pictures: what it was learned from.
+        device: where it was trained.
+        dtype: precision of the frozen model.
     """
 
     lora: Lora
     concept: Concept
     history: History
+    before: Concept
+    config: TuneConfig
+    pictures: tuple[Picture, ...]
+    device: str
+    dtype: str
 
 
 def tune(
@@ -81,6 +94,7 @@ def tune(
     blend = Blend.of(config, words_of(concept, words), config.others)
     pictures = pictures_of(images)
     rows = PlaceholderRows.of_concepts([concept])
+    _ = backbone.fingerprint  # taken once and kept: with rows or adapters on it could not be
     layers = fresh_layers(backbone.unet, config.targets, config.rank, Generator().manual_seed(config.seed))
     with ExitStack() as stack:
         rescue = stack.enter_context(Rescue(backbone, config))
@@ -103,7 +117,17 @@ def tune(
             steps_per_sync=1 if backbone.device.type == "cpu" else STEPS_PER_SYNC,
         )
         run_to_the_end(loop, run_settings(data, config, concept.token, concept.rows), checkpoints, request)
-    return _tuned(backbone, concept, config, layers, loop)
+    now, lora = _learned(backbone, concept, config, layers, loop)
+    return Tuned(
+        lora=lora,
+        concept=now,
+        history=loop.history,
+        before=concept,
+        config=config,
+        pictures=tuple(pictures),
+        device=str(backbone.device),
+        dtype=str(backbone.dtype).removeprefix("torch."),
+    )
 
 
 def words_of(concept: Concept, words: str | None = None) -> str:
@@ -120,7 +144,9 @@ def words_of(concept: Concept, words: str | None = None) -> str:
     return words
 
 
-def _tuned(backbone: Backbone, concept: Concept, config: TuneConfig, layers: dict[str, LoraLayer], loop: Loop) -> Tuned:
+def _learned(
+    backbone: Backbone, concept: Concept, config: TuneConfig, layers: dict[str, LoraLayer], loop: Loop
+) -> tuple[Concept, Lora]:
     history, best = loop.history, loop.best
     if config.steps and not history.learned:
         warnings.warn(
@@ -138,9 +164,7 @@ def _tuned(backbone: Backbone, concept: Concept, config: TuneConfig, layers: dic
         for name, layer in layers.items()
     }
     metadata = lora_provenance(backbone, concept, config, history)
-    return Tuned(
-        Lora(layers=learned, token=concept.token, base_model=backbone.name, metadata=metadata), concept, history
-    )
+    return concept, Lora(layers=learned, token=concept.token, base_model=backbone.name, metadata=metadata)
 
 
 def _rounded(tensor: Tensor) -> Tensor:
