@@ -26,7 +26,7 @@ from sentinv.files.atomic import check_writable
 if TYPE_CHECKING:
     from PIL import Image
 
-    from sentinv.concepts.reading import load_concepts
+    from sentinv.concepts.concept import Concept
     from sentinv.editing.archive import Archive
     from sentinv.editing.edit import Edited
     from sentinv.editing.reconstruction import Budget
@@ -48,6 +48,7 @@ def edit(**given: Any) -> None:
       sentinv edit cat.png --ddim-invert -c cat-concept.safetensors --reconstruct
       sentinv edit cat.png --mask sky.png --prompt "a photo of the moon"
     """  # noqa: D301 - click reads \b as "leave these lines as they are"
+    from sentinv.concepts.reading import load_concepts
     from sentinv.editing.masked import region_in
     from sentinv.files.images import read_mask
     from sentinv.generation.weights import check_weights
@@ -56,6 +57,7 @@ def edit(**given: Any) -> None:
     check_usage(options)
     _check_outputs(options)
     concepts = load_concepts(options.files, allow_pickle=options.allow_pickle)
+    loras = options.loras()
     check_weights(dict(options.weights), options.prompt or "")
     check_prompts([options.prompt, options.source_prompt], concepts, options.model)
     if options.prompt is not None:
@@ -66,13 +68,14 @@ def edit(**given: Any) -> None:
     backbone = options.load()
     if mask is not None:
         region_in(backbone, picture, mask, options.mask_config)  # what is wrong with it is told before the inversion
-    archive = _archive_of(backbone, picture, concepts, options)
-    if options.reconstruct and archive is not None:
-        _reconstruct(backbone, archive, concepts, options)
-    elif mask is not None:
-        _edit_masked(backbone, (picture, mask), concepts, archive, options)
-    elif archive is not None:
-        _edit(backbone, archive, concepts, options)
+    with options.worn(backbone, loras, concepts):
+        archive = _archive_of(backbone, picture, concepts, options)
+        if options.reconstruct and archive is not None:
+            _reconstruct(backbone, archive, concepts, options)
+        elif mask is not None:
+            _edit_masked(backbone, (picture, mask), concepts, archive, options)
+        elif archive is not None:
+            _edit(backbone, archive, concepts, options)
 
 
 def _check_outputs(options: EditOptions) -> None:
@@ -207,6 +210,8 @@ def _settings(options: EditOptions, guidance: float, own: dict[str, Any], archiv
     settings = {"prompt": options.prompt, "guidance": guidance, **shared, **own}
     if options.weights:
         settings["weights"] = dict(options.weights)
+    if options.lora_files:
+        settings["loras"] = {path.name: scale for path, scale in options.lora_files}
     if archive is not None:
         settings |= {"method": archive.config.method, "steps": archive.config.steps}
         settings["source_prompt"] = archive.source_prompt

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from sentinv.cli.options import SEED, Decorated, FiniteRange, ModelOptions, OutputOptions, was_given, weight_option
+from sentinv.cli.adapting import LoraOptions, lora_option
+from sentinv.cli.options import SEED, Decorated, FiniteRange, ModelOptions, was_given, weight_option
 
 if TYPE_CHECKING:
     from sentinv.editing.edit import EditConfig, Held
@@ -21,7 +22,7 @@ _PATH = click.Path(path_type=Path)
 
 
 @dataclass(frozen=True, kw_only=True)
-class EditOptions(ModelOptions, OutputOptions):
+class EditOptions(LoraOptions, ModelOptions):
     """What `edit` is told."""
 
     image: Path
@@ -127,6 +128,7 @@ def edit_guidance_option(command: Decorated) -> Decorated:
 
 _OPTIONS = [
     click.option("-c", "--concept", "files", multiple=True, type=_PATH, help="A learned word; repeatable."),
+    lora_option,
     click.option("--prompt", help="What to show instead."),
     weight_option,
     click.option("--ddim-invert", is_flag=True, help="Find the image's own noise and start from it."),
@@ -202,6 +204,8 @@ def check_usage(options: EditOptions) -> None:
         raise click.UsageError("--save-archive needs --ddim-invert")
     if options.ddim_invert and options.archive_file:
         raise click.UsageError("--ddim-invert makes an inversion and --archive takes one: give one of them")
+    if options.lora_files and (options.archive_file or options.save_archive):
+        raise click.UsageError("--lora goes with neither --archive nor --save-archive, which do not tell what was on")
     for name, why in _without_effect(options):
         if was_given(name):
             option = name.removesuffix("s").replace("_", "-") if name == "weights" else name.replace("_", "-")

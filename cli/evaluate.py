@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from sentinv.cli.adapting import LoraOptions, lora_option
 from sentinv.cli.options import (
     SEED,
     ModelOptions,
-    OutputOptions,
     guidance_option,
     model_options,
     output_options,
@@ -29,7 +29,7 @@ _PATH = click.Path(path_type=Path)
 
 
 @dataclass(frozen=True, kw_only=True)
-class EvaluateOptions(ModelOptions, OutputOptions):
+class EvaluateOptions(LoraOptions, ModelOptions):
     """What `evaluate` is told."""
 
     concept: Path
@@ -63,6 +63,7 @@ class EvaluateOptions(ModelOptions, OutputOptions):
     show_default=True,
     help="Images per prompt: on a CPU, take fewer.",
 )
+@lora_option
 @click.option("--batch-size", type=click.IntRange(1), default=4, show_default=True, help="Images at a time.")
 @click.option("--steps", type=click.IntRange(1, 1000), default=50, show_default=True, help="DDIM steps.")
 @guidance_option
@@ -80,6 +81,7 @@ def evaluate(**given: Any) -> None:
       sentinv evaluate cat-concept.safetensors --images cat.png
       sentinv evaluate cat-concept.safetensors --images cat.png --count 16 --json
     """  # noqa: D301 - click reads \b as "leave these lines as they are"
+    from sentinv.adapters.install import check_words
     from sentinv.concepts.reading import load_concept
     from sentinv.evaluation.evaluate import Evaluator, describe
     from sentinv.evaluation.evaluate import evaluate as scores_of
@@ -92,12 +94,13 @@ def evaluate(**given: Any) -> None:
     if wrong is not None:
         raise click.UsageError(f"--prompt needs {{}} where the placeholder goes, got {wrong!r}")
     learned = load_concept([options.concept])
+    loras = options.loras()
+    check_words([lora for lora, _ in loras], [learned])
     pictures = [square(read_image(path)) for path in options.images]
     for path, picture in zip(options.images, pictures, strict=True):
         for text in picture.notices:
-            options.notice(
-                text.partition("; --crop")[0] if str(path) in text else f"{path}: {text.partition('; --crop')[0]}"
-            )
+            told = text.partition("; --crop")[0]
+            options.notice(told if str(path) in text else f"{path}: {told}")
     real = [picture.image for picture in pictures]
     tell_toybox(options.model, quiet=options.quiet)
     backbone = options.load()
@@ -107,7 +110,13 @@ def evaluate(**given: Any) -> None:
     total = (len(config.prompts) + 1) * (2 if options.caption is None else 3)
     with progress("evaluate", total, quiet=options.quiet) as bar:
         scores = scores_of(
-            backbone, learned, evaluator, config, human=options.caption, on_step=lambda done, _: bar.at(done)
+            backbone,
+            learned,
+            evaluator,
+            config,
+            loras=loras,
+            human=options.caption,
+            on_step=lambda done, _: bar.at(done),
         )
     facts = describe(scores, config)
     if options.as_json:

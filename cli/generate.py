@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from sentinv.cli.adapting import LoraOptions, lora_option
 from sentinv.cli.options import (
     SEED,
     ModelOptions,
-    OutputOptions,
     check_prompts,
     force_option,
     guidance_option,
@@ -33,14 +33,15 @@ from sentinv.errors import Interrupted, SentinvError
 from sentinv.files.atomic import shown
 
 if TYPE_CHECKING:
-    from sentinv.concepts.reading import load_concepts
+    from sentinv.adapters.lora import Lora
+    from sentinv.concepts.concept import Concept
     from sentinv.evaluation.judges import ClipJudge
     from sentinv.generation.generate import GenerateConfig
     from sentinv.models.backbone import Backbone
 
 
 @dataclass(frozen=True, kw_only=True)
-class GenerateOptions(ModelOptions, OutputOptions):
+class GenerateOptions(LoraOptions, ModelOptions):
     """What `generate` is told."""
 
     prompt: str
@@ -67,6 +68,7 @@ class GenerateOptions(ModelOptions, OutputOptions):
     "-c", "--concept", "files", multiple=True, type=click.Path(path_type=Path), help="A learned word; repeatable."
 )
 @weight_option
+@lora_option
 @click.option("--negative", default="", help="What to lead away from.")
 @click.option("-n", "--count", type=click.IntRange(1, 1000), default=4, show_default=True, help="How many images.")
 @click.option("--seed", type=SEED, default=0, show_default=True, help="Of the first image.")
@@ -97,7 +99,9 @@ def generate(**given: Any) -> None:
       sentinv generate "a photo of <cat> on the moon" -c cat-concept.safetensors
       sentinv generate "watercolor of <cat>" -c cat-concept.safetensors -n 8 --rank
       sentinv generate "<a> in a <mug>" -c a.safetensors -c mug.safetensors
+      sentinv generate "<cat>" -c cat-concept.safetensors --lora cat-lora.safetensors:0.8
     """  # noqa: D301 - click reads \b as "leave these lines as they are"
+    from sentinv.concepts.reading import load_concepts
     from sentinv.generation.weights import check_weights
     from sentinv.models.eyes import looking
 
@@ -107,6 +111,7 @@ def generate(**given: Any) -> None:
         options = for_one_file(options)
     check_usage(options)
     concepts = load_concepts(options.files, allow_pickle=options.allow_pickle)
+    loras = options.loras()
     check_weights(dict(options.weights), options.prompt)
     check_prompts([options.prompt, options.negative], concepts, options.model)
     tell_unused(concepts, options.prompt + options.negative, options)
@@ -114,7 +119,7 @@ def generate(**given: Any) -> None:
     tell_toybox(options.model, quiet=options.quiet)
     judge = _judge(options) if options.rank else None
     with made_folder(folder):
-        made = _kept(target, _make(concepts, options), options)
+        made = _kept(target, _make(concepts, loras, options), options)
         if judge is not None:
             with looking(judge.model, options.device):
                 made = _ranked(judge, made, concepts, options.prompt)
@@ -163,7 +168,7 @@ def for_one_file(options: GenerateOptions) -> GenerateOptions:
     return replace(options, count=1)
 
 
-def _make(concepts: list[Concept], options: GenerateOptions) -> Iterator[Made]:
+def _make(concepts: list[Concept], loras: list[tuple[Lora, float]], options: GenerateOptions) -> Iterator[Made]:
     """Make the images, as they come."""
     from sentinv.generation.generate import generate_images
 
@@ -180,8 +185,10 @@ def _make(concepts: list[Concept], options: GenerateOptions) -> Iterator[Made]:
         "steps": config.steps,
         "guidance_scale": config.guidance_scale,
     }
+    if loras:
+        settings["loras"] = {lora.name: scale for lora, scale in loras}
     total = config.steps * -(-options.count // config.batch_size)
-    with progress("sampling", total, quiet=options.quiet) as bar:
+    with options.worn(backbone, loras, concepts), progress("sampling", total, quiet=options.quiet) as bar:
         for one in generate_images(
             backbone,
             options.prompt,

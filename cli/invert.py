@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
@@ -21,15 +21,17 @@ from sentinv.cli.options import (
     schedule_option,
     tell_toybox,
 )
-from sentinv.cli.outputs import Outputs, default_file, name_of
+from sentinv.cli.outputs import Outputs, TuneOutputs, default_file, name_of
 from sentinv.cli.progress import progress
 from sentinv.cli.starting import StartingOptions, chosen, starting_options
 from sentinv.initializers import INITIALIZERS
 from sentinv.training.config import TrainConfig
 
 if TYPE_CHECKING:
+    from sentinv.concepts.concept import Concept
     from sentinv.files.cropping import Crop
     from sentinv.files.decoding import Picture
+    from sentinv.models.backbone import Backbone
     from sentinv.training.history import StepRecord
 
 _PATH = click.Path(path_type=Path)
@@ -58,6 +60,8 @@ class InvertOptions(StartingOptions, ModelOptions, OutputOptions):
     samples: int
     resume: bool
     plan_only: bool
+    tune: bool
+    blended: int
     force: bool
 
 
@@ -122,6 +126,13 @@ class Job:
 @click.option("--samples", type=click.IntRange(0, 16), default=4, show_default=True, help="Images in the report.")
 @click.option("--resume", is_flag=True, help="Go on with an interrupted run.")
 @click.option("--plan", "plan_only", is_flag=True, help="Show what would happen, and stop.")
+@click.option("--tune", is_flag=True, help="Then train a LoRA around the word, as sentinv tune does.")
+@click.option(
+    "--blended",
+    default=TrainConfig.blended,
+    show_default=True,
+    help="Items per step that name a scene or style, of which the word is to learn nothing.",
+)
 @model_options
 @force_option
 @output_options
@@ -134,6 +145,7 @@ def invert(**given: Any) -> None:
       sentinv invert cat.png
       sentinv invert mug.jpg --phrase "a red striped mug" --steps 200
       sentinv invert toy-1.jpg toy-2.jpg --token "<toy>" --stop auto
+      sentinv invert cat.png --tune                           → cat-lora.safetensors too
     """  # noqa: D301 - click reads \b as "leave these lines as they are"
     from sentinv.cli.planning import print_plan
     from sentinv.concepts.names import check_token
@@ -145,15 +157,20 @@ def invert(**given: Any) -> None:
         config=train_config(options),
         token=check_token(options.token or f"<{name}>"),
         outputs=Outputs(options.output or default_file(name)),
-        pictures=read_pictures(options),
+        pictures=read_pictures(options.images, options.masks, options.crop, options),
     )
     if options.plan_only:
         print_plan(job, options)
         return
     job.outputs.check(force=options.force, resume=options.resume)
+    after = TuneOutputs(job.outputs.concept) if options.tune else None
+    if after is not None:
+        after.check(force=options.force, resume=False)
     tell_toybox(options.model, quiet=options.quiet)
     with job.outputs.held(resume=options.resume):
-        run(job, options)
+        backbone, concept = run(job, options)
+    if after is not None:
+        tune_after(backbone, concept, job, after, options)
 
 
 def train_config(options: InvertOptions) -> TrainConfig:
@@ -175,7 +192,7 @@ def train_config(options: InvertOptions) -> TrainConfig:
         raise click.UsageError(str(error).removeprefix("TrainConfig.")) from error
 
 
-def read_pictures(options: InvertOptions) -> list[Picture]:
+def read_pictures(paths: Sequence[Path], masks: Sequence[Path], crop: Crop, options: OutputOptions) -> list[Picture]:
     """Read the images, lay the masks over their own, and cut the squares that are trained on.
 
     Raises:
@@ -187,7 +204,6 @@ def read_pictures(options: InvertOptions) -> list[Picture]:
     from sentinv.files.cropping import square
     from sentinv.files.images import read_image, read_mask
 
-    paths, masks = options.images, options.masks
     if masks and len(masks) != len(paths):
         raise click.UsageError(f"got {len(masks)} --mask for {len(paths)} images: give one for each, in their order")
     pictures = []
@@ -196,7 +212,7 @@ def read_pictures(options: InvertOptions) -> list[Picture]:
         try:
             if masks:
                 picture = picture.with_mask(read_mask(masks[index]))
-            pictures.append(square(picture, options.crop))
+            pictures.append(square(picture, crop))
         except SentinvError as error:
             raise SentinvError(
                 f"--mask {shown(masks[index])}: {error}" if masks else f"{shown(path)}: {error}"
@@ -206,8 +222,28 @@ def read_pictures(options: InvertOptions) -> list[Picture]:
     return pictures
 
 
-def run(job: Job, options: InvertOptions) -> None:
-    """Learn the word, and write and print what came of it."""
+def tune_after(backbone: Backbone, concept: Concept, job: Job, outputs: TuneOutputs, options: InvertOptions) -> None:
+    """Train a LoRA around the word that was learned.
+
+    Raises:
+        Interrupted: If it was asked to stop: another command goes on.
+    """
+    from sentinv.cli.tune import TuneJob, tune_word
+    from sentinv.errors import Interrupted
+    from sentinv.training.config import TuneConfig
+
+    config = TuneConfig(seed=options.seed, gradient_checkpointing=options.gradient_checkpointing)
+    tuning = TuneJob(concept=concept, outputs=outputs, pictures=job.pictures, config=config)
+    try:
+        with outputs.held(resume=False):
+            tune_word(backbone, tuning, options, samples=options.samples, force=options.force)
+    except Interrupted as error:
+        again = f"sentinv tune {outputs.word} {' '.join(map(str, options.images))} --resume"
+        raise Interrupted(f"{error}, by: {again}", error.signal_number) from error
+
+
+def run(job: Job, options: InvertOptions) -> tuple[Backbone, Concept]:
+    """Learn the word, and write and print what came of it; the model and the word are for what follows."""
     from sentinv.cli.results import Clock, print_result, samples_of, write_result
     from sentinv.diffusion.ddim import ddim_steps
     from sentinv.errors import SentinvError, TrainingError
@@ -229,7 +265,7 @@ def run(job: Job, options: InvertOptions) -> None:
     vectors = "1 vector" if start.count == 1 else f"{start.count} vectors"
     options.notice(f"{job.token} starts from {job.init}: {start.text!r}, {vectors}")
     checkpoints = Checkpoints(job.outputs.checkpoints, resume=options.resume)
-    with _watched(job, options) as on_step:
+    with watched(job.outputs, job.config.steps, options) as on_step:
         learned = learn(
             backbone, job.pictures, start, job.config, token=job.token, checkpoints=checkpoints, on_step=on_step
         )
@@ -249,17 +285,18 @@ def run(job: Job, options: InvertOptions) -> None:
             f"{WRONG[history.stop]} in step {len(history.records) + 1} of {job.config.steps}: the best rows until then are in "
             f"{shown(job.outputs.concept)}; try a smaller --lr"
         )
+    return backbone, learned.concept
 
 
 @contextmanager
-def _watched(job: Job, options: InvertOptions) -> Iterator[Callable[[StepRecord], None]]:
+def watched(outputs: Outputs, steps: int, options: OutputOptions) -> Iterator[Callable[[StepRecord], None]]:
     """Tell every step twice: on the bar, and as a line of metrics.jsonl."""
     from sentinv.files.json_lines import JsonLines
 
     evaluation = ""
     with (
-        progress("training", job.config.steps, quiet=options.quiet) as bar,
-        JsonLines(job.outputs.metrics) as lines,
+        progress("training", steps, quiet=options.quiet) as bar,
+        JsonLines(outputs.metrics) as lines,
     ):
 
         def on_step(record: StepRecord) -> None:

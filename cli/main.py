@@ -27,6 +27,7 @@ from sentinv.errors import Interrupted, SentinvError, Terminated
 COMMANDS = {
     "invert": "Learn a word from one image, or from several of one thing.",
     "describe": "Show what each initializer would start from.",
+    "tune": "Train a LoRA around a learned word.",
     "generate": "Make images from a prompt with learned words in it.",
     "edit": "Change a picture by other words, all of it or inside a mask.",
     "inspect": "Show what is in a concept file.",

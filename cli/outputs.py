@@ -13,6 +13,9 @@ from sentinv.errors import SentinvError
 from sentinv.files.atomic import make_folder, remove_leftovers, shown, told
 from sentinv.files.locks import lock
 
+SUFFIX = "-concept"
+"""Of the name that a concept file has unless told otherwise: web UIs know a word by its file's name, and `cat` is a word."""
+
 
 class Outputs:
     """Where a run writes.
@@ -91,8 +94,24 @@ class Outputs:
         shutil.rmtree(self.checkpoints, ignore_errors=True)
 
 
-SUFFIX = "-concept"
-"""Of the name that a concept file has unless told otherwise: web UIs know a word by its file's name, and `cat` is a word."""
+class TuneOutputs(Outputs):
+    """Where a run writes that tunes a LoRA around a word.
+
+    Attributes:
+        concept: the LoRA's file; `<name>-lora.safetensors` beside the word's if not given.
+        word: the word's file.
+        rows: the word's file again, where its rows learn too.
+    """
+
+    def __init__(self, word: Path, output: Path | None = None) -> None:
+        super().__init__(output or word.with_name(f"{word.stem.removesuffix(SUFFIX)}-lora.safetensors"))
+        self.word = word
+        self.rows = self.concept.with_name(f"{self.concept.stem}-word.safetensors")
+
+    def _check(self, *, force: bool, resume: bool) -> None:
+        super()._check(force=force, resume=resume)
+        if self.concept == self.word:
+            raise SentinvError(f"{shown(self.word)} is the word itself: choose another --output")
 
 
 def name_of(path: Path) -> str:

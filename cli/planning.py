@@ -11,6 +11,7 @@ from sentinv.cli.options import print_json
 
 if TYPE_CHECKING:
     from sentinv.cli.invert import InvertOptions, Job
+    from sentinv.cli.tune import TuneJob, TuneOptions
 
 
 def print_plan(job: Job, options: InvertOptions) -> None:
@@ -44,6 +45,47 @@ def print_plan(job: Job, options: InvertOptions) -> None:
     for label, value in lines.items():
         if value:
             click.echo(f"{label:<12}{value}")
+
+
+def print_tune_plan(job: TuneJob, options: TuneOptions) -> None:
+    """Print words, prompts, layers, steps, memory and files of a run that tunes."""
+    from sentinv.training.blend import Blend
+    from sentinv.training.memory import training_memory
+
+    config, outputs = job.config, job.outputs
+    blend = Blend.of(config, job.words or "", config.others)
+    plan = {
+        "model": options.model,
+        "token": job.concept.token,
+        "thing": blend.thing,
+        "images": len(job.pictures),
+        "mask": any(picture.mask is not None for picture in job.pictures),
+        "scenes": list(blend.scenes),
+        "styles": list(blend.styles),
+        "rank": config.rank,
+        "targets": list(config.targets),
+        "steps": config.steps,
+        "items": [config.batch_size, config.blended, config.others],
+        "learning_rate": config.learning_rate,
+        "memory": training_memory(options.model, config, options.dtype, options.device),
+        "files": [str(path) for path in (outputs.concept, outputs.report, outputs.metrics)],
+    }
+    if options.as_json:
+        print_json(plan)
+        return
+    lines = {
+        "model": options.model,
+        "word": f"{job.concept.token}, {blend.thing!r} to the model as it is",
+        "images": f"{plan['images']}, {'with' if plan['mask'] else 'without'} mask",
+        "prompts": f"{len(blend.scenes)} scenes, {len(blend.styles)} styles: {blend.scenes[0]!r} …",
+        "layers": f"rank {config.rank} on {', '.join(config.targets)}",
+        "training": f"{config.steps} steps x {config.batch_size} + {config.blended} blended + {config.others} other items, "
+        f"learning rate {config.learning_rate:g}",
+        "memory": _memory(plan["memory"]),  # type: ignore[arg-type]
+        "files": f"{outputs.concept}, {outputs.folder}/",
+    }
+    for label, value in lines.items():
+        click.echo(f"{label:<12}{value}")
 
 
 def _memory(estimate: dict[str, int] | None) -> str:

@@ -1,4 +1,4 @@
-"""What `invert` writes and prints when it is done."""
+"""What `invert` and `tune` write and print when they are done."""
 
 from __future__ import annotations
 
@@ -13,12 +13,14 @@ from sentinv.cli.progress import progress
 
 if TYPE_CHECKING:
     from sentinv.cli.invert import InvertOptions
-    from sentinv.cli.outputs import Outputs
+    from sentinv.cli.options import OutputOptions
+    from sentinv.cli.outputs import Outputs, TuneOutputs
     from sentinv.models.backbone import Backbone
     from sentinv.report.run_page import Report
     from sentinv.training.history import History
     from sentinv.training.invert import Learned
     from sentinv.training.samples import Samples
+    from sentinv.training.tune import Tuned
 
 
 class Clock:
@@ -55,6 +57,19 @@ def samples_of(learned: Learned, backbone: Backbone, options: InvertOptions) -> 
             return Samples(prompt=prompt_of(learned))
 
 
+def tuned_samples_of(tuned: Tuned, backbone: Backbone, count: int, *, quiet: bool) -> Samples:
+    """Make the images of the report on a LoRA; none where the model cannot make any."""
+    from sentinv.errors import ModelError
+    from sentinv.training.samples import Samples, prompt_of, sampling_steps, tuned_samples
+
+    with progress("sampling", sampling_steps(count), quiet=quiet) as bar:
+        try:
+            return tuned_samples(backbone, tuned, count, lambda step, _: bar.at(step))
+        except ModelError as error:
+            notice(f"no images in the report: {error}")
+            return Samples(prompt=prompt_of(tuned))
+
+
 def write_result(outputs: Outputs, report: Report) -> None:
     """Write metrics and report, and remove the checkpoints, which have served."""
     from sentinv.files.atomic import atomic_write
@@ -75,18 +90,17 @@ def _metrics(history: History) -> str:
 
 def print_result(outputs: Outputs, report: Report, options: InvertOptions) -> None:
     """Print what was learned, where it lies and what to do with it."""
+    from sentinv.training.invert import Learned
+
     learned, history = report.learned, report.learned.history
+    assert isinstance(learned, Learned)  # noqa: S101 - for the type checker
     if options.as_json:
         print_json(_as_json(outputs, report))
         return
     concept = learned.concept
-    change = (history.best_loss / history.start_loss - 1) * 100
     vectors = "1 vector" if concept.count == 1 else f"{concept.count} vectors"
     click.echo(f"{click.style(concept.token, bold=True)}  {vectors} from {learned.start.text!r}")
-    click.echo(
-        f"loss {history.start_loss:.4f} → {history.best_loss:.4f} ({change:+.1f} %), "
-        f"best at step {history.best_step} of {history.evaluations[-1][0]}, {history.seconds:.0f} s"
-    )
+    click.echo(_losses(history))
     click.echo(f"{outputs.concept}\n{outputs.report}")
     model = "" if options.model == "toybox" else f" --model {options.model}"
     shown = report.samples.prompt
@@ -94,14 +108,49 @@ def print_result(outputs: Outputs, report: Report, options: InvertOptions) -> No
     options.notice(f"next: sentinv generate {prompt} --concept {outputs.concept}{model}")
 
 
+def _losses(history: History) -> str:
+    change = (history.best_loss / history.start_loss - 1) * 100
+    return (
+        f"loss {history.start_loss:.4f} → {history.best_loss:.4f} ({change:+.1f} %), "
+        f"best at step {history.best_step} of {history.evaluations[-1][0]}, {history.seconds:.0f} s"
+    )
+
+
+def print_tuned(outputs: TuneOutputs, report: Report, options: OutputOptions) -> None:
+    """Print what was tuned, where it lies and what to do with it."""
+    from sentinv.training.tune import Tuned
+
+    tuned = report.learned
+    assert isinstance(tuned, Tuned)  # noqa: S101 - for the type checker
+    rows = outputs.rows if tuned.config.train_rows else None
+    if options.as_json:
+        history = tuned.history
+        files = {"lora": str(outputs.concept), "rows": rows and str(rows), "report": str(outputs.report)}
+        facts = {"token": tuned.lora.token, "model": tuned.lora.base_model, "rank": tuned.lora.rank}
+        counts = {"layers": len(tuned.lora.layers), "steps": history.evaluations[-1][0], "best_step": history.best_step}
+        losses = {"stop": history.stop, "start_loss": history.start_loss, "best_loss": history.best_loss}
+        print_json({**files, **facts, **counts, **losses, "seconds": report.seconds})
+        return
+    layers = f"LoRA of rank {tuned.lora.rank} on {len(tuned.lora.layers)} layers"
+    click.echo(f"{click.style(tuned.lora.token, bold=True)}  {layers}")
+    click.echo(_losses(tuned.history))
+    click.echo("\n".join(str(path) for path in (outputs.concept, rows, outputs.report) if path is not None))
+    where = f"--concept {rows or outputs.word} --lora {outputs.concept}"
+    options.notice(f'next: sentinv generate "{report.samples.prompt} on the moon" {where}')
+
+
 def _as_json(outputs: Outputs, report: Report) -> dict[str, Any]:
-    history, start = report.learned.history, report.learned.start
+    from sentinv.training.invert import Learned
+
+    learned, history = report.learned, report.learned.history
+    assert isinstance(learned, Learned)  # noqa: S101 - for the type checker
+    start = learned.start
     return {
         "concept": str(outputs.concept),
         "report": str(outputs.report),
         "metrics": str(outputs.metrics),
-        "token": report.learned.concept.token,
-        "model": report.learned.concept.base_model,
+        "token": learned.concept.token,
+        "model": learned.concept.base_model,
         "initializer": start.initialization.source,
         "text": start.text,
         "score": start.initialization.score,

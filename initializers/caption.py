@@ -11,6 +11,7 @@ from typing import Any
 from PIL import Image
 
 from sentinv.concepts.initialization import Initialization
+from sentinv.concepts.scenes import without_scene
 from sentinv.models.eyes import load_eye, looking
 from sentinv.models.names import EYES
 
@@ -25,11 +26,6 @@ _NOISE = (
 )
 """Pattern → what stands in its place."""
 _REPEATED = re.compile(r"\b(\w+(?: \w+){0,3})(?: (?:and )?\1\b)+")
-_SCENE = re.compile(
-    r" (?:sitting |standing |lying |laying |parked )?"
-    r"(?:(?:on|in|at|inside|under|near|by|against|next to|on top of|in front of) (?:an?|the) "
-    r"|(?:on|in|at) (?:space|sunset|sunrise|night|snow|sand|grass|water)\b).*"
-)
 _STOPWORDS = re.compile(
     r"\b(?:an?|the|this|that|these|those|some|its|his|her|their|of|with|and|or|in|on|at|to|by|for|from|as"
     r"|is|are|be|been|has|have|had|it|there|which|who)\b"
@@ -112,7 +108,7 @@ def tidy(sentence: str, *, drop_stopwords: bool = False, drop_scene: bool = Fals
         left = " ".join(re.sub(pattern, plain, text).split())
         text = left if _STOPWORDS.sub("", left).strip() else text
     if drop_scene:
-        text = _SCENE.sub("", text)
+        text = without_scene(text)
     if drop_stopwords:
         text = " ".join(_STOPWORDS.sub(" ", text).split()) or text
     return text

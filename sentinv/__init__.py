@@ -16,6 +16,8 @@ from typing import TYPE_CHECKING, Any
 from sentinv.version import __version__
 
 if TYPE_CHECKING:
+    from sentinv.adapters.install import adapted
+    from sentinv.adapters.lora import Lora, load_lora
     from sentinv.concepts.concept import Concept
     from sentinv.concepts.export import export
     from sentinv.concepts.initialization import Initialization, Initializer, Start, starting_rows
@@ -33,10 +35,11 @@ if TYPE_CHECKING:
     from sentinv.models.backbone import Backbone
     from sentinv.models.loading import load
     from sentinv.training.checkpoint import Checkpoints
-    from sentinv.training.config import TrainConfig
+    from sentinv.training.config import TrainConfig, TuneConfig
     from sentinv.training.history import History
     from sentinv.training.invert import Learned, find_start, invert, learn
     from sentinv.training.train import train_concept
+    from sentinv.training.tune import Tuned, tune
 
 _HOME = {
     "Archive": "editing.archive",
@@ -52,12 +55,16 @@ _HOME = {
     "Initializer": "concepts.initialization",
     "InversionConfig": "editing.inversion",
     "Learned": "training.invert",
+    "Lora": "adapters.lora",
     "MaskConfig": "editing.masked",
     "Picture": "files.decoding",
     "PlaceholderRows": "concepts.placeholder",
     "SentinvError": "errors",
     "Start": "concepts.initialization",
     "TrainConfig": "training.config",
+    "TuneConfig": "training.config",
+    "Tuned": "training.tune",
+    "adapted": "adapters.install",
     "ddim_invert": "editing.edit",
     "edit": "editing.edit",
     "edit_masked": "editing.masked",
@@ -69,12 +76,14 @@ _HOME = {
     "learn": "training.invert",
     "load": "models.loading",
     "load_concepts": "concepts.reading",
+    "load_lora": "adapters.lora",
     "read_image": "files.images",
     "read_mask": "files.images",
     "reconstruct": "editing.reconstruction",
     "starting_rows": "concepts.initialization",
     "sweep": "editing.edit",
     "train_concept": "training.train",
+    "tune": "training.tune",
 }
 
 __all__ = [
@@ -91,13 +100,17 @@ __all__ = [
     "Initializer",
     "InversionConfig",
     "Learned",
+    "Lora",
     "MaskConfig",
     "Picture",
     "PlaceholderRows",
     "SentinvError",
     "Start",
     "TrainConfig",
+    "TuneConfig",
+    "Tuned",
     "__version__",
+    "adapted",
     "ddim_invert",
     "edit",
     "edit_masked",
@@ -109,12 +122,14 @@ __all__ = [
     "learn",
     "load",
     "load_concepts",
+    "load_lora",
     "read_image",
     "read_mask",
     "reconstruct",
     "starting_rows",
     "sweep",
     "train_concept",
+    "tune",
 ]
 
 

@@ -214,11 +214,11 @@ class ConceptPictures:
         """
         made = self._generate(backbone, RECONSTRUCTION_PROMPT, concept)
         edited = [self._generate(backbone, prompt, concept) for prompt in self.concept.edits]
-        return self._judge(made, edited, trained)
+        return self.measure(made, edited, trained)
 
     def scores_of_copying(self) -> dict[str, Any]:
         """Measure the concept's own picture in the place of generated ones."""
-        return self._judge([self.image], [[self.image]] * len(self.concept.edits))
+        return self.measure([self.image], [[self.image]] * len(self.concept.edits))
 
     def scores_of_targets(self) -> dict[str, Any]:
         """Measure true pictures in the place of generated ones, as a perfect word would give them.
@@ -229,13 +229,20 @@ class ConceptPictures:
         if not self.concept.views or not self.concept.targets:
             raise SentinvError(f"{self.concept.name} has no views or no targets: add both, or leave targets-only out")
         true = [[read_image(path).image] for path in self.concept.targets]
-        scores = self._judge([read_image(path).image for path in self.concept.views], true)
+        scores = self.measure([read_image(path).image for path in self.concept.views], true)
         del scores["clip_i_views"]  # of pictures with themselves
         return scores
 
-    def _judge(
+    def measure(
         self, made: Sequence[Image.Image], edited: Sequence[Sequence[Image.Image]], trained: int = 1
     ) -> dict[str, Any]:
+        """Measure generated images.
+
+        Args:
+            made: of the plain prompt.
+            edited: of each editing prompt.
+            trained: as for `scores`.
+        """
         measuring = self.measuring
         embedded = measuring.judge.images(made)
         scores: dict[str, Any] = {"clip_i": pairwise_cosine(embedded, self._own).mean().item()}

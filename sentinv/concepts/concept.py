@@ -73,6 +73,11 @@ class Concept:
         return self.metadata.get("sentinv.base_model_hash", "")
 
     @property
+    def digest(self) -> str:
+        """Which rows these are: a sha256, in hex."""
+        return content_digest(dict(self.rows), {})
+
+    @property
     def tokens(self) -> tuple[str, ...]:
         """What each vector started from; empty if unknown."""
         try:

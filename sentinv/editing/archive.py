@@ -84,7 +84,7 @@ class Archive:
                 f"the archive was made with another scheduler than that of {backbone.name}: its timestep_spacing, "
                 "steps_offset, set_alpha_to_one, betas or prediction_type differ; invert the image again"
             )
-        given = {concept.token: rows_digest(concept) for concept in concepts}
+        given = {concept.token: concept.digest for concept in concepts}
         for token, digest in self.concepts.items():
             if given.get(token) != digest:
                 what = "another" if token in given else "no"
@@ -174,8 +174,3 @@ class Archive:
             offsets=dict(zip(scales, tensors["offsets"], strict=True)) if scales else {},  # type: ignore[call-overload]
             **own,  # type: ignore[arg-type]
         )
-
-
-def rows_digest(concept: Concept) -> str:
-    """Sha256, in hex, of a concept's rows."""
-    return content_digest(dict(concept.rows), {})

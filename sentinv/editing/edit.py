@@ -20,7 +20,7 @@ from torch import Tensor
 
 from sentinv.concepts.concept import several
 from sentinv.diffusion.ddim import Step, ddim_step, ddim_steps, ddpm_sigma
-from sentinv.editing.archive import Archive, rows_digest
+from sentinv.editing.archive import Archive
 from sentinv.editing.inversion import InversionConfig, check_finite, find_offsets, find_trajectory
 from sentinv.files.decoding import picture_of
 from sentinv.files.images import prepare, size_in_shape, to_pil
@@ -146,7 +146,7 @@ def ddim_invert(
         model=backbone.name,
         fingerprint=backbone.fingerprint,
         prediction_type=backbone.schedule.prediction_type,
-        concepts={concept.token: rows_digest(concept) for concept in concepts if concept.token in source_prompt},
+        concepts={concept.token: concept.digest for concept in concepts if concept.token in source_prompt},
         evaluations=denoise.evaluations,
     )
 

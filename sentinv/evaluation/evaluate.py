@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from dataclasses import asdict, dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
+from sentinv.adapters.install import adapted
 from sentinv.concepts.prompts import fill
 from sentinv.evaluation.judges import ClipJudge, DinoJudge, LpipsJudge, Unavailable
 from sentinv.evaluation.metrics import mean_embedding_cosine, pairwise_cosine, psnr, ssim
@@ -19,6 +21,7 @@ from sentinv.generation.generate import GenerateConfig, generate
 if TYPE_CHECKING:
     from PIL import Image
 
+    from sentinv.adapters.lora import Lora
     from sentinv.concepts.concept import Concept
     from sentinv.models.backbone import Backbone
 
@@ -174,6 +177,7 @@ def evaluate(
     evaluator: Evaluator,
     config: EvaluateConfig | None = None,
     *,
+    loras: Sequence[Lora | tuple[Lora, float]] = (),
     human: str | None = None,
     on_step: Callable[[int, int], None] | None = None,
 ) -> list[Score]:
@@ -184,6 +188,7 @@ def evaluate(
         concept: the learned word.
         evaluator: holds the concept's pictures and the judges.
         config: how much is generated.
+        loras: what is on while the concept is measured, as `adapted` takes them; reference rows are of the model as it is.
         human: a person's caption of the concept, for a third reference row.
         on_step: called with (prompts done, prompts in all).
 
@@ -211,8 +216,10 @@ def evaluate(
 
     scores: list[Score] = []
     for subject, words, concepts in subjects:
-        scores += evaluator.reconstruction(images(RECONSTRUCTION_PROMPT, words, concepts), subject)
-        made = [images(prompt, words, concepts) for prompt in config.prompts]
+        with adapted(backbone, loras) if loras and concepts else nullcontext():
+            first = images(RECONSTRUCTION_PROMPT, words, concepts)
+            made = [images(prompt, words, concepts) for prompt in config.prompts]
+        scores += evaluator.reconstruction(first, subject)
         scores += evaluator.editability(made, config.prompts, subject)
     return [*scores, *image_only(evaluator, config.prompts)]
 

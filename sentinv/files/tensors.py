@@ -99,23 +99,28 @@ def read_safetensors(path: StrPath, *, max_bytes: int = MAX_BYTES) -> Contents:
     return _parse(io.BytesIO(data), len(data), name)
 
 
-def safetensors_bytes(tensors: Mapping[str, Tensor], header: Mapping[str, str]) -> bytes:
-    """A safetensors file: bytes (uint8) stay, all else becomes float32.
+def safetensors_bytes(
+    tensors: Mapping[str, Tensor], header: Mapping[str, str], *, dtype: torch.dtype = torch.float32
+) -> bytes:
+    """A safetensors file: bytes (uint8) stay, all else becomes float32, or float16 where that is asked for.
 
     The library's own writer shuffles the header, so equal files would differ.
     """
+    name, code = {torch.float32: ("F32", "<f4"), torch.float16: ("F16", "<f2")}[dtype]
     entries: dict[str, object] = {"__metadata__": dict(header)}
-    data = b""
+    parts = []
+    begin = 0
     for key in sorted(tensors):
         is_bytes = tensors[key].dtype == torch.uint8
-        numbers = tensors[key].contiguous() if is_bytes else tensors[key].to(torch.float32).contiguous()
-        content = numbers.numpy().astype("u1" if is_bytes else "<f4").tobytes()
-        place = [len(data), len(data) + len(content)]
-        entries[key] = {"dtype": "U8" if is_bytes else "F32", "shape": list(tensors[key].shape), "data_offsets": place}
-        data += content
+        numbers = tensors[key].contiguous() if is_bytes else tensors[key].to(dtype).contiguous()
+        content = numbers.numpy().astype("u1" if is_bytes else code).tobytes()
+        place = [begin, begin + len(content)]
+        entries[key] = {"dtype": "U8" if is_bytes else name, "shape": list(tensors[key].shape), "data_offsets": place}
+        parts.append(content)
+        begin += len(content)
     text = json.dumps(entries, sort_keys=True).encode()
     text += b" " * (-len(text) % 8)
-    return len(text).to_bytes(8, "little") + text + data
+    return len(text).to_bytes(8, "little") + text + b"".join(parts)
 
 
 def content_digest(tensors: Mapping[str, Tensor], header: Mapping[str, str]) -> str:

@@ -11,13 +11,14 @@ from typing import TYPE_CHECKING
 from sentinv.files.images import crop_resize
 from sentinv.report.chart import loss_chart
 from sentinv.report.html import image, page, table
-from sentinv.training.config import TrainConfig
 from sentinv.training.provenance import row_statistics
+from sentinv.training.tune import Tuned
 from sentinv.version import __version__
 
 if TYPE_CHECKING:
     from PIL import Image
 
+    from sentinv.concepts.initialization import Start
     from sentinv.training.invert import Learned
     from sentinv.training.samples import Samples
 
@@ -36,28 +37,29 @@ class Report:
     """A run that is over.
 
     Attributes:
-        learned: the word, and how it came about.
+        learned: the word, and how it came about; or a word with a LoRA around it.
         samples: images without the training and with it.
         seconds: what took how long.
     """
 
-    learned: Learned
+    learned: Learned | Tuned
     samples: Samples
     seconds: Mapping[str, float]
 
 
 def render(report: Report) -> str:
     """Make the page, as HTML that needs nothing else."""
-    parts = [_top(report), _strips(report), _curve(report), _rows(report), _settings(report), _use(report)]
+    rows = "" if isinstance(report.learned, Tuned) else _rows(report.learned)
+    parts = [_top(report), _strips(report), _curve(report), rows, _settings(report), _use(report)]
     return page(f"{report.learned.concept.token} · sentinv", "\n".join(part for part in parts if part))
 
 
 def _top(report: Report) -> str:
-    history, start = report.learned.history, report.learned.start
+    history = report.learned.history
     pictures = [
         image(_small(one.image), f"input {number}") for number, one in enumerate(report.learned.pictures, start=1)
     ]
-    vectors = "1 vector" if start.count == 1 else f"{start.count} vectors"
+    lead, origin = _lead(report)
     many = " many" if len(pictures) > 1 else ""
     change = (history.best_loss / history.start_loss - 1) * 100
     figures = [
@@ -69,13 +71,24 @@ def _top(report: Report) -> str:
     return (
         f'<div class="top"><div class="inputs{many}">{"".join(pictures)}</div><div>'
         f"<h1>{escape(report.learned.concept.token)}</h1>"
-        f'<p class="lead">{vectors}, started from “{escape(start.text)}”</p>'
-        f'<p class="soft">{escape(_origin(report))}</p>'
+        f'<p class="lead">{escape(lead)}</p><p class="soft">{escape(origin)}</p>'
         f'<div class="figures">{cells}</div>{_verdict(report)}</div></div>'
     )
 
 
-def _origin(report: Report) -> str:
+def _lead(report: Report) -> tuple[str, str]:
+    """What was learned from what, and on which model."""
+    learned = report.learned
+    if isinstance(learned, Tuned):
+        lora = learned.lora
+        rows = "the word learned too" if learned.config.train_rows else "the word stays as it is"
+        return f"LoRA of rank {lora.rank} on {len(lora.layers)} layers", f"{rows} · learned on {_model(report)}"
+    start = learned.start
+    vectors = "1 vector" if start.count == 1 else f"{start.count} vectors"
+    return f"{vectors}, started from “{start.text}”", f"{_origin(start)} · learned on {_model(report)}"
+
+
+def _origin(start: Start) -> str:
     said = {
         "caption": "said by the captioner",
         "class": "said by the classifier",
@@ -85,14 +98,15 @@ def _origin(report: Report) -> str:
         "random": "a word drawn from the vocabulary",
         "concept": "continued from a concept",
     }
-    source = report.learned.start.initialization.source
-    cut = f"; “{report.learned.start.dropped}” was cut" if report.learned.start.dropped else ""
-    return f"{said.get(source, source)}{cut} · learned on {_model(report)}"
+    source = start.initialization.source
+    cut = f"; “{start.dropped}” was cut" if start.dropped else ""
+    return f"{said.get(source, source)}{cut}"
 
 
 def _model(report: Report) -> str:
     """The model's name, without the folders that it lies in on somebody's disk."""
-    name = report.learned.concept.base_model
+    learned = report.learned
+    name = learned.lora.base_model if isinstance(learned, Tuned) else learned.concept.base_model
     return Path(name).name if Path(name).is_absolute() else name
 
 
@@ -109,7 +123,7 @@ def _strips(report: Report) -> str:
         return ""
     columns = min(len(samples.after), 8)
     strips = []
-    for label, pictures in (("start words", samples.before), ("learned", samples.after)):
+    for label, pictures in zip(_labels(report), (samples.before, samples.after), strict=True):
         cells = "".join(
             f"<figure>{image(_small(one), f'{label}, seed {number}')}</figure>"
             for number, one in enumerate(pictures, start=seed)
@@ -120,19 +134,23 @@ def _strips(report: Report) -> str:
     return f"<h2>Before and after</h2>{note}{''.join(strips)}"
 
 
+def _labels(report: Report) -> tuple[str, str]:
+    return ("the word", "word + LoRA") if isinstance(report.learned, Tuned) else ("start words", "learned")
+
+
 def _curve(report: Report) -> str:
     training = [(record.step, record.loss) for record in report.learned.history.records]
     chart = loss_chart(training, report.learned.history.evaluations, report.learned.history.best_step)
     legend = (
         '<p class="soft legend"><span><i style="background:var(--accent)"></i>fixed grid of timesteps and noises; the ring '
-        'marks the rows that were kept</span><span><i style="background:var(--second)"></i>training batches, running mean'
+        'marks what was kept</span><span><i style="background:var(--second)"></i>training batches, running mean'
         "</span></p>"
     )
     return f"<h2>Loss</h2>{legend}<figure>{chart}</figure>"
 
 
-def _rows(report: Report) -> str:
-    concept, start = report.learned.concept, report.learned.start
+def _rows(word: Learned) -> str:
+    concept, start = word.concept, word.start
     learned, before = row_statistics(concept.rows, start.rows), row_statistics(start.rows, start.rows)
     lines = []
     for encoder, statistics in learned.items():
@@ -159,7 +177,8 @@ def _settings(report: Report) -> str:
         **{
             key.replace("_", " "): _told(value)
             for key, value in asdict(report.learned.config).items()
-            if key == "seed" or (key not in _UNTOLD and (value or value != getattr(TrainConfig, key, value)))
+            if key == "seed"
+            or (key not in _UNTOLD and (value or value != getattr(type(report.learned.config), key, value)))
         },
     }
     settings = table([], [[escape(key), f"<code>{escape(value)}</code>"] for key, value in values.items()])
@@ -171,9 +190,13 @@ def _settings(report: Report) -> str:
 
 def _use(report: Report) -> str:
     token = report.learned.concept.token
+    option, call = "", ""
+    if isinstance(report.learned, Tuned):
+        option, call = " --lora FILE", " and <code>load_lora_weights(FILE)</code>"
     return (
-        f'<h2>In use</h2><pre>sentinv generate "a photo of {escape(token)} on the moon" --concept FILE</pre>'
-        f'<p class="soft">In diffusers, after <code>load_textual_inversion(FILE)</code>: <code>{escape(token)}</code>, for '
+        f'<h2>In use</h2><pre>sentinv generate "a photo of {escape(token)} on the moon" --concept FILE{option}</pre>'
+        f'<p class="soft">In diffusers, after <code>load_textual_inversion(FILE)</code>{call}: '
+        f"<code>{escape(token)}</code>, for "
         "which its pipelines put in all vectors. In AUTOMATIC1111's web UI: the file's name; in ComfyUI: that after "
         "<code>embedding:</code>.</p>"
         f"<footer>sentinv {escape(__version__)}</footer>"

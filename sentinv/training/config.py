@@ -3,6 +3,8 @@
 from dataclasses import dataclass, fields
 from typing import Literal, get_args
 
+from sentinv.adapters import MAX_RANK
+
 Kind = Literal["object", "style"]
 Schedule = Literal["constant", "cosine"]
 Stop = Literal["never", "auto"]
@@ -27,6 +29,11 @@ class TrainConfig:
         kind: which of the field's templates describe the image: those of an object or those of a style.
         templates: prompts of one's own in their place, each with ``{}`` for the placeholder.
         mask_background: weight of the loss outside the mask, in [0, 1].
+        blended: items per step, in [0, batch_size], that show the same noisy pictures with a scene or style of their own in
+            the prompt: what is in the mask is to be the picture, what is outside it what the model as it was would make of
+            the words without a place and that scene (`sentinv.training.blend`). Not for styles.
+        scenes: the places of these prompts, such as "on the moon"; those of `sentinv.concepts.scenes` if None.
+        styles: the styles of these prompts, each with ``{}``; likewise.
         evaluate_every: steps between two evaluations on the fixed grid, ≥ 1.
         evaluation_timesteps: timesteps of that grid, ≥ 1.
         evaluation_noises: noises per timestep of that grid, ≥ 1.
@@ -51,6 +58,9 @@ class TrainConfig:
     kind: Kind = "object"
     templates: tuple[str, ...] | None = None
     mask_background: float = 0.0
+    blended: int = 0
+    scenes: tuple[str, ...] | None = None
+    styles: tuple[str, ...] | None = None
     evaluate_every: int = 25
     evaluation_timesteps: int = 8
     evaluation_noises: int = 2
@@ -61,35 +71,86 @@ class TrainConfig:
     checkpoint_every: int = 50
     seed: int = 0
 
+    @property
+    def items(self) -> int:
+        """Items that a step has in all."""
+        return self.batch_size + self.blended
+
     def __post_init__(self) -> None:
         for field in fields(self):
             kind = type(field.default)
             if kind in (bool, int):
-                _check(self, field.name, type(getattr(self, field.name)) is kind, _KINDS[kind])
+                check(self, field.name, type(getattr(self, field.name)) is kind, _KINDS[kind])
         positive = ("batch_size", "evaluate_every", "evaluation_timesteps", "evaluation_noises", "patience")
         for name in (*positive, "checkpoint_every"):
-            _check(self, name, getattr(self, name) >= 1, "at least 1")
-        _check(self, "steps", self.steps >= 0, "at least 0")
-        _check(self, "learning_rate", 0 < self.learning_rate < float("inf"), "finite and above 0")
-        _check(self, "mask_background", 0 <= self.mask_background <= 1, "in [0, 1]")
-        _check(self, "min_improvement", 0 <= self.min_improvement < 1, "in [0, 1)")
-        _check(
+            check(self, name, getattr(self, name) >= 1, "at least 1")
+        check(self, "steps", self.steps >= 0, "at least 0")
+        check(self, "learning_rate", 0 < self.learning_rate < float("inf"), "finite and above 0")
+        check(self, "mask_background", 0 <= self.mask_background <= 1, "in [0, 1]")
+        check(self, "min_improvement", 0 <= self.min_improvement < 1, "in [0, 1)")
+        check(
             self, "betas", len(self.betas) == 2 and all(0 <= beta < 1 for beta in self.betas), "two numbers in [0, 1)"
         )
         gamma = self.min_snr
-        _check(self, "min_snr", gamma is None or 0 < gamma < float("inf"), "finite and above 0, or None")
+        check(self, "min_snr", gamma is None or 0 < gamma < float("inf"), "finite and above 0, or None")
         for name, choices in (("schedule", Schedule), ("kind", Kind), ("stop", Stop)):
-            _check(self, name, getattr(self, name) in get_args(choices), f"one of {', '.join(get_args(choices))}")
-        templates = self.templates
-        _check(
-            self,
-            "templates",
-            templates is None or (len(templates) > 0 and all("{}" in t for t in templates)),
-            "prompts with {}",
-        )
-        _check(self, "seed", 0 <= self.seed < 2**63, "in [0, 2**63)")
+            check(self, name, getattr(self, name) in get_args(choices), f"one of {', '.join(get_args(choices))}")
+        for name in ("templates", "styles"):
+            own = getattr(self, name)
+            check(self, name, own is None or (len(own) > 0 and all("{}" in t for t in own)), "prompts with {}")
+        check(self, "scenes", self.scenes is None or len(self.scenes) > 0, "places such as 'on the moon'")
+        check(self, "blended", 0 <= self.blended <= self.batch_size, f"in [0, {self.batch_size}], which is batch_size")
+        check(self, "blended", not self.blended or self.kind == "object", "0 where a style is learned")
+        check(self, "seed", 0 <= self.seed < 2**63, "in [0, 2**63)")
 
 
-def _check(config: object, name: str, holds: bool, wanted: str) -> None:
+def check(config: object, name: str, holds: bool, wanted: str) -> None:
+    """Refuse a value of a record.
+
+    Raises:
+        ValueError: If it does not hold.
+    """
     if not holds:
         raise ValueError(f"{type(config).__name__}.{name} must be {wanted}, got {getattr(config, name)!r}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class TuneConfig(TrainConfig):
+    """How a LoRA is trained around a word. What is not told here is as in `TrainConfig`.
+
+    Attributes:
+        learning_rate: of the LoRA's weights.
+        mask_background: the word's own prompts show the whole picture, and so this is 1.
+        others: items per step, in [0, batch_size], whose prompts are of other things: they are to stay as they are.
+        rank: of each layer, ≥ 1.
+        targets: ends of the names of the UNet's modules that get a layer.
+        train_rows: let the word's rows learn too.
+        rows_learning_rate: theirs.
+
+    Raises:
+        ValueError: If a value is out of its range, or not of its type.
+    """
+
+    learning_rate: float = 1e-3
+    betas: tuple[float, float] = (0.9, 0.999)
+    flip: bool = False
+    mask_background: float = 1.0
+    blended: int = 4
+    others: int = 2
+    rank: int = 8
+    targets: tuple[str, ...] = ("to_q", "to_k", "to_v", "to_out.0")
+    train_rows: bool = False
+    rows_learning_rate: float = 5e-3
+
+    @property
+    def items(self) -> int:
+        """Items that a step has in all."""
+        return super().items + self.others
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check(self, "others", 0 <= self.others <= self.batch_size, f"in [0, {self.batch_size}], which is batch_size")
+        check(self, "rank", 1 <= self.rank <= MAX_RANK, f"in [1, {MAX_RANK}]")
+        check(self, "targets", len(self.targets) > 0 and all(self.targets), "names such as 'to_q'")
+        rate = self.rows_learning_rate
+        check(self, "rows_learning_rate", 0 < rate < float("inf"), "finite and above 0")

@@ -108,43 +108,51 @@ class TrainingSet:
         pictures = [image if isinstance(image, Picture) else picture_of(image) for image in images]
         self.pixels = torch.cat([prepare(picture.image, size, multiple=backbone.vae_scale) for picture in pictures])
         self.image_count = len(images)
-        mirrored = [self.pixels.flip(-1)] if config.flip else []
-        self.moments = self._encode(torch.cat([self.pixels, *mirrored]))
-        self.mask = self._masks([picture.mask for picture in pictures])
-        self.ids = tokenize(
-            backbone, [fill(template, token) for template in config.templates or TEMPLATES[config.kind]], rows
-        )
+        self.moments = self._encode(self._mirrored_too(self.pixels))
+        self.masks = [picture.mask for picture in pictures]
+        self.mask = self._weights()
+        self.templates = [fill(template, token) for template in config.templates or TEMPLATES[config.kind]]
+        self.ids = tokenize(backbone, self.templates, rows)
         self.alphas_cumprod = backbone.schedule.alphas_cumprod.to(backbone.device)
 
     def _encode(self, pixels: Tensor) -> Moments:
         parts = [self.backbone.encode(one[None]) for one in pixels]
         return Moments(torch.cat([part.mean for part in parts]), torch.cat([part.std for part in parts]))
 
-    def _masks(self, masks: Sequence[Image.Image | None]) -> Tensor | None:
+    def _weights(self) -> Tensor | None:
         """Loss weights `[images and mirrored ones, 1, h, w]`: 1 in the mask, `mask_background` outside."""
-        if all(mask is None for mask in masks):
+        if all(mask is None for mask in self.masks):
             return None
+        shares = torch.cat([self._share(mask) for mask in self.masks])
+        return self._mirrored_too(shares + self.config.mask_background * (1 - shares)).to(self.backbone.device)
+
+    def _share(self, mask: Image.Image | None) -> Tensor:
+        """The share of each latent `[1, 1, h, w]` that lies in a mask; all of it without one."""
         size = (self.moments.mean.shape[-2], self.moments.mean.shape[-1])
-        ones = torch.ones(1, 1, *size)
-        shares = torch.cat([ones if mask is None else prepare_mask(mask, size) for mask in masks])
-        if not (shares.flatten(1).sum(dim=1) > 0).all():
+        share = torch.ones(1, 1, *size) if mask is None else prepare_mask(mask, size)
+        if not share.sum() > 0:
             raise SentinvError(
                 "expected a mask with something white in the square that is trained on, got none: check the mask"
             )
-        weights = shares + self.config.mask_background * (1 - shares)
-        mirrored = [weights.flip(-1)] if self.config.flip else []
-        return torch.cat([weights, *mirrored]).to(self.backbone.device)
+        return share
+
+    def _mirrored_too(self, images: Tensor) -> Tensor:
+        return torch.cat([images, images.flip(-1)]) if self.config.flip else images
 
     def draw(self, generator: Generator) -> Batch:
         """Draw a batch; every random number is of this generator, which is on the CPU."""
+        return self.draw_pictures(generator)[0]
+
+    def draw_pictures(self, generator: Generator) -> tuple[Batch, Tensor, Tensor]:
+        """Draw a batch, and tell which picture (mirrored ones behind the others) and which template each item has."""
         count = self.config.batch_size
         which = torch.randint(len(self.moments.mean), (count,), generator=generator)
         templates = torch.randint(len(next(iter(self.ids.values()))), (count,), generator=generator)
         timesteps = stratified_timesteps(count, self.backbone.schedule.train_timesteps, generator)
         shape = (2, count, *self.moments.mean.shape[1:])
-        spread, noise = self._to_device(torch.randn(shape, generator=generator))
-        which, templates, timesteps = (self._to_device(part) for part in (which, templates, timesteps))
-        return Batch(
+        spread, noise = self.to_device(torch.randn(shape, generator=generator))
+        which, templates, timesteps = (self.to_device(part) for part in (which, templates, timesteps))
+        batch = Batch(
             latents=self.backbone.sample_latents(self.moments.mean[which], self.moments.std[which], spread),
             noise=noise,
             timesteps=timesteps,
@@ -152,6 +160,7 @@ class TrainingSet:
             ids={name: ids[templates] for name, ids in self.ids.items()},
             mask=None if self.mask is None else self.mask[which],
         )
+        return batch, which, templates
 
     def evaluation_batches(self) -> list[Batch]:
         """The fixed grid: the same (timestep, noise) pairs for every run; mean latents, the first template."""
@@ -180,7 +189,8 @@ class TrainingSet:
             )
         return batches
 
-    def _to_device(self, tensor: Tensor) -> Tensor:
+    def to_device(self, tensor: Tensor) -> Tensor:
+        """Copy to the model's device."""
         device = self.backbone.device
         if device.type == "cuda":  # from pinned memory the copy does not make the host wait
             return tensor.pin_memory().to(device, non_blocking=True)

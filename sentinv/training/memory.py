@@ -19,7 +19,7 @@ from sentinv.models.loading import best_device, best_dtype
 from sentinv.models.names import source_of
 from sentinv.models.parts import load_part
 from sentinv.models.vae import autoencoder_class
-from sentinv.training.config import TrainConfig
+from sentinv.training.config import TrainConfig, TuneConfig
 from sentinv.training.lean_convolutions import lean_convolutions
 
 if TYPE_CHECKING:
@@ -55,8 +55,19 @@ def training_memory(
         part.requires_grad_(False).eval()
     if config.gradient_checkpointing:
         unet.enable_gradient_checkpointing()
-    activations = _kept_by_autograd(unet, encoders, config.batch_size)
+    if isinstance(config, TuneConfig):
+        _adapt(unet, config)
+    rows = not isinstance(config, TuneConfig) or config.train_rows
+    activations = _kept_by_autograd(unet, encoders, config.items, rows=rows)
     return {"weights": weights, "activations": activations, "total": weights + activations}
+
+
+def _adapt(unet: Any, config: TuneConfig) -> None:
+    """Put layers that learn on a UNet without values."""
+    from peft import LoraConfig
+
+    with torch.device("meta"):
+        unet.add_adapter(LoraConfig(r=config.rank, target_modules=list(config.targets)))
 
 
 def step_memory(backbone: Backbone, batch: int = 1) -> int:
@@ -99,8 +110,8 @@ def _networks(name: str, source: str) -> tuple[Any, Any, list[Any]]:
     return built(UNet2DConditionModel, "unet"), built(vae_class, vae), [encoder(part) for part in encoders]
 
 
-def _kept_by_autograd(unet: Any, encoders: list[Any], batch: int) -> int:
-    """Bytes that one forward pass keeps for the backward pass, of the UNet and the text encoders."""
+def _kept_by_autograd(unet: Any, encoders: list[Any], batch: int, *, rows: bool = True) -> int:
+    """Bytes that one forward pass keeps for the backward pass, of the UNet and, where rows learn, of the text encoders."""
     own = {weight.untyped_storage()._cdata for part in (unet, *encoders) for weight in part.parameters()}
     kept: dict[int, int] = {}
     alive = []
@@ -117,6 +128,10 @@ def _kept_by_autograd(unet: Any, encoders: list[Any], batch: int) -> int:
     hooks = torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor)
     with torch.device("meta"), hooks, _FusedAttention(), lean_convolutions(unet):
         hidden = [_encoded(encoder, batch) for encoder in encoders]
+        if not rows:
+            kept.clear()
+            alive.clear()
+            hidden = [one.detach() for one in hidden]
         extra: dict[str, Any] = {}
         if config.addition_embed_type == "text_time":
             width = encoders[-1].config.projection_dim

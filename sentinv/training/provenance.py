@@ -12,9 +12,10 @@ from torch.nn.functional import cosine_similarity
 from sentinv.version import __version__
 
 if TYPE_CHECKING:
+    from sentinv.concepts.concept import Concept
     from sentinv.concepts.initialization import Start
     from sentinv.models.backbone import Backbone
-    from sentinv.training.config import TrainConfig
+    from sentinv.training.config import TrainConfig, TuneConfig
     from sentinv.training.history import History
 
 
@@ -32,23 +33,35 @@ def provenance(
     """Header entries for learned rows. They hold no date, so that the same seed gives the same file."""
     statistics = row_statistics(rows, start.rows)
     rounded = {name: [[round(norm, 5), round(cosine, 5)] for norm, cosine in part] for name, part in statistics.items()}
-    size = f"{backbone.resolution}x{backbone.resolution}"
-    return {
-        "modelspec.architecture": f"{backbone.architecture}/textual-inversion",
-        "modelspec.implementation": "diffusers",
-        "modelspec.resolution": size,
-        "modelspec.prediction_type": "v"
-        if backbone.schedule.prediction_type == "v_prediction"
-        else backbone.schedule.prediction_type,
-        "sentinv.version": __version__,
-        "sentinv.base_model_hash": backbone.fingerprint,
+    return _of_run(backbone, "textual-inversion", config, history) | {
         "sentinv.initializer": start.initialization.source,
         "sentinv.initial_text": start.text,
         "sentinv.tokens": json.dumps(start.tokens),
+        "sentinv.norms_and_cosines": json.dumps(rounded),
+    }
+
+
+def lora_provenance(backbone: Backbone, concept: Concept, config: TuneConfig, history: History) -> dict[str, str]:
+    """Header entries for a LoRA: of which word and model it is, and how it was trained."""
+    return _of_run(backbone, "lora", config, history) | {
+        "sentinv.concept_hash": concept.digest,
+        "sentinv.initial_text": concept.metadata.get("sentinv.initial_text", ""),
+        "sentinv.rank": str(config.rank),
+    }
+
+
+def _of_run(backbone: Backbone, kind: str, config: TrainConfig, history: History) -> dict[str, str]:
+    prediction = backbone.schedule.prediction_type
+    return {
+        "modelspec.architecture": f"{backbone.architecture}/{kind}",
+        "modelspec.implementation": "diffusers",
+        "modelspec.resolution": f"{backbone.resolution}x{backbone.resolution}",
+        "modelspec.prediction_type": "v" if prediction == "v_prediction" else prediction,
+        "sentinv.version": __version__,
+        "sentinv.base_model_hash": backbone.fingerprint,
         "sentinv.steps": str(history.best_step),
         "sentinv.learning_rate": repr(config.learning_rate),
         "sentinv.seed": str(config.seed),
-        "sentinv.norms_and_cosines": json.dumps(rounded),
         "sentinv.start_loss": repr(history.start_loss),
         "sentinv.best_loss": repr(history.best_loss),
         "sentinv.final_loss": repr(history.evaluations[-1][1]),

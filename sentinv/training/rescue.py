@@ -135,7 +135,7 @@ class Rescue(NoRescue):
             self._less_memory()
 
     def _less_memory(self) -> None:
-        measures, most = self.measures, max(self.config.batch_size, self.config.evaluation_noises)
+        measures, most = self.measures, max(self.config.items, self.config.evaluation_noises)
         if not measures.gradient_checkpointing:
             self.take(replace(measures, gradient_checkpointing=True))
             what = "gradient checkpointing"

@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
+from sentinv.adapters.install import adapted
 from sentinv.generation.generate import GenerateConfig, Progress, generate
 
 if TYPE_CHECKING:
     from PIL import Image
 
+    from sentinv.adapters.lora import Lora
+    from sentinv.concepts.concept import Concept
     from sentinv.models.backbone import Backbone
     from sentinv.training.invert import Learned
+    from sentinv.training.tune import Tuned
 
 PROMPTS = {"object": "a photo of {}", "style": "a painting in the style of {}"}
 """Kind of concept → what is shown of it."""
@@ -35,7 +40,7 @@ class Samples:
     after: Sequence[Image.Image] = ()
 
 
-def prompt_of(learned: Learned) -> str:
+def prompt_of(learned: Learned | Tuned) -> str:
     """What is shown of a learned word."""
     return PROMPTS[learned.config.kind].replace("{}", learned.concept.token)
 
@@ -66,4 +71,22 @@ def sample_images(backbone: Backbone, learned: Learned, count: int, on_step: Pro
         strips.append(
             generate(backbone, prompt, [concept], count=count, seed=learned.config.seed, config=SAMPLING, on_step=told)
         )
+    return Samples(prompt=prompt, before=strips[0], after=strips[1])
+
+
+def tuned_samples(backbone: Backbone, tuned: Tuned, count: int, on_step: Progress | None = None) -> Samples:
+    """Make images of a word alone and with its LoRA. Otherwise as `sample_images`."""
+    prompt, total = prompt_of(tuned), sampling_steps(count)
+    if not count:
+        return Samples(prompt=prompt)
+    strips = []
+    pairs: tuple[tuple[Concept, list[Lora]], ...] = ((tuned.before, []), (tuned.concept, [tuned.lora]))
+    for half, (concept, loras) in enumerate(pairs):
+        told = None if on_step is None else lambda done, _, half=half: on_step(half * total // 2 + done, total)
+        with adapted(backbone, loras) if loras else nullcontext():
+            strips.append(
+                generate(
+                    backbone, prompt, [concept], count=count, seed=tuned.config.seed, config=SAMPLING, on_step=told
+                )
+            )
     return Samples(prompt=prompt, before=strips[0], after=strips[1])

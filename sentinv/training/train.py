@@ -16,6 +16,7 @@ from sentinv.concepts.concept import Concept
 from sentinv.concepts.initialization import Initialization, Start, starting_rows
 from sentinv.concepts.placeholder import PlaceholderRows
 from sentinv.errors import Interrupted
+from sentinv.training.blend import Blend, BlendedObjective, BlendedSet
 from sentinv.training.checkpoint import Checkpoints, check_settings, latest_checkpoint, save_checkpoint
 from sentinv.training.config import TrainConfig
 from sentinv.training.data import TrainingSet
@@ -90,10 +91,10 @@ def _trained(
     _ = backbone.fingerprint  # taken once and kept: with rows installed it could not be
     lean = lean_convolutions(backbone.unet)
     with Rescue(backbone, config) as rescue, rows.installed(backbone), lean, stop_request() as request:
-        data = TrainingSet(backbone, images, rows, config)
+        data, objective = _data_and_objective(backbone, images, rows, config, start.text)
         loop = Loop(
             data,
-            DenoisingObjective(backbone, config.min_snr),
+            objective,
             [rows_group(rows, backbone, config.learning_rate)],
             config,
             evaluation=data.evaluation_batches(),
@@ -101,7 +102,7 @@ def _trained(
             on_step=on_step,
             steps_per_sync=1 if backbone.device.type == "cpu" else STEPS_PER_SYNC,
         )
-        run_to_the_end(loop, _settings(data, start, config, token), checkpoints, request)
+        run_to_the_end(loop, run_settings(data, config, token, start.rows), checkpoints, request)
     history, learned = loop.history, {name.removeprefix("rows."): value for name, value in loop.best.items()}
     if config.steps and not history.learned:
         warnings.warn(
@@ -111,6 +112,15 @@ def _trained(
         )
     metadata = provenance(backbone, start, config, history, learned)
     return Concept(token=token, rows=learned, base_model=backbone.name, metadata=metadata), history
+
+
+def _data_and_objective(
+    backbone: Backbone, images: Sequence[Image.Image | Picture], rows: PlaceholderRows, config: TrainConfig, words: str
+) -> tuple[TrainingSet, DenoisingObjective]:
+    if not config.blended:
+        return TrainingSet(backbone, images, rows, config), DenoisingObjective(backbone, config.min_snr)
+    data = BlendedSet(backbone, images, rows, config, Blend.of(config, words))
+    return data, BlendedObjective(data, config.min_snr)
 
 
 def rows_group(rows: PlaceholderRows, backbone: Backbone, learning_rate: float) -> ParameterGroup:
@@ -155,26 +165,34 @@ def run_to_the_end(
         raise Interrupted(f"stopped after step {loop.step} of {loop.config.steps}: {kept}", request.signal_number)
 
 
-def _settings(data: TrainingSet, start: Start, config: TrainConfig, token: str) -> dict[str, Any]:
-    """What has to be the same for a run to go on, as JSON has it."""
+def run_settings(data: TrainingSet, config: TrainConfig, token: str, rows: Mapping[str, Tensor]) -> dict[str, Any]:
+    """What has to be the same for a run to go on, as JSON has it.
+
+    Args:
+        data: of the run.
+        config: of the run.
+        token: the placeholder.
+        rows: where it starts, or what it keeps to.
+    """
     settings = json.loads(json.dumps(asdict(config)))  # lists for tuples, as a checkpoint gives them back
     del settings["checkpoint_every"]
-    prompts = [ids.cpu() for ids in data.ids.values()]
-    masks = [] if data.mask is None else [data.mask.cpu()]
+    blended = [*data.teacher_ids.values(), data.own] if isinstance(data, BlendedSet) else []
+    all_ids = data.all_ids if isinstance(data, BlendedSet) else data.ids
     return settings | {
         "token": token,
         "model": data.backbone.fingerprint,
         "constants": data.backbone.constants,
         "dtype": str(data.backbone.dtype),
-        "start": _digest(list(start.rows.values())),
+        "start": _digest(list(rows.values())),
         "images": _digest([data.pixels]),
-        "masks": _digest(masks),
-        "prompts": _digest(prompts),
+        "masks": _digest([] if data.mask is None else [data.mask]),
+        "prompts": _digest(list(all_ids.values())),
+        "blend": _digest(blended),
     }
 
 
 def _digest(tensors: Sequence[Tensor]) -> str:
     digest = hashlib.sha256()
     for tensor in tensors:
-        digest.update(f"{tuple(tensor.shape)}".encode() + tensor.contiguous().numpy().tobytes())
+        digest.update(f"{tuple(tensor.shape)}".encode() + tensor.cpu().contiguous().numpy().tobytes())
     return digest.hexdigest()[:16]

@@ -1,0 +1,367 @@
+"""A word, and a LoRA around it: how near they come to the thing, how well they obey, and what they do to other prompts.
+
+python benchmarks/tuning.py run benchmarks/tuning.toml OUT --arms word tuned --concepts snail robot --seeds 0
+python benchmarks/tuning.py tables OUT        # made anew of the records, in seconds
+python benchmarks/tuning.py sheets OUT
+
+Every run (arm, concept, seed, guidance) is a line of OUT/records.jsonl and a strip of pictures in OUT/images; words and LoRAs
+are in OUT/learned. What is there is not made again. Differences are to the reference arm, paired by concept and seed, with
+95 % bootstrap intervals over concepts.
+"""
+
+import argparse
+import json
+import tomllib
+from contextlib import nullcontext
+from dataclasses import asdict, dataclass, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import torch
+from PIL import Image
+
+import sentinv
+from sentinv.adapters.install import adapted
+from sentinv.adapters.lora import Lora, load_lora
+from sentinv.bench.concepts import StudyConcept, read_concepts
+from sentinv.bench.study import key_of
+from sentinv.bench.trials import ConceptPictures, Measuring, training_pictures
+from sentinv.concepts.concept import Concept
+from sentinv.concepts.prompts import fill
+from sentinv.diffusion.conversions import add_noise
+from sentinv.evaluation.judges import AttributeJudge, ClipJudge
+from sentinv.evaluation.statistics import bootstrap
+from sentinv.files.images import prepare, prepare_mask, read_image, save_png
+from sentinv.files.json_lines import JsonLines
+from sentinv.generation.denoiser import encode_prompts
+from sentinv.generation.generate import GenerateConfig, generate, generate_latents, seeded
+from sentinv.initializers import make
+from sentinv.models.backbone import Backbone
+from sentinv.models.built_in import built_in
+from sentinv.report.contact_sheet import contact_sheet
+from sentinv.report.tables import Table
+from sentinv.training.config import TrainConfig, TuneConfig
+from sentinv.training.invert import invert
+from sentinv.training.tune import tune
+
+CONCEPTS = Path(__file__).resolve().parent / "concepts" / "concepts.json"
+FORMAT = 1
+PHOTO = "a photo of {}"
+OTHERS = {  # prompt → the object that is to be seen
+    "a photo of a cat on the moon": "cat",
+    "a photo of a frog in the snow": "frog",
+    "a photo of a car on the beach": "car",
+    "a watercolor of a dog": "dog",
+    "a photo of an elephant": "elephant",
+    "a photo of a castle in the desert": "castle",
+}
+TIMES = (100, 300, 500, 700, 900)
+MEASURES = {
+    "clip_i": "CLIP-I, picture",
+    "clip_i_views": "other views",
+    "clip_i_edits": "edits to true targets",
+    "clip_t": "CLIP-T",
+    "right": "right scene or style",
+    "rms": "RMS in the mask",
+    "drift": "drift of other prompts",
+    "others_right": "other objects right",
+}
+
+
+@dataclass(frozen=True)
+class Arm:
+    """What is compared: see tuning.toml."""
+
+    name: str
+    word: dict[str, Any]
+    tune: dict[str, Any] | None
+    mask: bool
+    scale: float
+
+
+class Bench:
+    """A model, its judges, and a folder."""
+
+    def __init__(self, folder: Path, initializer: str, count: int, steps: int) -> None:
+        self.folder, self.initializer, self.count = folder, initializer, count
+        self.backbone: Backbone = sentinv.load("toybox")
+        self.sampling = GenerateConfig(steps=steps)
+        self.clip = ClipJudge.load(base_model="toybox")
+        self._others: dict[float, float] = {}
+        self.attributes = AttributeJudge.load(built_in("attributes"))
+
+    @cached_property
+    def captioner(self) -> Any:
+        return make(self.initializer, "toybox")
+
+    def run(
+        self, arm: Arm, source: StudyConcept, seed: int, guidance: float
+    ) -> tuple[dict[str, Any], list[Image.Image]]:
+        """Measure one run; its first pictures are for the sheets."""
+        concept, lora = self.learned(arm, source, seed)
+        backbone, sampling = self.backbone, replace(self.sampling, guidance_scale=guidance)
+        pictures = ConceptPictures(
+            source,
+            Measuring(judge=self.clip, lpips=None, count=self.count, sampling=sampling),
+            (backbone.resolution,) * 2,
+        )
+        with adapted(backbone, [(lora, arm.scale)]) if lora is not None else nullcontext():
+            made, *edited = [
+                generate(backbone, fill(prompt, concept.token), [concept], count=self.count, config=sampling)
+                for prompt in (PHOTO, *source.edits)
+            ]
+            others = self.others_right(sampling) if lora is not None else self.others_of_model(guidance)
+        scores = pictures.measure(made, edited)
+        scores["right"] = self.right(edited, [self.attributes.wanted(prompt, "") for prompt in source.edits])
+        scores["others_right"] = others
+        scores["rms"] = rms_in_mask(made, source)
+        scores["drift"] = self.drift(lora, arm.scale)
+        return scores, [made[0], *(images[0] for images in edited)]
+
+    def others_right(self, sampling: GenerateConfig) -> float:
+        """Share of pictures of other things that show them, with the model as it is now."""
+        made = [generate(self.backbone, prompt, count=self.count, config=sampling) for prompt in OTHERS]
+        return self.right(made, [{"object": thing} for thing in OTHERS.values()])
+
+    def others_of_model(self, guidance: float) -> float:
+        """... with the model without adapters, which is the same for every run."""
+        if guidance not in self._others:
+            self._others[guidance] = self.others_right(replace(self.sampling, guidance_scale=guidance))
+        return self._others[guidance]
+
+    def right(self, images: list[list[Image.Image]], wanted: list[dict[str, str]]) -> float:
+        """Share of images that show all that is wanted."""
+        shown = [
+            all(share > 0.5 for share in self.attributes.probabilities(one, what).values())
+            for group, what in zip(images, wanted, strict=True)
+            for one in group
+        ]
+        return sum(shown) / len(shown)
+
+    def learned(self, arm: Arm, source: StudyConcept, seed: int) -> tuple[Concept, Lora | None]:
+        """The word, and the LoRA if the arm has one: from the folder, or trained."""
+        config, masked = TrainConfig(**arm.word, seed=seed), arm.mask and arm.tune is None
+        key = key_of(
+            {
+                "word": asdict(config),
+                "concept": source.name,
+                "start": self.initializer,
+                "mask": arm.mask and arm.tune is None,
+            }
+        )
+        path = self.folder / "learned" / f"{source.name}-{key}.safetensors"
+        [picture] = training_pictures(source, 1, masked=masked)
+        if not path.is_file():
+            words = self.captioner(picture.image)
+            invert(self.backbone, picture, words, config, token=f"<{source.name}>").save(path)
+        concept = Concept.load(path)
+        if arm.tune is None:
+            return concept, None
+        tuning = TuneConfig(**arm.tune, seed=seed)
+        own = path.with_name(f"{source.name}-{key_of({'word': key, 'tune': asdict(tuning), 'mask': arm.mask})}")
+        lora_path, rows_path = own.with_suffix(".lora.safetensors"), own.with_suffix(".rows.safetensors")
+        if not lora_path.is_file():
+            [picture] = training_pictures(source, 1, masked=arm.mask)
+            tuned = tune(self.backbone, concept, picture, tuning)
+            tuned.concept.save(rows_path, overwrite=True)
+            tuned.lora.save(lora_path)
+        return Concept.load(rows_path), load_lora(lora_path)
+
+    @torch.no_grad()
+    def drift(self, lora: Lora | None, scale: float) -> float:
+        """How far the answers to other prompts move, as a share of the guidance direction; on pictures of the model's own."""
+        if lora is None:
+            return 0.0
+        backbone = self.backbone
+        noisy, timesteps, condition, empty = self.own_pictures
+        before = backbone.predict(noisy, timesteps, condition)
+        direction = before - backbone.predict(noisy, timesteps, empty)
+        with adapted(backbone, [(lora, scale)]):
+            after = backbone.predict(noisy, timesteps, condition)
+        shares = (after - before).flatten(1).norm(dim=1) / direction.flatten(1).norm(dim=1)
+        return shares.mean().item()
+
+    @cached_property
+    def own_pictures(self) -> Any:
+        backbone, config = self.backbone, replace(self.sampling, steps=20)
+        clean = torch.cat([generate_latents(backbone, p, generators=seeded(0, 1), config=config) for p in OTHERS])
+        timesteps = torch.tensor(TIMES).repeat_interleave(len(clean))
+        latents = clean.repeat(len(TIMES), 1, 1, 1)
+        noise = torch.randn(latents.shape, generator=torch.Generator().manual_seed(0))
+        noisy = add_noise(latents, noise, backbone.schedule.alphas_cumprod[timesteps])
+        condition, empty = encode_prompts(backbone, list(OTHERS)), encode_prompts(backbone, [None])
+        rows = torch.arange(len(clean)).repeat(len(TIMES))
+        return noisy, timesteps, condition[rows], empty[torch.zeros_like(rows)]
+
+
+def rms_in_mask(images: list[Image.Image], source: StudyConcept) -> float:
+    """Root of the mean squared difference to the picture inside its true mask, values in [0, 1]."""
+    assert source.mask is not None
+    size = (images[0].height, images[0].width)
+    own = prepare(read_image(source.image).image, size, multiple=1)
+    mask = prepare_mask(read_image(source.mask).image.convert("L"), size)
+    errors = [(((prepare(one, size, multiple=1) - own) / 2).square() * mask).sum() / (3 * mask.sum()) for one in images]
+    return torch.stack(errors).sqrt().mean().item()
+
+
+def read_arms(path: Path) -> tuple[dict[str, Any], dict[str, Arm]]:
+    study = tomllib.loads(path.read_text(encoding="utf-8"))
+    arms = {
+        name: Arm(name, own.get("word", {}), own.get("tune"), own.get("mask", False), own.get("scale", 1.0))
+        for name, own in study["arms"].items()
+    }
+    return study, arms
+
+
+def run(given: argparse.Namespace) -> None:
+    study, arms = read_arms(given.study)
+    (given.folder / "learned").mkdir(parents=True, exist_ok=True)
+    (given.folder / "images").mkdir(exist_ok=True)
+    bench = Bench(given.folder, study["initializer"], given.count, given.sampling_steps)
+    done = {record["key"] for record in records_of(given.folder)}
+    sources = {source.name: source for source in read_concepts(given.pictures)}
+    wanted = [
+        (arms[name], sources[concept], seed, guidance)
+        for seed in given.seeds
+        for concept in given.concepts or sources
+        for name in given.arms or arms
+        for guidance in given.guidance
+    ]
+    with JsonLines(given.folder / "records.jsonl") as lines:
+        for arm, source, seed, guidance in wanted:
+            settings = {
+                "format": FORMAT,
+                "arm": asdict(arm) | {"name": ""},
+                "defaults": [asdict(TrainConfig()), asdict(TuneConfig())],
+                "initializer": study["initializer"],
+                "sampling": [given.count, given.sampling_steps, guidance],
+                "model": bench.backbone.fingerprint,
+                "concept": source.name,
+                "seed": seed,
+            }
+            key = key_of(settings)
+            if key in done:
+                continue
+            scores, images = bench.run(arm, source, seed, guidance)
+            strip = contact_sheet(images, columns=len(images), gap=0)
+            save_png(given.folder / "images" / f"{key}.png", strip, overwrite=True)
+            names = {"arm": arm.name, "concept": source.name, "seed": seed, "guidance": guidance}
+            lines.write({"key": key, **names, "reference": study["reference"], "scores": scores})
+            print(*names.values(), *(f"{name} {scores[name]:.3f}" for name in MEASURES if name in scores), flush=True)
+
+
+def records_of(folder: Path) -> list[dict[str, Any]]:
+    path = folder / "records.jsonl"
+    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()] if path.is_file() else []
+
+
+def tables(folder: Path) -> str:
+    """Means of all arms at every guidance, and what they differ by from the reference."""
+    records = records_of(folder)
+    parts = []
+    for guidance in sorted({record["guidance"] for record in records}):
+        own = [record for record in records if record["guidance"] == guidance]
+        arms = list(dict.fromkeys(record["arm"] for record in own))
+        means = [[arm, str(len(of(own, arm))), *(cell(mean(of(own, arm), name)) for name in MEASURES)] for arm in arms]
+        heads = ["arm", "runs", *MEASURES.values()]
+        reference = own[0]["reference"]
+        differences = [
+            [
+                arm,
+                str(len(paired(own, arm, reference, "clip_i"))),
+                *(difference(own, arm, reference, m) for m in MEASURES),
+            ]
+            for arm in arms
+            if arm != reference
+        ]
+        parts.append(Table(f"Guidance {guidance:g}", heads, means).markdown())
+        if differences:
+            heads = ["arm", "concepts", *MEASURES.values()]
+            note = "Mean over concepts, each the mean over its seeds; 95 % bootstrap intervals over concepts."
+            parts.append(Table(f"Guidance {guidance:g}: less {reference}", heads, differences, note).markdown())
+    return "\n\n".join(parts) + "\n"
+
+
+def of(records: list[dict[str, Any]], arm: str) -> dict[tuple[str, int], dict[str, float]]:
+    return {(record["concept"], record["seed"]): record["scores"] for record in records if record["arm"] == arm}
+
+
+def mean(runs: dict[tuple[str, int], dict[str, float]], name: str) -> float | None:
+    values = [scores[name] for scores in runs.values() if name in scores]
+    return sum(values) / len(values) if values else None
+
+
+def cell(value: float | None) -> str:
+    return "-" if value is None else f"{value:.3f}"
+
+
+def paired(records: list[dict[str, Any]], arm: str, reference: str, name: str) -> list[float]:
+    """Differences to the reference, one per concept: the mean over its seeds."""
+    mine, theirs = of(records, arm), of(records, reference)
+    by_concept: dict[str, list[float]] = {}
+    for (concept, seed), scores in mine.items():
+        if (concept, seed) in theirs and name in scores:
+            by_concept.setdefault(concept, []).append(scores[name] - theirs[concept, seed][name])
+    return [sum(values) / len(values) for values in by_concept.values()]
+
+
+def difference(records: list[dict[str, Any]], arm: str, reference: str, name: str) -> str:
+    values = paired(records, arm, reference, name)
+    if not values:
+        return "-"
+    interval = bootstrap(values)
+    return f"{interval.mean:+.3f} [{interval.low:+.3f}, {interval.high:+.3f}], worst {min(values):+.3f}"
+
+
+def sheets(folder: Path, pictures: Path) -> None:
+    """One sheet for every concept, seed and guidance: a row for each arm, and the true pictures."""
+    sources = {source.name: source for source in read_concepts(pictures)}
+    groups: dict[tuple[str, int, float], list[dict[str, Any]]] = {}
+    for record in records_of(folder):
+        groups.setdefault((record["concept"], record["seed"], record["guidance"]), []).append(record)
+    for (concept, seed, guidance), records in groups.items():
+        source = sources[concept]
+        true = [read_image(path).image for path in (source.image, *source.targets)]
+        images, captions = [*true], ["picture", *(prompt.format("…") for prompt in source.edits)]
+        for record in records:
+            strip = read_image(folder / "images" / f"{record['key']}.png").image
+            images += cut(strip, len(true), true[0].size)
+            captions += [record["arm"], *[""] * (len(true) - 1)]
+        large = [one.resize((128, 128), Image.Resampling.LANCZOS) for one in images]
+        sheet = contact_sheet(large, columns=len(true), captions=captions)
+        save_png(folder / f"sheet-{concept}-{seed}-{guidance:g}.png", sheet, overwrite=True)
+
+
+def cut(strip: Image.Image, count: int, size: tuple[int, int]) -> list[Image.Image]:
+    """The pictures of a strip again."""
+    return [strip.crop((n * size[0], 0, (n + 1) * size[0], size[1])) for n in range(count)]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    commands = parser.add_subparsers(dest="command", required=True)
+    running = commands.add_parser("run")
+    running.add_argument("study", type=Path)
+    for command in (running, commands.add_parser("tables"), commands.add_parser("sheets")):
+        command.add_argument("folder", type=Path)
+        command.add_argument("--pictures", type=Path, default=CONCEPTS, help="the concepts file")
+    running.add_argument("--arms", nargs="*")
+    running.add_argument("--concepts", nargs="*")
+    running.add_argument("--seeds", nargs="*", type=int, default=[0])
+    running.add_argument("--guidance", nargs="*", type=float, default=[4.0, 7.5])
+    running.add_argument("--count", type=int, default=4, help="images a prompt")
+    running.add_argument("--sampling-steps", type=int, default=50)
+    given = parser.parse_args()
+    if given.command == "run":
+        run(given)
+    elif given.command == "tables":
+        text = tables(given.folder)
+        (given.folder / "tables.md").write_text(text, encoding="utf-8")
+        print(text)
+    else:
+        sheets(given.folder, given.pictures)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,89 @@
+"""--lora: which LoRAs are on while a command works, and how strongly."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from sentinv.cli.options import Decorated, OutputOptions
+
+if TYPE_CHECKING:
+    from sentinv.adapters.lora import Lora
+    from sentinv.concepts.concept import Concept
+    from sentinv.models.backbone import Backbone
+
+
+class LoraFile(click.ParamType):
+    """A file, and behind a colon the scale that it counts with: `cat-lora.safetensors:0.8`."""
+
+    name = "lora"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[Path, float]:
+        """Read it; a file whose own name ends like that is meant as it is."""
+        if isinstance(value, tuple):
+            return value
+        file, colon, scale = value.rpartition(":")
+        try:
+            number = float(scale) if colon and not Path(value).exists() else None
+        except ValueError:
+            number = None
+        if number is None:
+            return Path(value), 1.0
+        if not math.isfinite(number):
+            self.fail(f"{scale} is not a finite number.", param, ctx)
+        return Path(file), number
+
+
+@dataclass(frozen=True, kw_only=True)
+class LoraOptions(OutputOptions):
+    """--lora.
+
+    Attributes:
+        lora_files: files with their scales.
+    """
+
+    lora_files: tuple[tuple[Path, float], ...]
+
+    def loras(self) -> list[tuple[Lora, float]]:
+        """Read them.
+
+        Raises:
+            ConceptError: If one cannot be read, or is no LoRA.
+        """
+        from sentinv.adapters.lora import load_lora
+
+        return [(load_lora(path), scale) for path, scale in self.lora_files]
+
+    @contextmanager
+    def worn(
+        self, backbone: Backbone, loras: Sequence[tuple[Lora, float]], concepts: Sequence[Concept]
+    ) -> Iterator[None]:
+        """Have LoRAs on inside a ``with`` block, and say how many of their layers the model has.
+
+        Raises:
+            ConceptError: If one does not fit the model.
+        """
+        from sentinv.adapters.install import adapted, check_words
+
+        if not loras:
+            yield
+            return
+        check_words([lora for lora, _ in loras], concepts)
+        with adapted(backbone, loras) as adapters:
+            for fitted in adapters.fitted:
+                self.notice(f"{fitted.lora.title}: {fitted.told}")
+            yield
+
+
+def lora_option(command: Decorated) -> Decorated:
+    """Add --lora."""
+    text = "A LoRA, and how strongly it counts, 1 if not said; repeatable."
+    return click.option("--lora", "lora_files", multiple=True, type=LoraFile(), metavar="FILE[:SCALE]", help=text)(
+        command
+    )

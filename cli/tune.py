@@ -1,0 +1,218 @@
+"""`sentinv tune`: a LoRA around a learned word."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from sentinv.cli.invert import read_pictures, watched
+from sentinv.cli.options import (
+    FiniteRange,
+    ModelOptions,
+    OutputOptions,
+    crop_option,
+    force_option,
+    model_options,
+    output_options,
+    tell_toybox,
+)
+from sentinv.cli.outputs import TuneOutputs
+from sentinv.training.config import TuneConfig
+
+if TYPE_CHECKING:
+    from sentinv.concepts.concept import Concept
+    from sentinv.files.cropping import Crop
+    from sentinv.files.decoding import Picture
+    from sentinv.models.backbone import Backbone
+
+_PATH = click.Path(path_type=Path)
+
+
+@dataclass(frozen=True, kw_only=True)
+class TuneOptions(ModelOptions, OutputOptions):
+    """What `tune` is told."""
+
+    concept: Path
+    images: tuple[Path, ...]
+    output: Path | None
+    masks: tuple[Path, ...]
+    crop: Crop
+    words: str | None
+    scene_file: Path | None
+    steps: int
+    learning_rate: float
+    rank: int
+    target: tuple[str, ...]
+    batch_size: int
+    blended: int
+    others: int
+    train_rows: bool
+    rows_learning_rate: float
+    seed: int
+    gradient_checkpointing: bool
+    samples: int
+    resume: bool
+    plan_only: bool
+    allow_pickle: bool
+    force: bool
+
+
+@dataclass(frozen=True, kw_only=True)
+class TuneJob:
+    """What the options of `tune` come to.
+
+    Attributes:
+        concept: the word.
+        outputs: where the files go.
+        pictures: with their masks.
+        config: of the training.
+        words: for the thing; those that the word started from if None.
+        resume: go on with an interrupted run.
+    """
+
+    concept: Concept
+    outputs: TuneOutputs
+    pictures: list[Picture]
+    config: TuneConfig
+    words: str | None = None
+    resume: bool = False
+
+
+@click.command()
+@click.argument("concept", type=_PATH)
+@click.argument("images", nargs=-1, required=True, type=_PATH, metavar="IMAGE…")
+@click.option("-o", "--output", type=_PATH, help="The LoRA's file.  [default: <concept>-lora.safetensors beside it]")
+@click.option("--mask", "masks", multiple=True, type=_PATH, help="White where the thing is; one for each image.")
+@crop_option
+@click.option("--words", help="What the thing is, without where it is.  [default: what the word started from]")
+@click.option(
+    "--scenes", "scene_file", type=_PATH, help="A text file: a place a line, such as: on the moon; styles have a {}."
+)
+@click.option("--steps", default=TuneConfig.steps, show_default=True, help="Training steps.")
+@click.option(
+    "--lr",
+    "learning_rate",
+    type=FiniteRange(0),
+    default=TuneConfig.learning_rate,
+    show_default=True,
+    help="Of the LoRA.",
+)
+@click.option("--rank", default=TuneConfig.rank, show_default=True, help="Of each layer.")
+@click.option("--target", multiple=True, help="End of the names of modules that get a layer.  [default: attention]")
+@click.option("--batch-size", default=TuneConfig.batch_size, show_default=True, help="Items per step of the picture.")
+@click.option("--blended", default=TuneConfig.blended, show_default=True, help="… with a scene or style in the prompt.")
+@click.option("--others", default=TuneConfig.others, show_default=True, help="… with prompts that must not change.")
+@click.option("--train-rows", is_flag=True, help="Let the word learn on too.")
+@click.option(
+    "--rows-lr",
+    "rows_learning_rate",
+    type=FiniteRange(0),
+    default=TuneConfig.rows_learning_rate,
+    show_default=True,
+    help="Of the word, with --train-rows.",
+)
+@click.option("--seed", default=TuneConfig.seed, show_default=True, help="Equal seeds give equal files.")
+@click.option("--gradient-checkpointing", is_flag=True, help="Less memory, slower.")
+@click.option("--samples", type=click.IntRange(0, 16), default=4, show_default=True, help="Images in the report.")
+@click.option("--resume", is_flag=True, help="Go on with an interrupted run.")
+@click.option("--plan", "plan_only", is_flag=True, help="Show what would happen, and stop.")
+@click.option("--allow-pickle", is_flag=True, help="Read a .pt or .bin concept too.")
+@model_options
+@force_option
+@output_options
+def tune(**given: Any) -> None:
+    """Train a LoRA around a learned word, so that it shows its very thing, and scenes and styles stay as they are.
+
+    The model itself is not changed: the LoRA lies beside the word, and is used with it.
+
+    \b
+      sentinv tune cat-concept.safetensors cat.png            → cat-lora.safetensors
+      sentinv generate "<cat>" -c cat-concept.safetensors --lora cat-lora.safetensors
+    """  # noqa: D301 - click reads \b as "leave these lines as they are"
+    from sentinv.cli.planning import print_tune_plan
+    from sentinv.concepts.reading import load_concepts
+    from sentinv.training.tune import words_of
+
+    options = TuneOptions(**given)
+    concept = load_concepts([options.concept], allow_pickle=options.allow_pickle)[0]
+    job = TuneJob(
+        concept=concept,
+        outputs=TuneOutputs(options.concept, options.output),
+        pictures=read_pictures(options.images, options.masks, options.crop, options),
+        config=tune_config(options),
+        words=words_of(concept, options.words),
+        resume=options.resume,
+    )
+    if options.plan_only:
+        print_tune_plan(job, options)
+        return
+    job.outputs.check(force=options.force, resume=options.resume)
+    tell_toybox(options.model, quiet=options.quiet)
+    with job.outputs.held(resume=options.resume):
+        tune_word(options.load(), job, options, samples=options.samples, force=options.force)
+
+
+def tune_config(options: TuneOptions) -> TuneConfig:
+    """Take the training's options.
+
+    Raises:
+        click.UsageError: If a value is out of its range.
+        PromptError: If the scenes cannot be used.
+    """
+    from sentinv.concepts.scenes import read_scenes
+
+    names = {field.name for field in fields(TuneConfig)} & {field.name for field in fields(options)}
+    values = {name: getattr(options, name) for name in names}
+    if options.target:
+        values["targets"] = options.target
+    if options.scene_file:
+        values["scenes"], values["styles"] = read_scenes(options.scene_file)
+    try:
+        return TuneConfig(**values)
+    except ValueError as error:
+        raise click.UsageError(str(error).removeprefix("TuneConfig.")) from error
+
+
+def tune_word(backbone: Backbone, job: TuneJob, options: OutputOptions, *, samples: int, force: bool) -> None:
+    """Train the LoRA, and write and print what came of it.
+
+    Raises:
+        TrainingError: If the run went wrong; what it had by then is written.
+    """
+    from sentinv.cli.results import Clock, print_tuned, tuned_samples_of, write_result
+    from sentinv.errors import TrainingError
+    from sentinv.files.atomic import shown
+    from sentinv.report.run_page import Report
+    from sentinv.training.checkpoint import Checkpoints
+    from sentinv.training.loop import WRONG
+    from sentinv.training.tune import tune as train
+
+    clock, outputs, config = Clock(), job.outputs, job.config
+    checkpoints = Checkpoints(outputs.checkpoints, resume=job.resume)
+    with watched(outputs, config.steps, options) as on_step:
+        tuned = train(
+            backbone,
+            job.concept,
+            job.pictures,
+            config,
+            words=job.words,
+            checkpoints=checkpoints,
+            on_step=on_step,
+        )
+    if config.train_rows:
+        tuned.concept.save(outputs.rows, overwrite=force)
+    tuned.lora.save(outputs.concept, overwrite=force)
+    clock.lap("training")
+    report_samples = tuned_samples_of(tuned, backbone, samples, quiet=options.quiet)
+    clock.lap("images of this page")
+    report = Report(learned=tuned, samples=report_samples, seconds=clock.seconds)
+    write_result(outputs, report)
+    print_tuned(outputs, report, options)
+    if tuned.history.stop in WRONG:
+        raise TrainingError(
+            f"{WRONG[tuned.history.stop]} in step {len(tuned.history.records) + 1} of {config.steps}: the best weights until "
+            f"then are in {shown(outputs.concept)}; try a smaller --lr"
+        )

@@ -1,0 +1,142 @@
+"""A LoRA (Hu et al. 2021, arXiv:2106.09685) that belongs to a learned word, and the one file it lives in.
+
+The file is safetensors in the layout that plain diffusers reads. It holds nothing but the layers; which word it is for and
+which model, by name and by digest, is in the header, as are rank and alpha.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import torch
+
+from sentinv.adapters.layouts import ADAPTER_METADATA, LoraLayer, adapter_metadata, from_tensors, to_tensors
+from sentinv.concepts.names import check_token
+from sentinv.errors import ConceptError
+from sentinv.files.atomic import StrPath, atomic_write, shown
+from sentinv.files.tensors import DIGEST, content_digest, read_tensors, safetensors_bytes
+from sentinv.version import __version__
+
+MAX_BYTES = 2**30
+"""The largest file that is read: rank 128 on every layer of Stable Diffusion XL has about 800 MB."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Lora:
+    """What is added to the layers of a UNet.
+
+    Attributes:
+        layers: name of a module of the UNet, or what a file of another program calls it → what is added there.
+        token: the word that it was trained for, such as ``<c>``; "" if unknown.
+        base_model: name of the model that it belongs to; "" if unknown.
+        metadata: further header entries, text → text.
+        left_out: what the file holds besides, in words → how many of it: no part of the UNet, and not used.
+        name: of the file that it was read from; "" if of none.
+
+    Raises:
+        ConceptError: If there are no layers.
+    """
+
+    layers: Mapping[str, LoraLayer]
+    token: str = ""
+    base_model: str = ""
+    metadata: Mapping[str, str] = field(default_factory=dict)
+    left_out: Mapping[str, int] = field(default_factory=dict)
+    name: str = ""
+
+    def __post_init__(self) -> None:
+        if not self.layers:
+            raise ConceptError("expected at least one layer in a LoRA, got none")
+        if self.token:
+            check_token(self.token)
+
+    @property
+    def rank(self) -> int:
+        """The largest of its layers."""
+        return max(layer.rank for layer in self.layers.values())
+
+    @property
+    def title(self) -> str:
+        """What messages call it."""
+        return self.name or (f"the LoRA for {self.token}" if self.token else "the LoRA")
+
+    @property
+    def fingerprint(self) -> str:
+        """Of the model that it was trained on, as `Backbone.fingerprint`; "" if unknown."""
+        return self.metadata.get("sentinv.base_model_hash", "")
+
+    @property
+    def word_digest(self) -> str:
+        """Of the word's rows, as `Concept.digest`; "" if unknown."""
+        return self.metadata.get("sentinv.concept_hash", "")
+
+    def to_bytes(self) -> bytes:
+        """The content of the file, weights in float16. Equal LoRAs give equal bytes.
+
+        Raises:
+            ConceptError: If a number is too large for float16.
+        """
+        tensors = to_tensors(self.layers)
+        if not all(torch.isfinite(tensor).all() for tensor in tensors.values()):
+            raise ConceptError(f"{self.title} has values that are not finite in float16: train with a smaller rate")
+        header = {
+            "modelspec.sai_model_spec": "1.0.0",
+            "modelspec.title": self.token or "LoRA",
+            **({"modelspec.trigger_phrase": self.token} if self.token else {}),
+            **dict(self.metadata),
+            ADAPTER_METADATA: adapter_metadata(self.layers),
+            "sentinv.lora_format": "1",
+            "sentinv.token": self.token,
+            "sentinv.base_model": self.base_model,
+        }
+        header.setdefault("sentinv.version", __version__)
+        header[DIGEST] = content_digest(tensors, header)
+        return safetensors_bytes(tensors, header, dtype=torch.float16)
+
+    def save(self, path: str | Path, *, overwrite: bool = False) -> Path:
+        """Write the file, whole or not at all.
+
+        Raises:
+            SentinvError: If it cannot be written, or exists and `overwrite` is not set.
+        """
+        return atomic_write(path, self.to_bytes(), overwrite=overwrite)
+
+
+_OWN = {
+    DIGEST,
+    ADAPTER_METADATA,
+    "sentinv.lora_format",
+    "sentinv.token",
+    "sentinv.base_model",
+    "modelspec.title",
+    "modelspec.trigger_phrase",
+    "modelspec.sai_model_spec",
+}
+
+
+def load_lora(path: StrPath) -> Lora:
+    """Read a LoRA, of ours or of another program: diffusers, peft, kohya's scripts, ComfyUI, OneTrainer.
+
+    Which layers a model has of it is seen when it is put on.
+
+    Raises:
+        ConceptError: If the file cannot be read, is damaged, or is no LoRA of a UNet.
+    """
+    name = shown(Path(path).name)
+    tensors, header = read_tensors(path, max_bytes=MAX_BYTES)
+    ours = any(key.startswith("sentinv.") for key in header)
+    if ours and header.get(DIGEST) != content_digest(tensors, header):
+        raise ConceptError(f"{name} is damaged: its content does not match its sha256; get it again")
+    if ours and "sentinv.lora_format" not in header:
+        raise ConceptError(f"{name} is a learned word, not a LoRA: give it as a concept")
+    read = from_tensors(name, tensors, header)
+    return Lora(
+        layers=read.layers,
+        token=header.get("sentinv.token", ""),
+        base_model=header.get("sentinv.base_model", ""),
+        metadata={key: value for key, value in header.items() if key not in _OWN},
+        left_out=read.left_out,
+        name=name,
+    )

@@ -1,0 +1,257 @@
+"""Items that keep a word from being more than its thing: the picture inside the mask, the model as it was outside it.
+
+Besides prompts that show the whole picture ("a photo of <c>"), a step has the same noisy pictures with a scene or a style in
+the prompt ("a photo of <c> on the moon"). Their target is the true one inside the mask; outside it is what the frozen model
+answers to the words for the thing, without the place that they name, and that scene. For styles it is that answer everywhere.
+And there may be prompts of other things, whose answers are to stay as they are. The frozen model is never told the learned
+word: one that has kept its table would hand the table on.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import torch
+from PIL import Image
+from torch import Generator, Tensor
+
+from sentinv.concepts.prompts import fill
+from sentinv.concepts.scenes import SCENES, STYLES, THINGS, without_scene
+from sentinv.concepts.tokens import tokenize
+from sentinv.diffusion.conversions import add_noise, target
+from sentinv.models.backbone import Condition
+from sentinv.training.data import Batch, TrainingSet, only
+from sentinv.training.objective import DenoisingObjective, denoising_loss
+from sentinv.training.reaction import thing_mask
+
+if TYPE_CHECKING:
+    from sentinv.concepts.placeholder import PlaceholderRows
+    from sentinv.files.decoding import Picture
+    from sentinv.models.backbone import Backbone
+    from sentinv.training.config import TrainConfig
+
+SCENE_PROMPT = "a photo of {}"
+_AT_ONCE = 32  # prompts that are encoded together
+
+
+@dataclass(frozen=True)
+class BlendedBatch(Batch):
+    """B noisy latents, some of which the frozen model has a say in.
+
+    Attributes:
+        prompts: which prompt of `BlendedSet.prompts` each item has, `[B]` int64.
+        teacher: which prompt of `BlendedSet.teacher_prompts` the frozen model gets, `[B]` int64; no matter where it gets none.
+        taught: whether it gets one, `[B]` bool on the CPU, so that no host waits for it.
+        own: the share of the true target, `[B, 1, h, w]` in [0, 1]; the rest is the frozen model's answer.
+    """
+
+    prompts: Tensor
+    teacher: Tensor
+    taught: Tensor
+    own: Tensor
+
+
+@dataclass(frozen=True)
+class Blend:
+    """The prompts of blended items, and of those that must not change.
+
+    Attributes:
+        scenes: prompts with ``{}`` that name a place.
+        styles: prompts with ``{}`` that name a style.
+        thing: what the frozen model is told in place of the learned word.
+        others: prompts of other things.
+        count: items per step with one of the first two.
+        others_count: items per step with one of the last.
+    """
+
+    scenes: tuple[str, ...]
+    styles: tuple[str, ...]
+    thing: str
+    others: tuple[str, ...]
+    count: int
+    others_count: int
+
+    @classmethod
+    def of(cls, config: TrainConfig, words: str, others_count: int = 0) -> Blend:
+        """What a config asks for.
+
+        Args:
+            config: of the training.
+            words: for the thing; where it is, is left out.
+            others_count: items per step with prompts of other things.
+        """
+        places = config.scenes if config.scenes is not None else SCENES
+        styles = config.styles if config.styles is not None else STYLES
+        scenes = tuple(f"{SCENE_PROMPT} {place}" for place in places)
+        looks = (SCENE_PROMPT, *scenes, *styles)
+        several = max(len(THINGS), len(looks))
+        others = tuple(fill(looks[n % len(looks)], THINGS[n % len(THINGS)]) for n in range(several))
+        return cls(scenes, styles, without_scene(words), others, config.blended, others_count)
+
+    @property
+    def own(self) -> tuple[str, ...]:
+        """All prompts of blended items."""
+        return (*self.scenes, *self.styles)
+
+
+class BlendedSet(TrainingSet):
+    """The images of one concept, ready to draw blended batches from. Otherwise as `TrainingSet`.
+
+    Args:
+        backbone: without adapters, or with such as do nothing yet.
+        images: as for `TrainingSet`; where one has no mask, the thing is found by `thing_mask`.
+        rows: of the placeholders that prompts may have, installed.
+        config: as for `TrainingSet`.
+        blend: the further prompts.
+        token: the placeholder that prompts have; the only one there are rows of, if not given.
+
+    Attributes:
+        prompts: all that items may have: templates, blended ones, those of other things.
+        teacher_prompts: what the frozen model gets for all but the templates, in the same order.
+        own: the share of the true target where a place is named, `[images and mirrored ones, 1, h, w]`.
+    """
+
+    def __init__(
+        self,
+        backbone: Backbone,
+        images: Sequence[Image.Image | Picture],
+        rows: PlaceholderRows,
+        config: TrainConfig,
+        blend: Blend,
+        token: str | None = None,
+    ) -> None:
+        super().__init__(backbone, images, rows, config, token)
+        token = token or only(rows.vocabulary)
+        self.blend = blend
+        self.prompts = [*self.templates, *(fill(prompt, token) for prompt in blend.own), *blend.others]
+        self.teacher_prompts = [*(fill(prompt, blend.thing) for prompt in blend.own), *blend.others]
+        self.all_ids = tokenize(backbone, self.prompts, rows)
+        self.teacher_ids = tokenize(backbone, self.teacher_prompts)
+        places = [1.0] * len(blend.scenes) + [0.0] * (len(blend.styles) + len(blend.others))
+        self._has_place = torch.tensor(places, device=backbone.device)[:, None, None, None]
+        self.own = self._mirrored_too(torch.cat(self._things())).to(backbone.device)
+
+    def _things(self) -> list[Tensor]:
+        """Where the thing is in each picture, `[1, 1, h, w]`: its mask, or what is found where it has none."""
+        places, still = [prompt.removeprefix(f"{SCENE_PROMPT} ") for prompt in self.blend.scenes], torch.zeros(1)
+        things = []
+        for index, mask in enumerate(self.masks):
+            mean = self.moments.mean[index : index + 1]
+            latents = self.backbone.sample_latents(mean, still.to(mean.device), still.to(mean.device))
+            found = mask is None and self.blend.count > 0
+            things.append(thing_mask(self.backbone, latents, self.blend.thing, places) if found else self._share(mask))
+        return things
+
+    def draw(self, generator: Generator) -> BlendedBatch:
+        """Draw a batch; every random number is of this generator, which is on the CPU."""
+        batch, which, templates = self.draw_pictures(generator)
+        plain, blend, first = len(batch), self.blend, len(self.templates)
+        items = [torch.arange(plain)]
+        prompts = []
+        for count, low, high in (
+            (blend.count, 0, len(blend.own)),
+            (blend.others_count, len(blend.own), len(self.teacher_prompts)),
+        ):
+            items.append(torch.randperm(plain, generator=generator)[:count])
+            prompts.append(first + torch.randint(low, high, (count,), generator=generator))
+        further = self.to_device(torch.cat(prompts))
+        return self._extended(batch, which, self.to_device(torch.cat(items)), torch.cat([templates, further]))
+
+    def evaluation_batches(self) -> list[Batch]:
+        """The fixed grid twice: with the first template, and blended, with one prompt after the other."""
+        batches: list[Batch] = []
+        begin, device = 0, self.backbone.device
+        for batch in super().evaluation_batches():
+            count = len(batch)
+            numbers = torch.arange(begin, begin + count)
+            which, order = (numbers % self.image_count).to(device), torch.arange(count, device=device)
+            batches.append(self._extended(batch, which, order, torch.zeros(count, dtype=torch.int64, device=device)))
+            if self.blend.count:
+                prompts = len(self.templates) + numbers % len(self.blend.own)
+                batches.append(self._extended(batch, which, order, prompts.to(device), plain=0))
+            begin += count
+        return batches
+
+    def _extended(
+        self, batch: Batch, which: Tensor, items: Tensor, prompts: Tensor, plain: int | None = None
+    ) -> BlendedBatch:
+        """Make a batch of items of another: the first `plain` as they are, all of its own if None, the others blended."""
+        plain = len(batch) if plain is None else plain
+        teacher = (prompts - len(self.templates)).clamp(min=0)
+        own, mask = self._has_place[teacher] * self.own[which[items]], None
+        own[:plain] = 1
+        if self.mask is not None:
+            mask = torch.ones_like(own)
+            mask[:plain] = self.mask[which[items]][:plain]
+        return BlendedBatch(
+            latents=batch.latents[items],
+            noise=batch.noise[items],
+            timesteps=batch.timesteps[items],
+            alphas_cumprod=batch.alphas_cumprod[items],
+            ids={name: ids[prompts] for name, ids in self.all_ids.items()},
+            mask=mask,
+            prompts=prompts,
+            teacher=teacher,
+            taught=torch.arange(len(items)) >= plain,
+            own=own,
+        )
+
+
+class BlendedObjective(DenoisingObjective):
+    """Mean squared error to the blended target, times the weight of its noise level.
+
+    Args:
+        data: whose batches it gets.
+        min_snr: gamma of the min-SNR weights; None for no weights.
+        frozen: makes a context in which the model is as it was; nothing, where only the rows of a word learn.
+        fixed_rows: prompts mean the same throughout, and are encoded once.
+    """
+
+    def __init__(
+        self,
+        data: BlendedSet,
+        min_snr: float | None,
+        *,
+        frozen: Callable[[], AbstractContextManager[None]] = nullcontext,
+        fixed_rows: bool = False,
+    ) -> None:
+        super().__init__(data.backbone, min_snr)
+        self.frozen = frozen
+        self.teacher = encode_all(data.backbone, data.teacher_ids)
+        self.conditions = encode_all(data.backbone, data.all_ids) if fixed_rows else None
+
+    def errors(self, batch: Batch) -> Tensor:
+        """Loss per item, `[B]`, with every noise level counting the same."""
+        assert isinstance(batch, BlendedBatch)  # noqa: S101 - for the type checker
+        noisy = add_noise(batch.latents, batch.noise, batch.alphas_cumprod)
+        wanted = self.wanted(batch, noisy)
+        condition = self.backbone.encode_ids(batch.ids) if self.conditions is None else self.conditions[batch.prompts]
+        return denoising_loss(self.backbone.predict(noisy, batch.timesteps, condition), wanted, batch.mask)
+
+    @torch.no_grad()
+    def wanted(self, batch: BlendedBatch, noisy: Tensor) -> Tensor:
+        """The target `[B, C, h, w]` float32: the true one, or where that has no share the frozen model's answer."""
+        true = target(batch.latents, batch.noise, batch.alphas_cumprod, self.backbone.schedule.prediction_type).float()
+        taught = batch.taught.nonzero()[:, 0].to(noisy.device)
+        if not len(taught):
+            return true
+        with self.frozen():
+            answer = self.backbone.predict(noisy[taught], batch.timesteps[taught], self.teacher[batch.teacher[taught]])
+        wanted = true.clone()
+        wanted[taught] = torch.lerp(answer, true[taught], batch.own[taught])
+        return wanted
+
+
+@torch.no_grad()
+def encode_all(backbone: Backbone, ids: dict[str, Tensor]) -> Condition:
+    """Encode many prompts, some at a time."""
+    count = len(next(iter(ids.values())))
+    parts = [
+        backbone.encode_ids({name: own[first : first + _AT_ONCE] for name, own in ids.items()})
+        for first in range(0, count, _AT_ONCE)
+    ]
+    pooled = [part.pooled for part in parts if part.pooled is not None]
+    return Condition(torch.cat([part.hidden for part in parts]), torch.cat(pooled) if pooled else None)

@@ -1,0 +1,67 @@
+"""Where the thing in a picture is, found from the model itself: what a scene's words change is not the thing.
+
+The model is asked what it sees in the noisy picture, told what the thing is, and asked again with a scene named. Where its
+answer hardly changes, the thing is. A mask that is smaller than the thing does no harm; one that is larger brings the old scene
+into all others. So it takes less of the picture than things usually do.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Generator, Tensor
+from torch.nn.functional import avg_pool2d, pad
+
+from sentinv.concepts.tokens import tokenize
+from sentinv.diffusion.conversions import add_noise
+
+if TYPE_CHECKING:
+    from sentinv.concepts.placeholder import PlaceholderRows
+    from sentinv.models.backbone import Backbone
+
+AREA = 0.3
+"""Share of the picture that is taken for the thing."""
+
+_TIMES = (0.7, 0.85)  # of the schedule: where it is decided what is where
+_SCENES = 10
+
+
+@torch.no_grad()
+def thing_mask(
+    backbone: Backbone, latents: Tensor, words: str, scenes: Sequence[str], rows: PlaceholderRows | None = None
+) -> Tensor:
+    """Find the thing: `[1, 1, h, w]` float32 on the CPU, 1 where it is and 0 elsewhere.
+
+    Args:
+        backbone: the model as it is, without adapters.
+        latents: of the picture, clean and scaled, `[1, C, h, w]`.
+        words: what the thing is, without where it is; a placeholder if its rows are installed.
+        scenes: such as "on the moon", ≥ 1.
+        rows: of placeholders.
+    """
+    prompts = [f"a photo of {words}", *(f"a photo of {words} {scene}" for scene in scenes[:_SCENES])]
+    condition = backbone.encode_ids(tokenize(backbone, prompts, rows))
+    noise = torch.randn(latents.shape, generator=Generator().manual_seed(0)).to(latents.device)
+    change = torch.zeros(latents.shape[-2:])
+    for share in _TIMES:
+        timestep = torch.full((1,), int(share * backbone.schedule.train_timesteps), device=latents.device)
+        noisy = add_noise(latents, noise, backbone.schedule.alphas_cumprod.to(latents.device)[timestep])
+        plain = backbone.predict(noisy, timestep, condition[:1])
+        for index in range(1, len(prompts)):
+            answer = backbone.predict(noisy, timestep, condition[index : index + 1])
+            change += (answer - plain).abs().mean(dim=(0, 1)).cpu()
+    smooth = _smooth(change[None, None])
+    count = max(1, round(AREA * smooth.numel()))
+    mask = torch.zeros(smooth.numel())
+    mask[smooth.flatten().argsort(stable=True)[:count]] = 1
+    return mask.reshape(smooth.shape)
+
+
+def _smooth(image: Tensor) -> Tensor:
+    """Mean over a square of about a fifth of the side, twice; beyond the edges the picture goes on as it ends."""
+    reach = max(1, round(min(image.shape[-2:]) / 12))
+    for _ in range(2):
+        image = avg_pool2d(pad(image, (reach, reach, reach, reach), mode="replicate"), 2 * reach + 1, stride=1)
+    return image
