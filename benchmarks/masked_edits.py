@@ -21,14 +21,14 @@ from sentinv.editing.masked import MaskConfig, edit_masked
 from sentinv.evaluation.evaluate import RECONSTRUCTION_PROMPT, without_placeholder
 from sentinv.evaluation.judges import ClipJudge
 from sentinv.evaluation.statistics import bootstrap
-from sentinv.files.images import read_image, save_png
+from sentinv.files.images import read_image, read_mask, save_png
 from sentinv.initializers import make
 from sentinv.models.backbone import Backbone
 from sentinv.report.contact_sheet import contact_sheet
 from sentinv.report.tables import Table
 
 CONCEPTS = Path(__file__).resolve().parent / "concepts" / "concepts.json"
-CONFIG = MaskConfig(start=0.0)
+CONFIG = MaskConfig(skip=0.0)
 TOKEN = "<c>"
 
 
@@ -63,7 +63,7 @@ def main(target: Path) -> None:
     for one, other in zip(sources, [*sources[1:], sources[0]], strict=True):
         assert one.mask is not None
         picture, scene = (read_image(path).image for path in (one.image, other.image))
-        mask = read_image(one.mask).image.convert("L")
+        mask = read_mask(one.mask)
         wanted = judge.images([inside(picture, mask)])
         sheet += [picture, scene]
         captions += [one.name, "scene"]
@@ -84,7 +84,7 @@ def main(target: Path) -> None:
         for name, values in scores.items()
     ]
     note = (
-        f"{len(sources)} concepts, 2 seeds each, 100 training steps, --start {CONFIG.start:g}; mean [95 % interval]. "
+        f"{len(sources)} concepts, 2 seeds each, 100 training steps, --skip {CONFIG.skip:g}; mean [95 % interval]. "
         f"Pixels changed further than the feather from a mask: {strays}."
     )
     table = Table("Inside a mask", ["prompt", "CLIP-I inside the mask", "the learned word's less this"], rows, note)

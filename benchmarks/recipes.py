@@ -32,7 +32,9 @@ from sentinv.report.tables import Table
 from sentinv.training.config import TrainConfig
 from sentinv.training.data import Batch, TrainingSet
 from sentinv.training.lean_convolutions import lean_convolutions
-from sentinv.training.loop import Run
+from sentinv.training.loop import Loop
+from sentinv.training.objective import DenoisingObjective
+from sentinv.training.train import rows_group
 
 CONCEPTS = Path(__file__).resolve().parent / "concepts" / "concepts.json"
 SEEDS = (0,)
@@ -78,12 +80,30 @@ class ByWeight(Independent):
         reached = torch.searchsorted(self.density().cumsum(0), share)
         return self.at(batch, reached.clamp(max=self.backbone.schedule.train_timesteps - 1))
 
-    def loss(self, batch: Batch) -> Tensor:
-        return super().loss(batch) / (self.density()[batch.timesteps] * self.backbone.schedule.train_timesteps)
-
     def density(self) -> Tensor:
-        assert self._weights is not None
-        return self._weights**self.power / (self._weights**self.power).sum()
+        return density(DenoisingObjective(self.backbone, self.config.min_snr), self.power)
+
+
+class OverDensity(DenoisingObjective):
+    """The loss divided by how often its timestep is drawn."""
+
+    power = 1.0
+
+    def __call__(self, batch: Batch) -> Tensor:
+        return super().__call__(batch) / (density(self, self.power)[batch.timesteps] * len(density(self, self.power)))
+
+
+def density(objective: DenoisingObjective, power: float) -> Tensor:
+    """Probability of each timestep `[T]` that is drawn by a power of its weight."""
+    weights = objective.timestep_weights
+    assert weights is not None
+    return weights**power / (weights**power).sum()
+
+
+class OverRoot(OverDensity):
+    """... drawn by the root of the weight."""
+
+    power = 0.5
 
 
 class ByRoot(ByWeight):
@@ -157,19 +177,20 @@ class OneSecondMoment(SharedSecondMoment):
 
 @dataclass(frozen=True)
 class Recipe:
-    """What differs from the default: what a step draws, its batch size for four items, and the optimiser."""
+    """What differs from the default: what a step draws, its batch size for four items, optimiser and objective."""
 
     data: type[TrainingSet] = TrainingSet
     batch_size: int = 4
     optimizer: type[torch.optim.AdamW] = torch.optim.AdamW
+    objective: type[DenoisingObjective] = DenoisingObjective
 
 
 RECIPES = {
     "one timestep from each quarter (default)": Recipe(),
     "independent timesteps": Recipe(Independent),
     "antithetic noise": Recipe(Antithetic, 2),
-    "timesteps by their weight": Recipe(ByWeight),
-    "timesteps by the root of their weight": Recipe(ByRoot),
+    "timesteps by their weight": Recipe(ByWeight, objective=OverDensity),
+    "timesteps by the root of their weight": Recipe(ByRoot, objective=OverRoot),
     "rows of function words at a fifth of the rate": Recipe(optimizer=FunctionWordsSlowly),
     "each row's rate by the size of its gradients": Recipe(optimizer=ByGradient),
     "one second moment for each row": Recipe(optimizer=SharedSecondMoment),
@@ -186,20 +207,21 @@ def losses(
     found: dict[str, list[float]] = {"rows": [], "averaged": []}
     past: list[Tensor] = []
     with rows.installed(backbone), lean_convolutions(backbone.unet):
-        run = Run(recipe.data(backbone, [read_image(concept.image).image], rows, config), rows, start, config)
-        (group,) = run.optimizer.param_groups
-        run.optimizer = recipe.optimizer(**{key: group[key] for key in ("params", "lr", "betas", "weight_decay")})
-        if isinstance(run.optimizer, OwnRates):
-            run.optimizer.tokens = start.tokens
+        data = recipe.data(backbone, [read_image(concept.image).image], rows, config)
+        objective, plain = recipe.objective(backbone, config.min_snr), DenoisingObjective(backbone, config.min_snr)
+        loop = Loop(data, objective, [rows_group(rows, backbone, config.learning_rate)], config)
+        grid = data.evaluation_batches()
+        (group,) = loop.optimizer.param_groups
+        loop.optimizer = recipe.optimizer(**{key: group[key] for key in ("params", "lr", "betas", "weight_decay")})
+        if isinstance(loop.optimizer, OwnRates):
+            loop.optimizer.tokens = start.tokens
         (parameter,) = rows.rows.values()
-        while run.step < max(LOOK_AT):
-            run.train_step()
-            run.settle()
+        for step in loop.steps():
             past.append(parameter.detach().clone())
-            if run.step in LOOK_AT:
-                for name, value in (("rows", past[-1]), ("averaged", torch.stack(past[-(run.step // 4) :]).mean(0))):
+            if step in LOOK_AT:
+                for name, value in (("rows", past[-1]), ("averaged", torch.stack(past[-(step // 4) :]).mean(0))):
                     parameter.data.copy_(value)
-                    found[name].append(run.data.evaluate(run.grid)[0])
+                    found[name].append(plain.evaluate(grid)[0])
                 parameter.data.copy_(past[-1])
     return found
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from sentinv.cli.studying import conduct, study_options
+from sentinv.cli.studying import StudyOptions, conduct, study_options
 
 
 @click.command()
@@ -33,8 +33,9 @@ def ablation(studies: tuple[Path, ...], **given: Any) -> None:
     from sentinv.bench.study import read_study
     from sentinv.errors import SentinvError
 
+    options = StudyOptions(**given)
     stems = [path.stem for path in studies]
     if len(set(stems)) < len(stems):
         raise SentinvError(f"expected study files with different names, got {', '.join(stems)}: run them one by one")
-    base = given["output"] or Path("outputs") / "ablation"
-    conduct([(read_study(path), base / path.stem) for path in studies], given, convergence=False)
+    base = options.output or Path("outputs") / "ablation"
+    conduct([(read_study(path), base / path.stem) for path in studies], options, convergence=False)

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import click
 
 from sentinv.cli.options import SEED, learning_rate_option, schedule_option
-from sentinv.cli.studying import conduct, study_options
+from sentinv.cli.studying import StudyOptions, conduct, study_options
 from sentinv.errors import SentinvError
 
 STARTS = (
@@ -18,6 +19,21 @@ STARTS = (
 )
 SMALL = ("vanilla@500", "class", "caption", "stars")
 _INIT = f"Repeatable.  [default: {STARTS[0]} and {len(STARTS) - 1} others]"
+
+
+@dataclass(frozen=True, kw_only=True)
+class ConvergenceOptions(StudyOptions):
+    """What `bench convergence` is told."""
+
+    starts: tuple[str, ...]
+    seeds: int | None
+    own_seeds: tuple[int, ...]
+    steps: int
+    learning_rate: float
+    schedule: str
+    count: int | None
+    sampling_steps: int
+    small: bool
 
 
 @click.command()
@@ -49,49 +65,48 @@ def convergence(**given: Any) -> None:
     """  # noqa: D301 - click reads \b as "leave these lines as they are"
     from sentinv.bench.study import IMAGES_AT, Study
 
-    small = given["small"]
-    train = {"steps": given["steps"], "learning_rate": given["learning_rate"], "schedule": given["schedule"]}
+    options = ConvergenceOptions(**given)
+    small = options.small
+    train = {"steps": options.steps, "learning_rate": options.learning_rate, "schedule": options.schedule}
     study = Study(
         title="Convergence",
         question="How many steps does each start need to reach the loss of plain textual inversion?",
-        starts=given["starts"] or _fitting(SMALL if small else STARTS, given),
-        concepts=_few(given) if small else (),
-        seeds=_seeds(given),
+        starts=options.starts or _fitting(SMALL if small else STARTS, options),
+        concepts=_few(options) if small else (),
+        seeds=_seeds(options),
         train=train,
         images_at=(0, 100, 500) if small else IMAGES_AT,
-        count=given["count"] or (2 if small else 4),
-        sampling_steps=given["sampling_steps"],
+        count=options.count or (2 if small else 4),
+        sampling_steps=options.sampling_steps,
     )
-    folder = given["output"] or Path("outputs") / ("convergence-small" if small else "convergence")
-    conduct([(study, folder)], given, convergence=True)
+    folder = options.output or Path("outputs") / ("convergence-small" if small else "convergence")
+    conduct([(study, folder)], options, convergence=True)
 
 
-def _seeds(given: dict[str, Any]) -> tuple[int, ...]:
+def _seeds(options: ConvergenceOptions) -> tuple[int, ...]:
     """Those that are named, or so many.
 
     Raises:
         SentinvError: If both are asked for.
     """
-    if given["seeds"] and given["own_seeds"]:
+    if options.seeds and options.own_seeds:
         raise SentinvError("--seeds says how many, --seed which: give one of them")
-    return tuple(dict.fromkeys(given["own_seeds"])) or tuple(range(given["seeds"] or (1 if given["small"] else 3)))
+    return tuple(dict.fromkeys(options.own_seeds)) or tuple(range(options.seeds or (1 if options.small else 3)))
 
 
-def _fitting(starts: tuple[str, ...], given: dict[str, Any]) -> tuple[str, ...]:
+def _fitting(starts: tuple[str, ...], options: ConvergenceOptions) -> tuple[str, ...]:
     """Those that need nothing that pictures of one's own, or a study without images, do not have."""
     lacking: set[str] = set()
-    if given["images"]:
+    if options.images:
         lacking |= {"word", "human", "targets-only"}
-    if len(given["images"]) == 1:
+    if len(options.images) == 1:
         lacking |= {"other-caption"}
-    if given["no_images"]:
+    if options.no_images:
         lacking |= {"image-only", "prompt-only", "targets-only"}
     return tuple(start for start in starts if start not in lacking)
 
 
-def _few(given: dict[str, Any]) -> tuple[str, ...]:
+def _few(options: ConvergenceOptions) -> tuple[str, ...]:
     """Every sixth concept, so that both kinds are among them; all pictures of --image."""
-    from sentinv.cli.studying import all_concepts
-
-    names = [concept.name for concept in all_concepts(given)]
-    return tuple(names if given["images"] else names[1::6] or names)
+    names = [concept.name for concept in options.all_concepts()]
+    return tuple(names if options.images else names[1::6] or names)

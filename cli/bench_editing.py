@@ -3,13 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from sentinv.cli.edit_options import edit_guidance_option
-from sentinv.cli.options import load_backbone, model_options, notice, output_options, print_json, tell_toybox
+from sentinv.cli.options import (
+    ModelOptions,
+    OutputOptions,
+    model_options,
+    notice,
+    output_options,
+    print_json,
+    tell_toybox,
+)
 from sentinv.cli.studying import CONCEPTS, Part, machine
 from sentinv.errors import SentinvError
 
@@ -21,6 +30,22 @@ if TYPE_CHECKING:
     from sentinv.report.tables import Table
 
 _PATH = click.Path(path_type=Path)
+
+
+@dataclass(frozen=True, kw_only=True)
+class EditingOptions(ModelOptions, OutputOptions):
+    """What `bench editing` is told."""
+
+    concepts: Path
+    only: tuple[str, ...]
+    output: Path
+    train_steps: int
+    steps: int
+    guidance: float | None
+    arms: tuple[str, ...]
+    part: tuple[int, int]
+    judge: Path | None
+    threads: int | None
 
 
 @click.command()
@@ -50,37 +75,25 @@ def editing(**given: Any) -> None:
     import torch
 
     from sentinv.bench.concepts import read_concepts
-    from sentinv.bench.editing_runner import EditingBench
-    from sentinv.bench.editing_study import ARMS, EditingStudy
-    from sentinv.files.atomic import make_folder
     from sentinv.files.locks import lock
-    from sentinv.training.config import TrainConfig
 
-    if given["threads"]:
-        torch.set_num_threads(given["threads"])
-    try:
-        study = EditingStudy(
-            steps=given["steps"], arms=tuple(given["arms"]) or tuple(ARMS), guidance_scale=given["guidance"]
-        )
-    except ValueError as error:
-        raise click.UsageError(str(error)) from error
-    sources = _chosen(read_concepts(given["concepts"]), given["only"])
-    folder = make_folder(given["output"])
-    tell_toybox(given["model"], quiet=given["quiet"])
-    backbone = load_backbone(given["model"], given["device"], given["dtype"])
-    bench = EditingBench(backbone, study, TrainConfig(steps=given["train_steps"]), _judge(given), folder)
-    part, parts = given["part"]
-    with lock(folder / ("tables.md" if parts == 1 else f"part-{part}-of-{parts}")):
+    options = EditingOptions(**given)
+    if options.threads:
+        torch.set_num_threads(options.threads)
+    sources = _chosen(read_concepts(options.concepts), options.only)
+    bench = _bench(options)
+    part, parts = options.part
+    with lock(bench.folder / ("tables.md" if parts == 1 else f"part-{part}-of-{parts}")):
         there = [bench.records(source) for source in sources]  # of other settings: refused before anything is run
         todo = [index for index in range(part - 1, len(sources), parts) if there[index] is None]
-        failures = _run(bench, [sources[index] for index in todo], quiet=given["quiet"])
+        failures = _run(bench, [sources[index] for index in todo], quiet=options.quiet)
         there = [bench.records(source) for source in sources]
         missing = there.count(None) - len(failures)
         records = [record for own in there for record in own or ()]
         tables = _report(bench, records) if records and not missing else []
-    if given["as_json"]:
+    if options.as_json:
         counts = {"records": len(records), "concepts": len(sources), "missing": missing, "failures": failures}
-        print_json({"folder": str(folder), **counts})
+        print_json({"folder": str(bench.folder), **counts})
     elif tables:
         click.echo("\n".join(table.markdown() for table in tables))
     if missing:
@@ -93,6 +106,26 @@ def editing(**given: Any) -> None:
             f"error: {len(failures)} of {len(sources)} concepts failed, as told above; the same command tries them again"
         )
         raise click.exceptions.Exit(1)
+
+
+def _bench(options: EditingOptions) -> EditingBench:
+    """The model, what is compared, and where the records go.
+
+    Raises:
+        click.UsageError: If there is no arm of a name.
+    """
+    from sentinv.bench.editing_runner import EditingBench
+    from sentinv.bench.editing_study import ARMS, EditingStudy
+    from sentinv.files.atomic import make_folder
+    from sentinv.training.config import TrainConfig
+
+    try:
+        study = EditingStudy(steps=options.steps, arms=options.arms or tuple(ARMS), guidance_scale=options.guidance)
+    except ValueError as error:
+        raise click.UsageError(str(error)) from error
+    folder = make_folder(options.output)
+    tell_toybox(options.model, quiet=options.quiet)
+    return EditingBench(options.load(), study, TrainConfig(steps=options.train_steps), _judge(options), folder)
 
 
 def _run(bench: EditingBench, sources: Sequence[StudyConcept], *, quiet: bool) -> list[list[str]]:
@@ -124,11 +157,11 @@ def _chosen(sources: Sequence[StudyConcept], only: Sequence[str]) -> list[StudyC
     return [source for source in sources if not only or source.name in only]
 
 
-def _judge(given: dict[str, Any]) -> AttributeJudge | None:
+def _judge(options: EditingOptions) -> AttributeJudge | None:
     from sentinv.evaluation.judges import AttributeJudge
     from sentinv.models.built_in import TOYBOX, built_in
 
-    if given["judge"] or given["model"] == TOYBOX:
-        return AttributeJudge.load(given["judge"] or built_in("attributes"))
-    notice("no attribute classifier: edit success is not measured; name one with --judge", quiet=given["quiet"])
+    if options.judge or options.model == TOYBOX:
+        return AttributeJudge.load(options.judge or built_in("attributes"))
+    options.notice("no attribute classifier: edit success is not measured; name one with --judge")
     return None

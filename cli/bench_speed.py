@@ -3,15 +3,34 @@
 from __future__ import annotations
 
 import json
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import click
 
-from sentinv.cli.options import DTYPES, model_option, notice, output_options, print_json, tell_toybox, was_given
+from sentinv.cli.options import DTYPES, OutputOptions, model_option, output_options, print_json, tell_toybox, was_given
 from sentinv.cli.studying import CONCEPTS
 
 _PATH = click.Path(path_type=Path)
+
+
+@dataclass(frozen=True, kw_only=True)
+class SpeedOptions(OutputOptions):
+    """What `bench speed` is told."""
+
+    peers: tuple[str, ...]
+    images: tuple[Path, ...]
+    full_size: bool
+    batch_size: int
+    steps: int
+    warmup: int
+    repeats: int
+    threads: int
+    device: str
+    dtype: str
+    output: Path | None
+    model: str
 
 
 @click.command()
@@ -30,7 +49,7 @@ _PATH = click.Path(path_type=Path)
 @click.option("-o", "--output", type=_PATH, help="Folder of the results.  [default: outputs/speed]")
 @model_option
 @output_options
-def speed(peers: tuple[str, ...], **given: Any) -> None:
+def speed(**given: Any) -> None:
     """Measure seconds, memory and FLOPs per training step, beside other trainers' scripts.
 
     A bare path is given the options of diffusers' examples/textual_inversion/textual_inversion.py. For another script write
@@ -49,16 +68,18 @@ def speed(peers: tuple[str, ...], **given: Any) -> None:
     from sentinv.files.atomic import atomic_write, make_folder
     from sentinv.files.images import read_image
 
-    if given["full_size"] and was_given("model"):
+    options = SpeedOptions(**given)
+    if options.full_size and was_given("model"):
         raise click.UsageError("--model has no effect with --full-size: leave it out")
-    images = given["images"] or (read_concepts(CONCEPTS)[0].image,)
+    images = options.images or (read_concepts(CONCEPTS)[0].image,)
     for path in images:
         read_image(path)  # so that one which can't be read is told at once
-    folder = make_folder(given["output"] or Path("outputs") / "speed")
-    model, resolution = _model(given, folder)
-    numbers = {name: given[name] for name in ("batch_size", "steps", "warmup", "repeats", "dtype", "device", "threads")}
+    folder = make_folder(options.output or Path("outputs") / "speed")
+    model, resolution = _model(options, folder)
+    names = ("batch_size", "steps", "warmup", "repeats", "dtype", "device", "threads")
+    numbers = {name: getattr(options, name) for name in names}
     config = SpeedConfig(model=model, images=tuple(images), resolution=resolution, **numbers)
-    trainers = measure_speed(config, peers, lambda line: notice(line, quiet=given["quiet"]))
+    trainers = measure_speed(config, options.peers, options.notice)
     if trainers[0].failure:
         raise SentinvError(f"our own trainer failed: {trainers[0].failure}")
     table = speed_table(trainers, config)
@@ -66,7 +87,7 @@ def speed(peers: tuple[str, ...], **given: Any) -> None:
     result = {"config": settings, "trainers": [asdict(trainer) for trainer in trainers]}
     atomic_write(folder / "speed.json", (json.dumps(result, indent=1) + "\n").encode(), overwrite=True)
     atomic_write(folder / "speed.md", table.markdown().encode(), overwrite=True)
-    if given["as_json"]:
+    if options.as_json:
         print_json(result)
     else:
         click.echo(table.markdown())
@@ -74,7 +95,7 @@ def speed(peers: tuple[str, ...], **given: Any) -> None:
         raise click.exceptions.Exit(1)
 
 
-def _model(given: dict[str, Any], folder: Path) -> tuple[Path, int]:
+def _model(options: SpeedOptions, folder: Path) -> tuple[Path, int]:
     """A folder with the model, and its side in pixels; the full-size one is written once and kept.
 
     Raises:
@@ -83,20 +104,20 @@ def _model(given: dict[str, Any], folder: Path) -> tuple[Path, int]:
     from sentinv.errors import SentinvError
     from sentinv.models.built_in import TOYBOX, built_in
 
-    if given["full_size"]:
+    if options.full_size:
         import torch
 
         from sentinv.bench import sd15
 
-        path = folder / f"sd15-shaped-{given['dtype']}"
+        path = folder / f"sd15-shaped-{options.dtype}"
         if not path.is_dir():
-            notice(f"writing random weights to {path}", quiet=given["quiet"])
-            sd15.save_pipeline(path, getattr(torch, given["dtype"]))
+            options.notice(f"writing random weights to {path}")
+            sd15.save_pipeline(path, getattr(torch, options.dtype))
         return path, sd15.VAE["sample_size"]
-    tell_toybox(given["model"], quiet=given["quiet"])
-    path = built_in("pipeline") if given["model"] == TOYBOX else Path(given["model"])
+    tell_toybox(options.model, quiet=options.quiet)
+    path = built_in("pipeline") if options.model == TOYBOX else Path(options.model)
     if not (path / "model_index.json").is_file():
-        raise SentinvError(f"expected a diffusers folder, which peers can read too, got {given['model']}: name one")
+        raise SentinvError(f"expected a diffusers folder, which peers can read too, got {options.model}: name one")
     return path, _side(path)
 
 

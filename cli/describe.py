@@ -2,14 +2,25 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from sentinv.cli.options import model_option, notice, output_options, print_json
-from sentinv.cli.starting import initializer, starting_options
+from sentinv.cli.options import OutputOptions, model_option, output_options, print_json
+from sentinv.cli.starting import StartingOptions, starting_options
 from sentinv.errors import Interrupted, SentinvError
+
+if TYPE_CHECKING:
+    from PIL import Image
+
+
+@dataclass(frozen=True, kw_only=True)
+class DescribeOptions(StartingOptions, OutputOptions):
+    """What `describe` is told."""
+
+    model: str
 
 
 @click.command()
@@ -26,36 +37,35 @@ def describe(image: Path, **given: Any) -> None:
     from sentinv.files.images import read_image
     from sentinv.models.loading import load_tokenizers
 
+    options = DescribeOptions(**given)
     picture = read_image(image)
     for text in picture.notices:
-        notice(text, quiet=given["quiet"])
-    tokenizer = load_tokenizers(given["model"])[0]
-    asked = {"word": given["word"], "phrase": given["phrase"], "concept": given["from_file"]}
-    names = ["caption", "class", *(name for name, value in asked.items() if value is not None), "random", "vanilla"]
+        options.notice(text)
+    tokenizer = load_tokenizers(options.model)[0]
     starts, failures = [], []
-    for name in names:
+    for name in ("caption", "class", *options.implied, "random", "vanilla"):
         try:
-            starts.append(_start(name, picture.image, tokenizer, given))
+            starts.append(_start(name, picture.image, tokenizer, options))
         except Interrupted:
             raise
         except SentinvError as error:
             failures.append(f"{name}: {error}")
-    if given["as_json"]:
-        print_json({"image": str(image), "model": given["model"], "starts": starts, "failures": failures})
+    if options.as_json:
+        print_json({"image": str(image), "model": options.model, "starts": starts, "failures": failures})
     else:
         _print_table(starts)
     if failures:
         raise SentinvError("; ".join(failures))
 
 
-def _start(name: str, image: Any, tokenizer: Any, given: dict[str, Any]) -> dict[str, Any]:
+def _start(name: str, image: Image.Image, tokenizer: Any, options: DescribeOptions) -> dict[str, Any]:
     from sentinv.concepts.initialization import plan
 
-    said = initializer(name, given)(image)
+    said = options.initializer(name, options.model)(image)
     if said.concept is not None:
         tokens, text, dropped = said.concept.vector_names, said.text, ""
     else:
-        found = plan(said.text, tokenizer, given["max_vectors"])
+        found = plan(said.text, tokenizer, options.max_vectors)
         tokens, text, dropped = list(found.tokens), found.text, found.dropped
     return {
         "initializer": name,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -9,11 +10,10 @@ import click
 
 from sentinv.cli.options import (
     SEED,
-    guidance_of,
+    ModelOptions,
+    OutputOptions,
     guidance_option,
-    load_backbone,
     model_options,
-    notice,
     output_options,
     print_json,
     tell_toybox,
@@ -21,10 +21,28 @@ from sentinv.cli.options import (
 from sentinv.cli.progress import progress
 
 if TYPE_CHECKING:
-    from sentinv.evaluation.evaluate import Score
+    from sentinv.evaluation.evaluate import EvaluateConfig, Score
+    from sentinv.models.backbone import Backbone
     from sentinv.report.tables import Table
 
 _PATH = click.Path(path_type=Path)
+
+
+@dataclass(frozen=True, kw_only=True)
+class EvaluateOptions(ModelOptions, OutputOptions):
+    """What `evaluate` is told."""
+
+    concept: Path
+    images: tuple[Path, ...]
+    count: int
+    batch_size: int
+    steps: int
+    guidance: float | None
+    seed: int
+    prompts: tuple[str, ...]
+    caption: str | None
+    clip: str | None
+    dino: str | None
 
 
 @click.command()
@@ -55,7 +73,7 @@ _PATH = click.Path(path_type=Path)
 @click.option("--dino", help="DINO that judges: folder or hub id.  [default: facebook/dino-vits16, if it is here]")
 @model_options
 @output_options
-def evaluate(concept: Path, images: tuple[Path, ...], **given: Any) -> None:
+def evaluate(**given: Any) -> None:
     """Measure how well a learned word shows its thing, and how well it can be edited.
 
     \b
@@ -63,33 +81,30 @@ def evaluate(concept: Path, images: tuple[Path, ...], **given: Any) -> None:
       sentinv evaluate cat.safetensors --images cat.png --count 16 --json
     """  # noqa: D301 - click reads \b as "leave these lines as they are"
     from sentinv.concepts.concept import Concept
-    from sentinv.evaluation import evaluate as evaluation
+    from sentinv.evaluation.evaluate import Evaluator, describe
+    from sentinv.evaluation.evaluate import evaluate as scores_of
     from sentinv.evaluation.judges import ClipJudge
     from sentinv.files.images import read_image
-    from sentinv.generation.generate import GenerateConfig
 
-    wrong = next((prompt for prompt in given["prompts"] if "{}" not in prompt), None)
+    options = EvaluateOptions(**given)
+    wrong = next((prompt for prompt in options.prompts if "{}" not in prompt), None)
     if wrong is not None:
         raise click.UsageError(f"--prompt needs {{}} where the placeholder goes, got {wrong!r}")
-    learned = Concept.load(concept)
-    real = [read_image(path).image for path in images]
-    tell_toybox(given["model"], quiet=given["quiet"])
-    backbone = load_backbone(given["model"], given["device"], given["dtype"])
-    sampling = GenerateConfig(
-        steps=given["steps"], guidance_scale=guidance_of(backbone, given), batch_size=given["batch_size"]
-    )
-    prompts = given["prompts"] or evaluation.EDITING_PROMPTS
-    config = evaluation.EvaluateConfig(count=given["count"], prompts=prompts, sampling=sampling, seed=given["seed"])
-    judge = ClipJudge.load(given["clip"], base_model=given["model"], device=backbone.device)
-    evaluator = evaluation.Evaluator(real, judge, (backbone.resolution, backbone.resolution), dino=given["dino"])
-    total = (len(prompts) + 1) * (2 if given["caption"] is None else 3)
-    with progress("evaluate", total, quiet=given["quiet"]) as bar:
-        scores = evaluation.evaluate(
-            backbone, learned, evaluator, config, human=given["caption"], on_step=lambda done, _: bar.at(done)
+    learned = Concept.load(options.concept)
+    real = [read_image(path).image for path in options.images]
+    tell_toybox(options.model, quiet=options.quiet)
+    backbone = options.load()
+    config = _config(backbone, options)
+    judge = ClipJudge.load(options.clip, base_model=options.model, device=backbone.device)
+    evaluator = Evaluator(real, judge, (backbone.resolution, backbone.resolution), dino=options.dino)
+    total = (len(config.prompts) + 1) * (2 if options.caption is None else 3)
+    with progress("evaluate", total, quiet=options.quiet) as bar:
+        scores = scores_of(
+            backbone, learned, evaluator, config, human=options.caption, on_step=lambda done, _: bar.at(done)
         )
-    facts = evaluation.describe(scores, config)
-    if given["as_json"]:
-        print_json({"concept": str(concept), "model": backbone.name, **facts})
+    facts = describe(scores, config)
+    if options.as_json:
+        print_json({"concept": str(options.concept), "model": backbone.name, **facts})
         return
     click.echo(_table(scores).markdown())
     for name in ("images per prompt", "seeds", "sampling", "interval"):
@@ -98,7 +113,17 @@ def evaluate(concept: Path, images: tuple[Path, ...], **given: Any) -> None:
     for metric, formula in facts["formulas"].items():
         click.echo(f"{metric}: {formula}")
     for note in dict.fromkeys(score.note for score in scores if score.note):
-        notice(note, quiet=given["quiet"])
+        options.notice(note)
+
+
+def _config(backbone: Backbone, options: EvaluateOptions) -> EvaluateConfig:
+    from sentinv.evaluation.evaluate import EDITING_PROMPTS, EvaluateConfig
+    from sentinv.generation.generate import GenerateConfig
+
+    scale = backbone.guidance_scale if options.guidance is None else options.guidance
+    sampling = GenerateConfig(steps=options.steps, guidance_scale=scale, batch_size=options.batch_size)
+    prompts = options.prompts or EDITING_PROMPTS
+    return EvaluateConfig(count=options.count, prompts=prompts, sampling=sampling, seed=options.seed)
 
 
 def _table(scores: list[Score]) -> Table:

@@ -15,14 +15,14 @@ import click
 
 from sentinv.cli.options import (
     SEED,
+    ModelOptions,
+    OutputOptions,
     force_option,
-    guidance_of,
     guidance_option,
-    load_backbone,
     model_options,
-    notice,
     output_options,
     print_json,
+    quieten_transformers,
     tell_toybox,
     was_given,
 )
@@ -36,6 +36,29 @@ if TYPE_CHECKING:
 
     from sentinv.concepts.concept import Concept
     from sentinv.evaluation.judges import ClipJudge
+    from sentinv.generation.generate import GenerateConfig
+    from sentinv.models.backbone import Backbone
+
+
+@dataclass(frozen=True, kw_only=True)
+class GenerateOptions(ModelOptions, OutputOptions):
+    """What `generate` is told."""
+
+    prompt: str
+    files: tuple[Path, ...]
+    negative: str
+    count: int
+    seed: int
+    steps: int
+    guidance: float | None
+    width: int | None
+    height: int | None
+    batch_size: int
+    rank: bool
+    clip: str | None
+    output: Path | None
+    allow_pickle: bool
+    force: bool
 
 
 @click.command()
@@ -58,7 +81,7 @@ if TYPE_CHECKING:
 @model_options
 @force_option
 @output_options
-def generate(prompt: str, files: tuple[Path, ...], **given: Any) -> None:
+def generate(**given: Any) -> None:
     """Make images from a prompt with learned words in it.
 
     Writes a folder with one PNG for each image, as soon as it is made (with --rank, at the end), prompt and settings in its
@@ -72,34 +95,36 @@ def generate(prompt: str, files: tuple[Path, ...], **given: Any) -> None:
     from sentinv.concepts.concept import Concept
     from sentinv.models.eyes import looking
 
-    if was_given("clip") and not given["rank"]:
+    options = GenerateOptions(**given)
+    if was_given("clip") and not options.rank:
         raise click.UsageError("--clip has no effect without --rank: leave it out")
-    concepts = [Concept.load(file, allow_pickle=given["allow_pickle"]) for file in files]
-    folder = given["output"] or Path(slug(prompt))
-    if folder.exists() and not given["force"]:
+    concepts = [Concept.load(file, allow_pickle=options.allow_pickle) for file in options.files]
+    folder = options.output or Path(slug(options.prompt))
+    if folder.exists() and not options.force:
         raise SentinvError(f"{folder} exists: give --force to write into it, or choose another --output")
     for concept in concepts:
-        if concept.token not in prompt + given["negative"]:
-            notice(f"{concept.token} does not occur in the prompt", quiet=given["quiet"])
-    tell_toybox(given["model"], quiet=given["quiet"])
-    judge = _judge(given) if given["rank"] else None
+        if concept.token not in options.prompt + options.negative:
+            options.notice(f"{concept.token} does not occur in the prompt")
+    tell_toybox(options.model, quiet=options.quiet)
+    judge = _judge(options) if options.rank else None
     with _folder(folder):
-        made = _kept(folder, _make(prompt, concepts, given), given)
+        made = _kept(folder, _make(concepts, options), options)
         if judge is not None:
-            with looking(judge.model, given["device"]):
-                made = _ranked(judge, made, prompt, concepts)
+            with looking(judge.model, options.device):
+                made = _ranked(judge, made, concepts, options.prompt)
         paths = [folder / name for name in _names(made)]
         if judge is not None:
             for path, one in zip(paths, made, strict=True):
-                _save(path, one, force=given["force"])
-        grid = _save_grid(folder / "grid.png", made, force=given["force"]) if len(made) > 1 else None
-    if given["as_json"]:
+                _save(path, one, force=options.force)
+        sheet = _save_sheet(folder / "grid.png", made, force=options.force) if len(made) > 1 else None
+    if options.as_json:
         images = [
             {"path": str(path), "seed": one.seed, "clip": one.score} for path, one in zip(paths, made, strict=True)
         ]
-        print_json({"prompt": prompt, "model": given["model"], "images": images, "grid": grid and str(grid)})
+        facts = {"prompt": options.prompt, "model": options.model}
+        print_json({**facts, "images": images, "grid": sheet and str(sheet)})
     else:
-        click.echo("\n".join(str(path) for path in (*paths, grid) if path))
+        click.echo("\n".join(str(path) for path in (*paths, sheet) if path))
 
 
 @dataclass(frozen=True)
@@ -136,63 +161,73 @@ def _folder(path: Path) -> Iterator[None]:
             path.rmdir()
 
 
-def _make(prompt: str, concepts: list[Concept], given: dict[str, Any]) -> Iterator[Made]:
-    """Make the images, batch by batch."""
-    from sentinv.generation.generate import GenerateConfig, generate
+def _make(concepts: list[Concept], options: GenerateOptions) -> Iterator[Made]:
+    """Make the images, as they come."""
+    from sentinv.generation.generate import generate_images
 
-    backbone = load_backbone(given["model"], given["device"], given["dtype"])
-    for side in ("width", "height"):
-        if (given[side] or 0) % backbone.vae_scale:
-            raise SentinvError(f"--{side}: expected a multiple of {backbone.vae_scale}, got {given[side]}")
-    config = GenerateConfig(
-        steps=given["steps"],
-        guidance_scale=guidance_of(backbone, given),
-        negative_prompt=given["negative"],
-        batch_size=given["batch_size"],
-        width=given["width"],
-        height=given["height"],
-    )
+    backbone = options.load()
+    config = _config(backbone, options)
     settings = {
-        "prompt": prompt,
+        "prompt": options.prompt,
         "negative": config.negative_prompt,
         "concepts": {concept.token: concept.metadata.get("sentinv.initial_text", "") for concept in concepts},
-        "model": given["model"],
+        "model": options.model,
         "model_hash": backbone.fingerprint,
         "sampler": "DDIM",
         "steps": config.steps,
         "guidance_scale": config.guidance_scale,
     }
-    seeds = range(given["seed"], given["seed"] + given["count"])
-    batches = [seeds[first : first + config.batch_size] for first in range(0, len(seeds), config.batch_size)]
-    with progress("sampling", config.steps * len(batches), quiet=given["quiet"]) as bar:
-        for index, batch in enumerate(batches):
-            on_step = lambda step, _, done=index * config.steps: bar.at(done + step)  # noqa: E731
-            images = generate(
-                backbone, prompt, concepts, count=len(batch), seed=batch[0], config=config, on_step=on_step
-            )
-            for image, seed in zip(images, batch, strict=True):
-                yield Made(image, seed, settings | {"seed": seed})
+    total = config.steps * -(-options.count // config.batch_size)
+    with progress("sampling", total, quiet=options.quiet) as bar:
+        for one in generate_images(
+            backbone,
+            options.prompt,
+            concepts,
+            count=options.count,
+            seed=options.seed,
+            config=config,
+            on_step=lambda done, _: bar.at(done),
+        ):
+            yield Made(one.image, one.seed, settings | {"seed": one.seed})
 
 
-def _judge(given: dict[str, Any]) -> ClipJudge:
-    from sentinv.cli.options import quieten_transformers
+def _config(backbone: Backbone, options: GenerateOptions) -> GenerateConfig:
+    """How to sample.
+
+    Raises:
+        SentinvError: If a side does not fit the model.
+    """
+    from sentinv.generation.generate import GenerateConfig
+
+    for side, pixels in (("width", options.width), ("height", options.height)):
+        if (pixels or 0) % backbone.vae_scale:
+            raise SentinvError(f"--{side}: expected a multiple of {backbone.vae_scale}, got {pixels}")
+    return GenerateConfig(
+        steps=options.steps,
+        guidance_scale=backbone.guidance_scale if options.guidance is None else options.guidance,
+        negative_prompt=options.negative,
+        batch_size=options.batch_size,
+        width=options.width,
+        height=options.height,
+    )
+
+
+def _judge(options: GenerateOptions) -> ClipJudge:
     from sentinv.evaluation.judges import ClipJudge
 
     quieten_transformers()
-    return ClipJudge.load(given["clip"], base_model=given["model"])
+    return ClipJudge.load(options.clip, base_model=options.model)
 
 
-def _ranked(judge: ClipJudge, made: list[Made], prompt: str, concepts: Sequence[Concept]) -> list[Made]:
-    """Order images by CLIP, best first. CLIP knows no learned word: it reads the words that the word started from."""
-    for concept in concepts:
-        known = concept.metadata.get("sentinv.initial_text", "").replace("*", "").strip()
-        prompt = prompt.replace(concept.token, known)
-    cosines = judge.images([one.image for one in made]) @ judge.texts([" ".join(prompt.split())])[0]
-    scored = [replace(one, score=score) for one, score in zip(made, cosines.tolist(), strict=True)]
-    return sorted(scored, key=lambda one: -(one.score or 0.0))
+def _ranked(judge: ClipJudge, made: list[Made], concepts: Sequence[Concept], prompt: str) -> list[Made]:
+    """Order images by CLIP, best first."""
+    from sentinv.evaluation.ranking import prompt_scores, ranking
+
+    scores = prompt_scores(judge, [one.image for one in made], prompt, concepts)
+    return [replace(made[index], score=scores[index]) for index in ranking(scores)]
 
 
-def _kept(folder: Path, images: Iterator[Made], given: dict[str, Any]) -> list[Made]:
+def _kept(folder: Path, images: Iterator[Made], options: GenerateOptions) -> list[Made]:
     """Save images as they are made; those to be ranked only where their making is stopped.
 
     Raises:
@@ -202,15 +237,15 @@ def _kept(folder: Path, images: Iterator[Made], given: dict[str, Any]) -> list[M
     try:
         for one in images:
             made.append(one)
-            if not given["rank"]:
-                _save(folder / f"seed-{one.seed}.png", one, force=given["force"])
+            if not options.rank:
+                _save(folder / f"seed-{one.seed}.png", one, force=options.force)
     except KeyboardInterrupt as error:
         if not made:
             raise
-        for one in made if given["rank"] else ():
-            _save(folder / f"seed-{one.seed}.png", one, force=given["force"])
+        for one in made if options.rank else ():
+            _save(folder / f"seed-{one.seed}.png", one, force=options.force)
         raise Interrupted(
-            f"stopped: {len(made)} of {given['count']} images are in {shown(folder)}",
+            f"stopped: {len(made)} of {options.count} images are in {shown(folder)}",
             getattr(error, "signal_number", signal.SIGINT),
         ) from error
     return made
@@ -234,7 +269,7 @@ def _save(path: Path, one: Made, *, force: bool) -> Path:
     return save_png(path, one.image, text, overwrite=force)
 
 
-def _save_grid(path: Path, made: Sequence[Made], *, force: bool) -> Path:
+def _save_sheet(path: Path, made: Sequence[Made], *, force: bool) -> Path:
     """Write the sheet of all images."""
     from sentinv.files.images import save_png
 

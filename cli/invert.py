@@ -2,38 +2,79 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from sentinv.cli.options import (
+    ModelOptions,
+    OutputOptions,
     force_option,
     learning_rate_option,
-    load_backbone,
     model_options,
-    notice,
     output_options,
     schedule_option,
     tell_toybox,
 )
 from sentinv.cli.outputs import Outputs, name_of
 from sentinv.cli.progress import progress
-from sentinv.cli.starting import chosen, initializer, starting_options
+from sentinv.cli.starting import StartingOptions, chosen, starting_options
 from sentinv.initializers import INITIALIZERS
 from sentinv.training.config import TrainConfig
 
 if TYPE_CHECKING:
-    from sentinv.concepts.concept import Concept
-    from sentinv.concepts.initialization import Start
     from sentinv.files.decoding import Picture
-    from sentinv.models.backbone import Backbone
-    from sentinv.training.history import History, StepRecord
+    from sentinv.training.history import StepRecord
 
 _PATH = click.Path(path_type=Path)
+
+
+@dataclass(frozen=True, kw_only=True)
+class InvertOptions(StartingOptions, ModelOptions, OutputOptions):
+    """What `invert` is told."""
+
+    images: tuple[Path, ...]
+    init: str | None
+    token: str | None
+    output: Path | None
+    masks: tuple[Path, ...]
+    steps: int
+    kind: str
+    templates: Path | None
+    learning_rate: float
+    batch_size: int
+    schedule: str
+    min_snr: float
+    no_flip: bool
+    stop: str
+    gradient_checkpointing: bool
+    samples: int
+    resume: bool
+    plan_only: bool
+    force: bool
+
+
+@dataclass(frozen=True, kw_only=True)
+class Job:
+    """What the options of `invert` come to.
+
+    Attributes:
+        init: name of the initializer.
+        token: the placeholder.
+        outputs: where the files go.
+        pictures: with their masks.
+        config: of the training.
+    """
+
+    init: str
+    token: str
+    outputs: Outputs
+    pictures: list[Picture]
+    config: TrainConfig
 
 
 @click.command()
@@ -58,16 +99,12 @@ _PATH = click.Path(path_type=Path)
 )
 @schedule_option
 @click.option(
-    "--pull", type=float, default=TrainConfig.pull, show_default=True, help="Weight of the pull towards the start."
-)
-@click.option(
     "--min-snr",
     type=click.FloatRange(0),
     default=TrainConfig.min_snr,
     show_default=True,
     help="Gamma of the loss's weights. Less: composition counts more, fine detail less. 0: all noise levels alike.",
 )
-@click.option("--max-norm", type=float, help="Longest row, in medians of the vocabulary's.  [default: no limit]")
 @click.option("--no-flip", is_flag=True, help="Do not learn from the mirrored image too.")
 @click.option(
     "--stop",
@@ -84,7 +121,7 @@ _PATH = click.Path(path_type=Path)
 @model_options
 @force_option
 @output_options
-def invert(images: tuple[Path, ...], **given: Any) -> None:
+def invert(**given: Any) -> None:
     """Learn a word from one image, or from several of one thing.
 
     Writes a concept file and beside it a folder with report.html and metrics.jsonl.
@@ -97,143 +134,102 @@ def invert(images: tuple[Path, ...], **given: Any) -> None:
     from sentinv.cli.planning import print_plan
     from sentinv.concepts.names import check_token
 
-    init = chosen(given["init"], given)
-    config = train_config(given)
-    name = name_of(given["output"] or images[0])
+    options = InvertOptions(**given)
+    name = name_of(options.output or options.images[0])
     job = Job(
-        init=init,
-        token=check_token(given["token"] or f"<{name}>"),
-        outputs=Outputs(given["output"] or Path(f"{name}.safetensors")),
-        pictures=read_pictures(images, given["masks"], quiet=given["quiet"]),
-        config=config,
-        given=given,
+        init=chosen(options.init, options),
+        config=train_config(options),
+        token=check_token(options.token or f"<{name}>"),
+        outputs=Outputs(options.output or Path(f"{name}.safetensors")),
+        pictures=read_pictures(options),
     )
-    if given["plan_only"]:
-        print_plan(job)
+    if options.plan_only:
+        print_plan(job, options)
         return
-    job.outputs.check(force=given["force"], resume=given["resume"])
-    tell_toybox(given["model"], quiet=given["quiet"])
-    with job.outputs.held(resume=given["resume"]):
-        run(job)
+    job.outputs.check(force=options.force, resume=options.resume)
+    tell_toybox(options.model, quiet=options.quiet)
+    with job.outputs.held(resume=options.resume):
+        run(job, options)
 
 
-@dataclass(frozen=True, kw_only=True)
-class Job:
-    """What `invert` was asked to do.
-
-    Attributes:
-        init: name of the initializer.
-        token: the placeholder.
-        outputs: where the files go.
-        pictures: with their masks.
-        config: of the training.
-        given: the other options.
-    """
-
-    init: str
-    token: str
-    outputs: Outputs
-    pictures: list[Picture]
-    config: TrainConfig
-    given: dict[str, Any]
-
-
-def train_config(given: dict[str, Any]) -> TrainConfig:
+def train_config(options: InvertOptions) -> TrainConfig:
     """Take the training's options.
 
     Raises:
         click.UsageError: If a value is out of its range.
         PromptError: If the templates cannot be used.
     """
-    from dataclasses import fields
-
     from sentinv.concepts.prompts import read_templates
 
-    names = {field.name for field in fields(TrainConfig)} - {"templates"}
-    chosen_values = {name: value for name, value in given.items() if name in names and value is not None}
-    if chosen_values.get("min_snr") == 0:
-        chosen_values["min_snr"] = None
-    if given["templates"]:
-        chosen_values["templates"] = read_templates(given["templates"])
+    names = {field.name for field in fields(TrainConfig)} & {field.name for field in fields(options)}
+    values = {name: getattr(options, name) for name in names}
+    values |= {"min_snr": options.min_snr or None, "flip": not options.no_flip}
+    values["templates"] = read_templates(options.templates) if options.templates else None
     try:
-        return TrainConfig(**chosen_values, flip=not given["no_flip"])
+        return TrainConfig(**values)
     except ValueError as error:
         raise click.UsageError(str(error).removeprefix("TrainConfig.")) from error
 
 
-def read_pictures(paths: Sequence[Path], masks: Sequence[Path], *, quiet: bool) -> list[Picture]:
+def read_pictures(options: InvertOptions) -> list[Picture]:
     """Read the images, and lay the masks over their own.
 
     Raises:
         SentinvError: If one cannot be read, or a mask has another size than its image.
         click.UsageError: If there are not as many masks as images.
     """
-    from dataclasses import replace
-
     from sentinv.errors import SentinvError
     from sentinv.files.atomic import shown
-    from sentinv.files.images import read_image
+    from sentinv.files.images import read_image, read_mask
 
+    paths, masks = options.images, options.masks
     if masks and len(masks) != len(paths):
         raise click.UsageError(f"got {len(masks)} --mask for {len(paths)} images: give one for each, in their order")
-    pictures = []
-    for index, path in enumerate(paths):
-        picture = read_image(path)
-        for text in picture.notices:
-            notice(text, quiet=quiet)
-        if masks:
-            mask = read_image(masks[index], background=(0, 0, 0)).image.convert("L")
-            if mask.size != picture.image.size:
-                sizes = f"{mask.width} x {mask.height}, {shown(path)} {picture.image.width} x {picture.image.height}"
-                raise SentinvError(f"the mask {shown(masks[index])} has {sizes} pixels: give one of the same size")
-            picture = replace(picture, mask=mask)
-        pictures.append(picture)
+    pictures = [read_image(path) for path in paths]
+    for text in (text for picture in pictures for text in picture.notices):
+        options.notice(text)
+    for index, path in enumerate(masks):
+        mask = read_mask(path)
+        try:
+            pictures[index] = pictures[index].with_mask(mask)
+        except SentinvError as error:
+            raise SentinvError(f"--mask {shown(path)}: {error}") from error
     return pictures
 
 
-def run(job: Job) -> None:
+def run(job: Job, options: InvertOptions) -> None:
     """Learn the word, and write and print what came of it."""
-    from sentinv.cli.results import Clock, print_result, sample_images, write_result
-    from sentinv.concepts.initialization import starting_rows
-    from sentinv.concepts.names import check_free
+    from sentinv.cli.results import Clock, print_result, samples_of, write_result
     from sentinv.diffusion.ddim import ddim_steps
     from sentinv.errors import TrainingError
     from sentinv.files.atomic import shown
     from sentinv.report.run_page import Report
+    from sentinv.training.checkpoint import Checkpoints
+    from sentinv.training.invert import find_start, learn
     from sentinv.training.loop import WRONG
 
-    given, clock = job.given, Clock()
-    initialization = initializer(job.init, given)(job.pictures[0].image)
+    clock = Clock()
+    said = options.initializer(job.init, options.model)(job.pictures[0].image)
     clock.lap("finding the words")
-    backbone = load_backbone(given["model"], given["device"], given["dtype"])
+    backbone = options.load()
     ddim_steps(backbone.schedule, 1)  # a schedule that can't be sampled from is told before the training, not after
     clock.lap("loading the model")
-    for encoder in backbone.text_encoders:
-        check_free(job.token, encoder.vocabulary)
-    start = starting_rows(initialization, backbone, given["max_vectors"])
+    start = find_start(backbone, job.pictures, said, options.max_vectors)
     vectors = "1 vector" if start.count == 1 else f"{start.count} vectors"
-    notice(f"{job.token} starts from {job.init}: {start.text!r}, {vectors}", quiet=given["quiet"])
-    concept, history = _train(job, backbone, start)
-    concept = concept.with_thumbnail(job.pictures[0].image)
-    concept.save(job.outputs.concept, overwrite=given["force"])
+    options.notice(f"{job.token} starts from {job.init}: {start.text!r}, {vectors}")
+    checkpoints = Checkpoints(job.outputs.checkpoints, resume=options.resume)
+    with _watched(job, options) as on_step:
+        learned = learn(
+            backbone, job.pictures, start, job.config, token=job.token, checkpoints=checkpoints, on_step=on_step
+        )
+    learned.concept.save(job.outputs.concept, overwrite=options.force)
     clock.lap("training")
-    prompt, before, after = sample_images(job, backbone, start, concept)
+    samples = samples_of(learned, backbone, options)
     clock.lap("images of this page")
-    report = Report(
-        concept=concept,
-        history=history,
-        start=start,
-        config=job.config,
-        images=[picture.image for picture in job.pictures],
-        device=str(backbone.device),
-        dtype=str(backbone.dtype).removeprefix("torch."),
-        prompt=prompt,
-        before=before,
-        after=after,
-        seconds=clock.seconds,
-    )
-    write_result(job, report)
-    print_result(job, report)
+    report = Report(learned=learned, samples=samples, seconds=clock.seconds)
+    write_result(job.outputs, report)
+    print_result(job.outputs, report, options)
+    history = learned.history
     if history.stop in WRONG:
         raise TrainingError(
             f"{WRONG[history.stop]} in step {len(history.records) + 1} of {job.config.steps}: the best rows until then are in "
@@ -241,30 +237,14 @@ def run(job: Job) -> None:
         )
 
 
-def _train(job: Job, backbone: Backbone, start: Start) -> tuple[Concept, History]:
-    from sentinv.training.train import train_concept
-
-    with _watched(job) as on_step:
-        return train_concept(
-            backbone,
-            job.pictures,
-            start,
-            job.config,
-            token=job.token,
-            checkpoints=job.outputs.checkpoints,
-            resume=job.given["resume"],
-            on_step=on_step,
-        )
-
-
 @contextmanager
-def _watched(job: Job) -> Iterator[Callable[[StepRecord], None]]:
+def _watched(job: Job, options: InvertOptions) -> Iterator[Callable[[StepRecord], None]]:
     """Tell every step twice: on the bar, and as a line of metrics.jsonl."""
     from sentinv.files.json_lines import JsonLines
 
     evaluation = ""
     with (
-        progress("training", job.config.steps, quiet=job.given["quiet"]) as bar,
+        progress("training", job.config.steps, quiet=options.quiet) as bar,
         JsonLines(job.outputs.metrics) as lines,
     ):
 

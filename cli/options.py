@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeVar, get_args
 
 import click
@@ -36,6 +37,47 @@ class FiniteRange(click.FloatRange):
         if not math.isfinite(number):
             self.fail(f"{value} is not a finite number.", param, ctx)
         return number
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelOptions:
+    """--model, --device and --dtype.
+
+    Attributes:
+        model: as `sentinv.load` takes it.
+        device: None for the best there is.
+        dtype: None for its device's.
+    """
+
+    model: str
+    device: str | None
+    dtype: str | None
+
+    def load(self) -> Backbone:
+        """Load the model.
+
+        Raises:
+            ModelError: If it cannot be loaded.
+            click.BadParameter: If there is no such device.
+        """
+        return load_backbone(self.model, self.device, self.dtype)
+
+
+@dataclass(frozen=True, kw_only=True)
+class OutputOptions:
+    """--json and --quiet.
+
+    Attributes:
+        as_json: print one JSON object.
+        quiet: no progress and no notices.
+    """
+
+    as_json: bool
+    quiet: bool
+
+    def notice(self, text: str) -> None:
+        """Tell the user something, on stderr, unless nothing is to be told."""
+        notice(text, quiet=self.quiet)
 
 
 def model_options(command: Decorated) -> Decorated:
@@ -79,7 +121,7 @@ def force_option(command: Decorated) -> Decorated:
 
 
 def guidance_option(command: Decorated) -> Decorated:
-    """Add --guidance. `guidance_of` says what it is where it was not given."""
+    """Add --guidance."""
     text = "How strongly words lead; 1 turns it off.  [default: the model's own: toybox 4, Turbo and the like 1, others 7.5]"
     return click.option("--guidance", type=FiniteRange(0), help=text)(command)
 
@@ -102,11 +144,6 @@ def schedule_option(command: Decorated) -> Decorated:
     return click.option(
         "--schedule", type=kinds, default=TrainConfig.schedule, show_default=True, help="Of the learning rate."
     )(command)
-
-
-def guidance_of(backbone: Backbone, given: Mapping[str, Any]) -> float:
-    """The guidance scale that was asked for, or else the model's own."""
-    return backbone.guidance_scale if given["guidance"] is None else given["guidance"]
 
 
 def _vae(ctx: click.Context, param: click.Parameter, value: str | None) -> None:

@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import click
 
-from sentinv.cli.options import load_backbone, model_options, output_options, print_json, tell_toybox
+from sentinv.cli.options import ModelOptions, OutputOptions, model_options, output_options, print_json, tell_toybox
+
+
+@dataclass(frozen=True, kw_only=True)
+class SelftestOptions(ModelOptions, OutputOptions):
+    """What `selftest` is told."""
+
+    steps: int
 
 
 @click.command()
@@ -26,15 +33,16 @@ def selftest(**given: Any) -> None:
     from sentinv.errors import ModelError
     from sentinv.selftest import selftest as checks
 
-    tell_toybox(given["model"], quiet=given["quiet"])
-    backbone = load_backbone(given["model"], given["device"], given["dtype"])
+    options = SelftestOptions(**given)
+    tell_toybox(options.model, quiet=options.quiet)
+    backbone = options.load()
     done = []
-    for check in checks(backbone, given["steps"]):
+    for check in checks(backbone, options.steps):
         done.append(check)
-        if not given["as_json"]:
+        if not options.as_json:
             click.echo(str(check))
     failed = [check.name for check in done if check.passed is False]
-    if given["as_json"]:
-        print_json({"model": given["model"], "passed": not failed, "checks": [asdict(check) for check in done]})
+    if options.as_json:
+        print_json({"model": options.model, "passed": not failed, "checks": [asdict(check) for check in done]})
     if failed:
         raise ModelError(f"{len(failed)} of {len(done)} checks failed: {'; '.join(failed)}")

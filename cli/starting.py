@@ -2,16 +2,57 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 import click
 
 from sentinv.cli.options import Decorated, quieten_transformers, was_given
 from sentinv.initializers import make
 
-_NEEDED = {"word": "word", "phrase": "phrase", "concept": "from_file"}
-_FLAG = {"word": "--word", "phrase": "--phrase", "from_file": "--from"}
+if TYPE_CHECKING:
+    from sentinv.concepts.initialization import Initializer
+
+_FLAG = {"word": "--word", "phrase": "--phrase", "concept": "--from"}
+
+
+@dataclass(frozen=True, kw_only=True)
+class StartingOptions:
+    """What the initializers can be told; the options of `starting_options`, which see."""
+
+    word: str | None
+    phrase: str | None
+    from_file: Path | None
+    max_vectors: int | None
+    drop_stopwords: bool
+    drop_scene: bool
+    captioner: str | None
+    classifier: str | None
+    seed: int
+
+    @property
+    def implied(self) -> list[str]:
+        """Initializers that the options imply."""
+        asked = {"word": self.word, "phrase": self.phrase, "concept": self.from_file}
+        return [name for name, value in asked.items() if value is not None]
+
+    def initializer(self, name: str, model: str) -> Initializer:
+        """Make the initializer of that name for a base model."""
+        quieten_transformers()
+        return make(
+            name,
+            model,
+            captioner=self.captioner,
+            classifier=self.classifier,
+            word=self.word or "",
+            phrase=self.phrase or "",
+            concept=self.from_file,
+            drop_stopwords=self.drop_stopwords,
+            drop_scene=self.drop_scene,
+            seed=self.seed,
+            device=getattr(self, "device", None),  # of a command that has one
+        )
 
 
 def starting_options(command: Decorated) -> Decorated:
@@ -32,39 +73,21 @@ def starting_options(command: Decorated) -> Decorated:
     return command
 
 
-def chosen(init: str | None, given: dict[str, Any]) -> str:
+def chosen(init: str | None, options: StartingOptions) -> str:
     """Name the initializer that is meant: that of --init, or the one that --word, --phrase or --from imply.
 
     Raises:
         click.UsageError: If the options contradict each other, or one that is needed is missing.
     """
-    implied = [name for name, option in _NEEDED.items() if given[option] is not None]
+    implied = options.implied
     if len(implied) > 1 or (init is not None and implied and implied != [init]):
-        flags = " and ".join(_FLAG[_NEEDED[name]] for name in implied)
+        flags = " and ".join(_FLAG[name] for name in implied)
         both = f"--init {init} and {flags}" if init is not None else flags
         raise click.UsageError(f"{both} exclude each other: give one start")
-    if init in _NEEDED and not implied:
-        raise click.UsageError(f"--init {init} needs {_FLAG[_NEEDED[init]]}")
+    if init in _FLAG and not implied:
+        raise click.UsageError(f"--init {init} needs {_FLAG[init]}")
     start = init or (implied[0] if implied else "caption")
     for option in ("drop_stopwords", "drop_scene"):
         if start != "caption" and was_given(option):
             raise click.UsageError(f"--{option.replace('_', '-')} has no effect with --init {start}: leave it out")
     return start
-
-
-def initializer(name: str, given: dict[str, Any]) -> Any:
-    """Make an initializer of the table from the options of a command."""
-    quieten_transformers()
-    return make(
-        name,
-        given["model"],
-        captioner=given["captioner"],
-        classifier=given["classifier"],
-        word=given["word"] or "",
-        phrase=given["phrase"] or "",
-        concept=given["from_file"],
-        drop_stopwords=given["drop_stopwords"],
-        drop_scene=given["drop_scene"],
-        seed=given["seed"],
-        device=given.get("device"),
-    )

@@ -5,16 +5,25 @@ from __future__ import annotations
 import platform
 import sys
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from datetime import date
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from sentinv.cli.options import Decorated, load_backbone, model_options, notice, output_options, print_json, tell_toybox
+from sentinv.cli.options import (
+    Decorated,
+    ModelOptions,
+    OutputOptions,
+    model_options,
+    notice,
+    output_options,
+    print_json,
+    tell_toybox,
+)
 from sentinv.errors import SentinvError
-from sentinv.initializers import INITIALIZERS, Options
+from sentinv.initializers import make
 
 if TYPE_CHECKING:
     from sentinv.bench.concepts import StudyConcept
@@ -43,6 +52,44 @@ class Part(click.ParamType):
         return int(first), int(count)
 
 
+@dataclass(frozen=True, kw_only=True)
+class StudyOptions(ModelOptions, OutputOptions):
+    """What all studies can be told."""
+
+    concepts: Path
+    only: tuple[str, ...]
+    images: tuple[Path, ...]
+    output: Path | None
+    part: tuple[int, int]
+    threads: int | None
+    no_images: bool
+    clip: str | None
+    captioner: str | None
+    classifier: str | None
+
+    def all_concepts(self) -> list[StudyConcept]:
+        """The concepts of the file, or one for each --image.
+
+        Raises:
+            SentinvError: If the file can't be read, or two images have one name.
+        """
+        from sentinv.bench.concepts import StudyConcept, read_concepts
+        from sentinv.evaluation.evaluate import EDITING_PROMPTS
+
+        if not self.images:
+            return read_concepts(self.concepts)
+        names = [path.stem for path in self.images]
+        if len(set(names)) < len(names):
+            raise SentinvError(f"expected images with different names, got {', '.join(names)}: rename one")
+        return [StudyConcept(name=path.stem, image=path, edits=EDITING_PROMPTS) for path in self.images]
+
+    def describers(self) -> dict[str, Initializer]:
+        """Initializers for the starts that need one. They load their models when they are first asked."""
+        from sentinv.bench.starts import DESCRIBED
+
+        return {name: _Late(name, self) for name in DESCRIBED}
+
+
 def study_options(command: Decorated) -> Decorated:
     """Add what all studies can be told."""
     for option in reversed(
@@ -67,7 +114,7 @@ def study_options(command: Decorated) -> Decorated:
     return model_options(output_options(command))
 
 
-def conduct(studies: Sequence[tuple[Study, Path]], given: dict[str, Any], *, convergence: bool) -> None:
+def conduct(studies: Sequence[tuple[Study, Path]], options: StudyOptions, *, convergence: bool) -> None:
     """Run studies, write their reports, print their tables; exit code 1 if a run failed.
 
     Raises:
@@ -77,27 +124,25 @@ def conduct(studies: Sequence[tuple[Study, Path]], given: dict[str, Any], *, con
 
     from sentinv.bench.runner import Workbench, run_study
 
-    if given["threads"]:
-        torch.set_num_threads(given["threads"])
-    concepts = all_concepts(given)
-    tell_toybox(given["model"], quiet=given["quiet"])
-    backbone = load_backbone(given["model"], given["device"], given["dtype"])
-    for declared, _ in studies if not given["no_images"] else ():
+    if options.threads:
+        torch.set_num_threads(options.threads)
+    concepts = options.all_concepts()
+    tell_toybox(options.model, quiet=options.quiet)
+    backbone = options.load()
+    for declared, _ in studies if not options.no_images else ():
         _check_sampling(backbone, declared)
     failed = 0
     results = []
     for declared, folder in studies:
-        study = replace(declared, concepts=given["only"]) if given["only"] else declared
-        measuring, notes = judges(study, backbone, given)
+        study = replace(declared, concepts=options.only) if options.only else declared
+        measuring, notes = judges(study, backbone, options)
         facts = {**machine(backbone), **notes}
         origin = {name: facts[name] for name in ("machine", "date")}
-        workbench = Workbench(backbone, concepts, describers(given), measuring, origin)
-        outcome = run_study(
-            study, workbench, folder, part=given["part"], tell=lambda line: notice(line, quiet=given["quiet"])
-        )
+        workbench = Workbench(backbone, concepts, options.describers(), measuring, origin)
+        outcome = run_study(study, workbench, folder, part=options.part, tell=options.notice)
         failed += len(outcome.failures)
-        results.append(_conclude(study, outcome, folder, facts, given, convergence=convergence))
-    if given["as_json"]:
+        results.append(_conclude(study, outcome, folder, facts, options, convergence=convergence))
+    if options.as_json:
         print_json({"studies": results})
     if failed:
         notice(f"error: {failed} runs failed, as told above; the same command tries them again")
@@ -123,7 +168,7 @@ def _conclude(
     outcome: StudyOutcome,
     folder: Path,
     facts: dict[str, str],
-    given: dict[str, Any],
+    options: StudyOptions,
     *,
     convergence: bool,
 ) -> dict[str, Any]:
@@ -140,60 +185,36 @@ def _conclude(
             f"{study.title}: {outcome.missing} runs of other parts are missing: without --part, when all are done,"
         )
         lines.append("the same command writes the report")
-    if not given["as_json"]:
+    if not options.as_json:
         click.echo("\n".join(lines))
         if report is not None:
-            notice(f"report: {report}", quiet=given["quiet"])
+            options.notice(f"report: {report}")
     summary = {"report": report and str(report), "runs": len(outcome.records), "missing": outcome.missing}
     return {"title": study.title, **summary, "failures": outcome.failures}
-
-
-def all_concepts(given: dict[str, Any]) -> list[StudyConcept]:
-    """The concepts of the file, or one for each --image.
-
-    Raises:
-        SentinvError: If the file can't be read, or two images have one name.
-    """
-    from sentinv.bench.concepts import StudyConcept, read_concepts
-    from sentinv.evaluation.evaluate import EDITING_PROMPTS
-
-    if given["images"]:
-        names = [path.stem for path in given["images"]]
-        if len(set(names)) < len(names):
-            raise SentinvError(f"expected images with different names, got {', '.join(names)}: rename one")
-        return [StudyConcept(name=path.stem, image=path, edits=EDITING_PROMPTS) for path in given["images"]]
-    return read_concepts(given["concepts"])
-
-
-def describers(given: dict[str, Any]) -> dict[str, Initializer]:
-    """Initializers for the starts that need one. They load their models when they are first asked."""
-    from sentinv.bench.starts import DESCRIBED
-
-    return {name: _Late(name, given) for name in DESCRIBED}
 
 
 class _Late:
     """An initializer that is made when it is first called, so that a study without it needs no model for it."""
 
-    def __init__(self, name: str, given: dict[str, Any]) -> None:
-        self.name, self.given = name, given
+    def __init__(self, name: str, options: StudyOptions) -> None:
+        self.name, self.options = name, options
         self._made: Initializer | None = None
 
     def __call__(self, image: Any) -> Any:
         if self._made is None:
             kind, _, dropped = self.name.partition("-no-")
-            options = Options(
-                base_model=self.given["model"],
-                captioner=self.given["captioner"],
-                classifier=self.given["classifier"],
+            self._made = make(
+                kind,
+                self.options.model,
+                captioner=self.options.captioner,
+                classifier=self.options.classifier,
                 drop_stopwords=dropped == "stopwords",
                 drop_scene=dropped == "scene",
             )
-            self._made = INITIALIZERS[kind](options)
         return self._made(image)
 
 
-def judges(study: Study, backbone: Backbone, given: dict[str, Any]) -> tuple[Measuring | None, dict[str, str]]:
+def judges(study: Study, backbone: Backbone, options: StudyOptions) -> tuple[Measuring | None, dict[str, str]]:
     """The judges, and what the report says about them.
 
     Raises:
@@ -203,9 +224,9 @@ def judges(study: Study, backbone: Backbone, given: dict[str, Any]) -> tuple[Mea
     from sentinv.evaluation.judges import ClipJudge, LpipsJudge, Unavailable
     from sentinv.generation.generate import GenerateConfig
 
-    if given["no_images"] or not study.images_at:
+    if options.no_images or not study.images_at:
         return None, {"judge": "none: no images were measured"}
-    judge = ClipJudge.load(given["clip"], base_model=given["model"], device=backbone.device)
+    judge = ClipJudge.load(options.clip, base_model=options.model, device=backbone.device)
     try:
         lpips, says = LpipsJudge(), LpipsJudge.name
     except Unavailable as why:

@@ -17,67 +17,97 @@ from sentinv.version import __version__
 
 if TYPE_CHECKING:
     from sentinv.concepts.concept import Concept
-    from sentinv.concepts.initialization import Initialization, Initializer, starting_rows
+    from sentinv.concepts.initialization import Initialization, Initializer, Start, starting_rows
     from sentinv.concepts.placeholder import PlaceholderRows
     from sentinv.editing.archive import Archive
-    from sentinv.editing.edit import EditConfig, ddim_invert, edit
+    from sentinv.editing.edit import EditConfig, Edited, ddim_invert, edit, sweep
     from sentinv.editing.inversion import InversionConfig
     from sentinv.editing.masked import MaskConfig, edit_masked
+    from sentinv.editing.reconstruction import reconstruct
     from sentinv.errors import SentinvError
-    from sentinv.files.images import read_image
-    from sentinv.generation.generate import GenerateConfig, generate
+    from sentinv.files.decoding import Picture
+    from sentinv.files.images import read_image, read_mask
+    from sentinv.generation.generate import GenerateConfig, GeneratedImage, generate, generate_images
     from sentinv.models.backbone import Backbone
     from sentinv.models.loading import load
+    from sentinv.training.checkpoint import Checkpoints
     from sentinv.training.config import TrainConfig
-    from sentinv.training.invert import invert
+    from sentinv.training.history import History
+    from sentinv.training.invert import Learned, find_start, invert, learn
     from sentinv.training.train import train_concept
 
 _HOME = {
     "Archive": "editing.archive",
     "Backbone": "models.backbone",
+    "Checkpoints": "training.checkpoint",
     "Concept": "concepts.concept",
     "EditConfig": "editing.edit",
+    "Edited": "editing.edit",
     "GenerateConfig": "generation.generate",
+    "GeneratedImage": "generation.generate",
+    "History": "training.history",
     "Initialization": "concepts.initialization",
     "Initializer": "concepts.initialization",
     "InversionConfig": "editing.inversion",
+    "Learned": "training.invert",
     "MaskConfig": "editing.masked",
+    "Picture": "files.decoding",
     "PlaceholderRows": "concepts.placeholder",
     "SentinvError": "errors",
+    "Start": "concepts.initialization",
     "TrainConfig": "training.config",
     "ddim_invert": "editing.edit",
     "edit": "editing.edit",
     "edit_masked": "editing.masked",
+    "find_start": "training.invert",
     "generate": "generation.generate",
+    "generate_images": "generation.generate",
     "invert": "training.invert",
+    "learn": "training.invert",
     "load": "models.loading",
     "read_image": "files.images",
+    "read_mask": "files.images",
+    "reconstruct": "editing.reconstruction",
     "starting_rows": "concepts.initialization",
+    "sweep": "editing.edit",
     "train_concept": "training.train",
 }
 
 __all__ = [
     "Archive",
     "Backbone",
+    "Checkpoints",
     "Concept",
     "EditConfig",
+    "Edited",
     "GenerateConfig",
+    "GeneratedImage",
+    "History",
     "Initialization",
     "Initializer",
     "InversionConfig",
+    "Learned",
     "MaskConfig",
+    "Picture",
     "PlaceholderRows",
     "SentinvError",
+    "Start",
     "TrainConfig",
     "__version__",
     "ddim_invert",
     "edit",
     "edit_masked",
+    "find_start",
     "generate",
+    "generate_images",
     "invert",
+    "learn",
     "load",
     "read_image",
+    "read_mask",
+    "reconstruct",
     "starting_rows",
+    "sweep",
     "train_concept",
 ]
 

@@ -95,7 +95,7 @@ class Bench:
 
     def denoiser(self) -> Denoiser:
         """The model with the source prompt, unguided."""
-        return Denoiser(self.backbone, encode_prompts(self.backbone, [SOURCE]))
+        return Denoiser.of(self.backbone, SOURCE, guidance_scale=1)
 
 
 def selftest(backbone: Backbone, steps: int = 10) -> Iterator[Check]:
@@ -215,15 +215,10 @@ def _way_back(bench: Bench, archive: Archive, config: EditConfig) -> float:
 
 
 def _npi(bench: Bench) -> Finding:
-    plain = edit(bench.backbone, bench.archive, SOURCE, config=EditConfig(guidance_scale=1, source="none")).latents
-    guided = edit(bench.backbone, bench.archive, SOURCE, config=EditConfig(guidance_scale=7.5)).latents
-    limit = 1e-5 if bench.backbone.dtype == torch.float32 else 0.05
-    return (
-        "negative-prompt inversion at 7.5 is the reconstruction",
-        relative_rms(guided, plain).item(),
-        limit,
-        _PRECISION,
-    )
+    configs = EditConfig(guidance_scale=1, source="none"), EditConfig(guidance_scale=7.5)
+    plain, guided = (edit(bench.backbone, bench.archive, SOURCE, config=config).latents for config in configs)
+    limit, error = 1e-5 if bench.backbone.dtype == torch.float32 else 0.05, relative_rms(guided, plain).item()
+    return "negative-prompt inversion at 7.5 is the reconstruction", error, limit, _PRECISION
 
 
 def _batches(bench: Bench) -> Finding:
@@ -237,9 +232,7 @@ def _batches(bench: Bench) -> Finding:
 
 
 def _words(bench: Bench) -> Finding:
-    first, second = (
-        edit(bench.backbone, bench.archive, prompt, config=EditConfig()).latents for prompt in (SOURCE, EDITED)
-    )
+    first, second = (edit(bench.backbone, bench.archive, prompt).latents for prompt in (SOURCE, EDITED))
     moved = relative_rms(first, second).item()
     advice = "the model does not listen to its prompts: is the text encoder its own?"
     return "other words give another image (1e-4 / change)", 1e-4 / moved if moved else math.inf, 1.0, advice
@@ -251,7 +244,7 @@ def _mask(bench: Bench) -> Finding:
     width, height = image.size
     box = (width // 4, height // 4, width // 2, height // 2)
     mask.paste(255, box)
-    config = MaskConfig(steps=bench.steps, start=0.5, feather=0)
+    config = MaskConfig(steps=bench.steps, skip=0.5, feather=0)
     edited = edit_masked(bench.backbone, image, mask, EDITED, config=config)
     outside = edited.image.copy()
     outside.paste(image.crop(box), box)
@@ -269,12 +262,8 @@ def _rows(bench: Bench) -> Finding:
         pass
     same = all(torch.equal(old, e.table.weight) for old, e in zip(before, backbone.text_encoders, strict=True))
     differs = not torch.equal(learned, encode_prompts(backbone, ["a photo of"]).hidden)
-    return (
-        "a learned word is seen, and leaves the vocabulary as it was",
-        0.0 if same and differs else 1.0,
-        0.0,
-        _INSTALL,
-    )
+    name = "a learned word is seen, and leaves the vocabulary as it was"
+    return name, 0.0 if same and differs else 1.0, 0.0, _INSTALL
 
 
 def _prediction_type(bench: Bench) -> Finding:
@@ -309,22 +298,19 @@ def _autoencoder(bench: Bench) -> Finding:
 
 
 _CHECKS: tuple[Callable[[Bench], Finding], ...] = (
-    _model,
-    _published,
-    _conversions,
-    _both_ways,
-    _scheduler,
-    _chained,
-    _autoencoder,
-    _prediction_type,
-    _rows,
-    _words,
-    _fixed_point,
-    _offsets,
-    _noise_maps,
-    _npi,
-    _batches,
-    _mask,
+    *(
+        _model,
+        _published,
+        _conversions,
+        _both_ways,
+        _scheduler,
+        _chained,
+        _autoencoder,
+        _prediction_type,
+        _rows,
+        _words,
+    ),
+    *(_fixed_point, _offsets, _noise_maps, _npi, _batches, _mask),
 )
 
 

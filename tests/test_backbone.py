@@ -226,7 +226,7 @@ def test_offline_is_told_in_one_line(monkeypatch):
 
 
 def test_short_names_are_hub_ids():
-    assert all(names._is_hub_id(name) for name in names.SHORT_NAMES.values())
+    assert all(names.is_hub_id(name) for name in names.SHORT_NAMES.values())
 
 
 def test_a_scheduler_that_never_heard_of_clipping_is_welcome(folders, tmp_path):

@@ -154,7 +154,7 @@ def test_warns_if_the_learned_word_is_not_in_the_prompt(run):
         ["--ddim-invert", "--prompt", "a dog", "--steps", "1001"],
         ["--ddim-invert", "--prompt", "a dog", "--feather", "1"],
         ["--ddim-invert", "--prompt", "a dog", "--skip", "nan"],
-        ["--mask", "mask.png", "--prompt", "a dog", "--start", "nan"],
+        ["--mask", "mask.png", "--prompt", "a dog", "--skip", "nan"],
         ["--ddim-invert", "--prompt", "a dog", "--sweep", "skip=0:.5:inf"],
         ["--ddim-invert", "--prompt", "a dog", "--seed", "1"],
         ["--ddim-invert", "--reconstruct", "--prompt", "a dog"],
@@ -163,7 +163,7 @@ def test_warns_if_the_learned_word_is_not_in_the_prompt(run):
         ["--ddim-invert", "--prompt", "a dog", "--source", "none", "--source-guidance", "2"],
         ["--ddim-invert", "--prompt", "a dog", "--sweep", "skip=0:.5:.5", "--skip", ".1"],
         ["--archive", "x", "--prompt", "a dog", "--method", "ddim"],
-        ["--mask", "mask.png", "--prompt", "a dog", "--skip", ".1"],
+        ["--mask", "mask.png", "--prompt", "a dog", "--source", "none"],
         ["--mask", "mask.png", "--prompt", "a dog", "--source-prompt", "a cat"],
     ],
 )

@@ -56,8 +56,8 @@ def test_arms_hold_what_differs_only_in_concept_and_seed(records):
     assert [(arm.label, len(arm.records)) for arm in found] == [("vanilla", 6), ("caption", 6)]
     budgets = arms([*records, record("cat", "caption", 0, steps=100)])
     assert [arm.label for arm in budgets] == ["vanilla", "caption, 1000 steps", "caption, 100 steps"]
-    varied = arms([record("cat", "caption", 0, point={"pull": pull}) for pull in (0.0, 0.5)])
-    assert [arm.label for arm in varied] == ["pull 0", "pull 0.5"]
+    varied = arms([record("cat", "caption", 0, point={"min_snr": gamma}) for gamma in (0.0, 0.5)])
+    assert [arm.label for arm in varied] == ["min snr 0", "min snr 0.5"]
     assert found[0].curves()["mug"][0] == (0, pytest.approx(0.4 + 0.01 + 0.0005))
     assert found[0].seconds_per_step() == pytest.approx(0.1)
 

@@ -7,10 +7,13 @@ from PIL import Image
 
 from sentinv.concepts.concept import Concept
 from sentinv.concepts.initialization import Initialization, Start
+from sentinv.files.decoding import Picture
 from sentinv.report.chart import loss_chart, running_mean, ticks
 from sentinv.report.run_page import Report, render
 from sentinv.training.config import TrainConfig
 from sentinv.training.history import History, StepRecord
+from sentinv.training.invert import Learned
+from sentinv.training.samples import Samples
 
 EVIL = "<script>alert(1)</script>\"'&"
 
@@ -42,20 +45,21 @@ def build_report(count=2, text="red cat", samples=3, evaluations=((0, 1.2), (2, 
     start = Start(Initialization(text, "phrase"), (text,) * count, {"text_encoder": rows.flip(1)})
     history = History([StepRecord(1, 1.3, 0.1), StepRecord(2, 1.1, 0.1, 1.0)], list(evaluations), 2, "steps", 3.0)
     pictures = [Image.new("RGB", (16, 16), "teal")] * samples
-    values = {
+    learned = {
         "concept": Concept(token="<c>", rows={"text_encoder": rows}, base_model=text),
         "history": history,
         "start": start,
         "config": TrainConfig(steps=2, seed=5),
-        "images": [Image.new("RGB", (1200, 900), "red")],
+        "pictures": (Picture(image=Image.new("RGB", (1200, 900), "red")),),
         "device": "cpu",
         "dtype": "float32",
-        "prompt": "a photo of <c>",
-        "before": pictures,
-        "after": pictures,
-        "seconds": {"training": 3.0},
     }
-    return Report(**{**values, **options})
+    shown = {"prompt": "a photo of <c>", "before": pictures, "after": pictures}
+    return Report(
+        learned=Learned(**{**learned, **{name: value for name, value in options.items() if name in learned}}),
+        samples=Samples(**{**shown, **{name: value for name, value in options.items() if name in shown}}),
+        seconds={"training": 3.0},
+    )
 
 
 def parse(html):
@@ -116,7 +120,7 @@ def test_rows_carry_norm_and_cosine():
 def test_verdicts(change, text):
     report = build_report()
     for name, value in change.items():
-        setattr(report.history, name, value)
+        setattr(report.learned.history, name, value)
     assert text in render(report)
 
 

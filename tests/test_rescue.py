@@ -12,11 +12,13 @@ from sentinv.concepts.initialization import Initialization, starting_rows
 from sentinv.concepts.placeholder import PlaceholderRows
 from sentinv.errors import Interrupted, TrainingError
 from sentinv.models.backbone import Backbone
+from sentinv.training.checkpoint import Checkpoints
 from sentinv.training.config import TrainConfig
 from sentinv.training.data import TrainingSet
-from sentinv.training.loop import RUNAWAY, Run
+from sentinv.training.loop import RUNAWAY, Loop
+from sentinv.training.objective import DenoisingObjective
 from sentinv.training.rescue import is_out_of_memory
-from sentinv.training.train import train_concept
+from sentinv.training.train import rows_group, train_concept
 
 CONFIG = TrainConfig(steps=6, evaluate_every=3, evaluation_timesteps=2, checkpoint_every=1)
 WORDS = Initialization("red cat")
@@ -100,8 +102,10 @@ def test_a_rescued_run_resumes_to_the_same_bytes(sd1_backbone, picture, predicts
 
     predicts(lambda b, number, latents, answer: breaks_in_half_precision(b, number - 2, latents, answer))
     with pytest.raises(Interrupted), pytest.warns(UserWarning, match="float32"):
-        train_concept(sd1_backbone, [picture], WORDS, CONFIG, checkpoints=tmp_path, on_step=interrupt)
-    resumed, after = train_concept(sd1_backbone, [picture], WORDS, CONFIG, checkpoints=tmp_path, resume=True)
+        train_concept(sd1_backbone, [picture], WORDS, CONFIG, checkpoints=Checkpoints(tmp_path), on_step=interrupt)
+    resumed, after = train_concept(
+        sd1_backbone, [picture], WORDS, CONFIG, checkpoints=Checkpoints(tmp_path, resume=True)
+    )
     assert resumed.to_bytes() == whole.to_bytes() and after.records == history.records
 
 
@@ -161,7 +165,7 @@ def test_memory_that_ends_once_changes_nothing(sd1_backbone, picture, predicts, 
 
 @pytest.mark.parametrize("most", [1, 3])
 def test_a_batch_in_parts_gives_the_same_rows(sd1_backbone, picture, predicts, most):
-    config = replace(CONFIG, batch_size=5, pull=0.1, min_snr=5.0)
+    config = replace(CONFIG, batch_size=5, min_snr=5.0)
     free, wanted = train_concept(sd1_backbone, [picture], WORDS, config)
 
     def narrow(backbone, number, latents, answer):
@@ -224,7 +228,8 @@ def test_rows_that_are_not_finite_are_seen_in_any_text_encoder(xl, picture):
     for bad in start.rows:
         rows = PlaceholderRows({"<c>": {name: own.clone() for name, own in start.rows.items()}})
         with rows.installed(backbone):
-            run = Run(TrainingSet(backbone, [picture], rows, CONFIG), rows, start, CONFIG)
+            data, group = TrainingSet(backbone, [picture], rows, CONFIG), rows_group(rows, backbone, 0.1)
+            run = Loop(data, DenoisingObjective(backbone, None), [group], CONFIG)
             assert run._wrong([0.0]) == ""
             with torch.no_grad():
                 rows.rows[bad][0, 0] = float("nan")

@@ -1,10 +1,12 @@
 """The words of initialisations that studies compare."""
 
+from dataclasses import fields
+
 import pytest
 from judging import DESCRIBERS
 
 from sentinv.bench.starts import StartSpec, Words
-from sentinv.cli.studying import describers
+from sentinv.cli.studying import StudyOptions
 from sentinv.concepts.initialization import Initialization
 from sentinv.errors import SentinvError
 from sentinv.initializers import INITIALIZERS
@@ -65,9 +67,9 @@ def test_unknown_starts_are_one_line(text):
 def test_dropped_words_are_dropped_by_the_captioner(monkeypatch):
     asked = []
     monkeypatch.setitem(INITIALIZERS, "caption", lambda options: asked.append(options) or (lambda image: "a dog"))
-    given = {"model": "toybox", "captioner": None, "classifier": None}
+    options = StudyOptions(**{**dict.fromkeys(field.name for field in fields(StudyOptions)), "model": "toybox"})
     for name in ("caption", "caption-no-stopwords", "caption-no-scene"):
-        assert describers(given)[name](None) == "a dog"
+        assert options.describers()[name](None) == "a dog"
     assert [(options.drop_stopwords, options.drop_scene) for options in asked] == [
         (False, False),
         (True, False),

@@ -16,12 +16,13 @@ from sentinv.errors import CheckpointError, Interrupted, TrainingError
 from sentinv.files.decoding import Picture
 from sentinv.files.images import read_image
 from sentinv.generation.generate import GenerateConfig, generate_latents, seeded
-from sentinv.training.checkpoint import latest_checkpoint
+from sentinv.training.checkpoint import Checkpoints, latest_checkpoint
 from sentinv.training.config import TrainConfig
 from sentinv.training.data import TrainingSet
 from sentinv.training.interrupt import stop_request
 from sentinv.training.invert import invert
-from sentinv.training.loop import Run, learning_rate_at
+from sentinv.training.loop import schedule_share
+from sentinv.training.objective import DenoisingObjective
 from sentinv.training.train import train_concept
 
 QUICK = TrainConfig(steps=12, evaluate_every=4, evaluation_timesteps=4, checkpoint_every=5)
@@ -99,7 +100,7 @@ def test_gradient_of_a_step_equals_the_textbook(sd1, sd1_backbone, picture):
     with rows.installed(sd1_backbone):
         data = TrainingSet(sd1_backbone, [picture], rows, replace(QUICK, templates=("a photo of {}",)))
         batch = data.draw(torch.Generator().manual_seed(5))
-        data.errors(batch).mean().backward()
+        DenoisingObjective(sd1_backbone, None).errors(batch).mean().backward()
     sd1.load_textual_inversion({"<c>": start.rows["text_encoder"]})
     table = sd1.text_encoder.get_input_embeddings().weight.requires_grad_(True)
     text = sd1.maybe_convert_prompt("a photo of <c>", sd1.tokenizer)
@@ -118,10 +119,12 @@ def test_resumed_equals_uninterrupted(backbone, picture, tmp_path):
             os.kill(os.getpid(), signal.SIGTERM)
 
     with pytest.raises(Interrupted) as stopped:
-        train_concept(backbone, [picture], WORDS, QUICK, checkpoints=tmp_path, on_step=interrupt)
+        train_concept(backbone, [picture], WORDS, QUICK, checkpoints=Checkpoints(tmp_path), on_step=interrupt)
     assert stopped.value.signal_number == signal.SIGTERM
     assert latest_checkpoint(tmp_path).step == 7
-    resumed, resumed_history = train_concept(backbone, [picture], WORDS, QUICK, checkpoints=tmp_path, resume=True)
+    resumed, resumed_history = train_concept(
+        backbone, [picture], WORDS, QUICK, checkpoints=Checkpoints(tmp_path, resume=True)
+    )
     assert resumed.to_bytes() == whole.to_bytes()
     assert resumed_history.records == history.records
     assert resumed_history.evaluations == history.evaluations
@@ -130,36 +133,44 @@ def test_resumed_equals_uninterrupted(backbone, picture, tmp_path):
 
 def test_the_last_step_is_saved_until_the_concept_is(backbone, picture, tmp_path):
     """A signal may come when the training is over and its result not written yet."""
-    whole, history = train_concept(backbone, [picture], WORDS, QUICK, checkpoints=tmp_path)
+    whole, history = train_concept(backbone, [picture], WORDS, QUICK, checkpoints=Checkpoints(tmp_path))
     assert latest_checkpoint(tmp_path).step == QUICK.steps
-    resumed, again = train_concept(backbone, [picture], WORDS, QUICK, checkpoints=tmp_path, resume=True)
+    resumed, again = train_concept(backbone, [picture], WORDS, QUICK, checkpoints=Checkpoints(tmp_path, resume=True))
     assert resumed.to_bytes() == whole.to_bytes() and again.records == history.records and again.stop == history.stop
 
 
 def test_resume_needs_the_same_settings(sd1_backbone, picture, tmp_path):
-    train_concept(sd1_backbone, [picture], WORDS, QUICK, checkpoints=tmp_path)
+    train_concept(sd1_backbone, [picture], WORDS, QUICK, checkpoints=Checkpoints(tmp_path))
     for changed in (
         lambda: train_concept(
-            sd1_backbone, [picture], WORDS, replace(QUICK, learning_rate=0.5), checkpoints=tmp_path, resume=True
+            sd1_backbone,
+            [picture],
+            WORDS,
+            replace(QUICK, learning_rate=0.5),
+            checkpoints=Checkpoints(tmp_path, resume=True),
         ),
-        lambda: train_concept(sd1_backbone, [picture.rotate(90)], WORDS, QUICK, checkpoints=tmp_path, resume=True),
-        lambda: train_concept(sd1_backbone, [picture], Initialization("cat"), QUICK, checkpoints=tmp_path, resume=True),
+        lambda: train_concept(
+            sd1_backbone, [picture.rotate(90)], WORDS, QUICK, checkpoints=Checkpoints(tmp_path, resume=True)
+        ),
+        lambda: train_concept(
+            sd1_backbone, [picture], Initialization("cat"), QUICK, checkpoints=Checkpoints(tmp_path, resume=True)
+        ),
     ):
         with pytest.raises(CheckpointError, match=r"learning_rate: 0.02 there, 0.5 here|images|start"):
             changed()
     with pytest.raises(CheckpointError, match="no checkpoint"):
-        train_concept(sd1_backbone, [picture], WORDS, QUICK, checkpoints=tmp_path / "none", resume=True)
+        train_concept(sd1_backbone, [picture], WORDS, QUICK, checkpoints=Checkpoints(tmp_path / "none", resume=True))
 
 
 def test_not_finite_stops_and_keeps_good_rows(sd1_backbone, picture, monkeypatch):
-    honest = TrainingSet.loss
+    honest = DenoisingObjective.__call__
     calls = []
 
     def breaks(self, batch):
-        calls.append(batch)
-        return honest(self, batch) * (float("nan") if len(calls) == 6 else 1)
+        calls.append(torch.is_grad_enabled())
+        return honest(self, batch) * (float("nan") if calls[-1] and sum(calls) == 6 else 1)
 
-    monkeypatch.setattr(TrainingSet, "loss", breaks)
+    monkeypatch.setattr(DenoisingObjective, "__call__", breaks)
     with pytest.warns(UserWarning, match="not finite at step 6"):
         concept, history = train_concept(sd1_backbone, [picture], WORDS, QUICK)
     assert history.stop == "not finite" and len(history.records) == 5
@@ -181,7 +192,8 @@ def test_best_rows_are_those_of_the_smallest_evaluation_loss(sd1_backbone, pictu
     rows = PlaceholderRows({"<c>": concept.rows})
     with rows.installed(sd1_backbone):
         data = TrainingSet(sd1_backbone, [picture], rows, config)
-        assert data.evaluate(data.evaluation_batches())[0] == pytest.approx(history.best_loss, rel=1e-6)
+        objective = DenoisingObjective(sd1_backbone, config.min_snr)
+        assert objective.evaluate(data.evaluation_batches())[0] == pytest.approx(history.best_loss, rel=1e-6)
     assert history.best_step == min(history.evaluations, key=lambda pair: pair[1])[0]
 
 
@@ -203,23 +215,6 @@ def test_evaluation_grid_is_the_same_for_every_run(sd1_backbone, picture):
     assert first.start_loss == pytest.approx(second.start_loss, rel=1e-6)
 
 
-def test_pull_and_norm_limit_hold_rows_back(sd1_backbone, picture):
-    start = starting_rows(WORDS, sd1_backbone).rows["text_encoder"]
-    config = replace(QUICK, learning_rate=0.1, evaluate_every=1)
-
-    def last_rows(**options):
-        rows = PlaceholderRows({"<c>": {"text_encoder": start}})
-        with rows.installed(sd1_backbone):
-            data = TrainingSet(sd1_backbone, [picture], rows, replace(config, **options))
-            list(Run(data, rows, starting_rows(WORDS, sd1_backbone), replace(config, **options)).steps())
-        return rows.of("<c>")["text_encoder"]
-
-    free, pulled, limited = last_rows(), last_rows(pull=100.0), last_rows(max_norm=1.5)
-    assert (pulled - start).norm() < 0.5 * (free - start).norm()
-    limit = 1.5 * sd1_backbone.text_encoders[0].median_norm
-    assert free.norm(dim=1).max() > limit >= limited.norm(dim=1).max() - 1e-6
-
-
 def test_what_is_outside_the_mask_does_not_matter(sd1_backbone, picture):
     mask = Image.new("L", (16, 16), 0)
     mask.paste(255, (0, 0, 8, 16))
@@ -231,7 +226,7 @@ def test_what_is_outside_the_mask_does_not_matter(sd1_backbone, picture):
         )
         batch = data.draw(torch.Generator().manual_seed(0))
         assert batch.mask[0, 0, :, :4].min() == 1 and batch.mask[0, 0, :, 4:].max() == 0
-        data.errors(batch).sum().backward()
+        DenoisingObjective(sd1_backbone, None).errors(batch).sum().backward()
         before = rows.rows["text_encoder"].grad.clone()
         rows.zero_grad()
         wanted = batch.noise.clone()
@@ -255,14 +250,14 @@ def test_a_noise_level_counts_by_its_min_snr_weight(sd1_backbone, picture):
     wanted = snr.clamp(max=0.05) / snr
     rows = PlaceholderRows({"<c>": starting_rows(WORDS, sd1_backbone).rows})
     with rows.installed(sd1_backbone):
-        data = TrainingSet(sd1_backbone, [picture], rows, replace(QUICK, min_snr=0.05))
-        batch = data.draw(torch.Generator().manual_seed(0))
-        errors, weights = data.errors(batch).detach(), (wanted / wanted.mean())[batch.timesteps]
-        assert torch.allclose(data.loss(batch).detach(), errors * weights, rtol=1e-4)
-        plain = TrainingSet(sd1_backbone, [picture], rows, replace(QUICK, min_snr=None))
-        assert torch.equal(plain.loss(batch).detach(), errors)
-        objective, mean = plain.evaluate(plain.evaluation_batches())
-        assert objective == mean != data.evaluate(data.evaluation_batches())[0]
+        data = TrainingSet(sd1_backbone, [picture], rows, QUICK)
+        batch, grid = data.draw(torch.Generator().manual_seed(0)), data.evaluation_batches()
+        weighted, plain = DenoisingObjective(sd1_backbone, 0.05), DenoisingObjective(sd1_backbone, None)
+        errors, weights = weighted.errors(batch).detach(), (wanted / wanted.mean())[batch.timesteps]
+        assert torch.allclose(weighted(batch).detach(), errors * weights, rtol=1e-4)
+        assert torch.equal(plain(batch).detach(), errors)
+        objective, mean = plain.evaluate(grid)
+        assert objective == mean != weighted.evaluate(grid)[0]
 
 
 def test_batches_cover_images_flips_and_templates(sd1_backbone, picture):
@@ -292,11 +287,11 @@ def test_gradient_checkpointing_changes_nothing_but_memory(sd1_backbone, picture
 
 
 def test_schedules():
-    cosine = TrainConfig(steps=10, schedule="cosine", learning_rate=2.0, warmup_steps=2, final_learning_rate=0.1)
-    rates = [learning_rate_at(step, cosine) for step in range(11)]
-    assert rates[:3] == [1.0, 2.0, 2.0] and rates[10] == pytest.approx(0.2)
-    assert rates[2:] == sorted(rates[2:], reverse=True)
-    assert {learning_rate_at(step, replace(cosine, schedule="constant", warmup_steps=0)) for step in range(10)} == {2.0}
+    cosine = TrainConfig(steps=10, schedule="cosine")
+    shares = [schedule_share(step, cosine) for step in range(11)]
+    assert shares[0] == 1.0 and shares[5] == pytest.approx(0.5) and shares[10] == pytest.approx(0.0)
+    assert shares == sorted(shares, reverse=True)
+    assert {schedule_share(step, replace(cosine, schedule="constant")) for step in range(10)} == {1.0}
 
 
 @pytest.mark.parametrize(
@@ -308,7 +303,7 @@ def test_schedules():
         {"schedule": "linear"},
         {"betas": (0.9, 1.0)},
         {"min_snr": 0.0},
-        {"max_norm": float("nan")},
+        {"learning_rate": float("nan")},
         {"stop": "never ever"},
         {"seed": -1},
         {"templates": ("a photo",)},

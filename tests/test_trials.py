@@ -17,6 +17,7 @@ from sentinv.files.images import read_image
 from sentinv.generation.generate import generate
 from sentinv.training.config import TrainConfig
 from sentinv.training.data import TrainingSet
+from sentinv.training.objective import DenoisingObjective
 
 TRAIN = {"steps": 4, "evaluation_timesteps": 4, "evaluation_noises": 1}
 
@@ -33,7 +34,9 @@ def test_curve_is_the_loss_of_the_rows_of_that_step_on_the_same_grid(sd1_backbon
         rows = PlaceholderRows({"<other>": curve.rows[step]})
         with rows.installed(sd1_backbone):
             data = TrainingSet(sd1_backbone, pictures, rows, replace(config, seed=9, batch_size=2))
-            assert data.evaluate(data.evaluation_batches()) == pytest.approx((objective, loss), rel=1e-5)
+            assert DenoisingObjective(sd1_backbone, config.min_snr).evaluate(
+                data.evaluation_batches()
+            ) == pytest.approx((objective, loss), rel=1e-5)
     assert curve.seconds[0] == (0, 0.0) and curve.seconds[1][1] < curve.seconds[2][1]
 
 
@@ -48,7 +51,7 @@ def test_progressive_adds_one_vector_after_another(sd1_backbone, concepts, monke
     moved = curve.rows[3]["text_encoder"][0] - curve.rows[2]["text_encoder"][0]
     assert 0 < moved.norm() < 0.2  # the first vector goes on from where it was
     ticks = count()
-    monkeypatch.setattr("sentinv.bench.trials.time", SimpleNamespace(perf_counter=lambda: next(ticks)))
+    monkeypatch.setattr("sentinv.training.loop.time", SimpleNamespace(perf_counter=lambda: next(ticks)))
     seldom = train_curve(sd1_backbone, pictures, start, config, loss_at=(1, 6), keep_at=(), progressive=True)
     assert seldom.seconds == [(1, 1.0), (6, 6.0)]  # of all stages, also where none of their steps is looked at
 

@@ -28,9 +28,9 @@ from sentinv.concepts.initialization import Initialization
 from sentinv.files.atomic import remove_leftovers
 from sentinv.models.backbone import Backbone
 from sentinv.training import train as training
-from sentinv.training.checkpoint import read_checkpoint
+from sentinv.training.checkpoint import Checkpoints, read_checkpoint
 from sentinv.training.config import TrainConfig
-from sentinv.training.loop import Run
+from sentinv.training.loop import Loop
 from sentinv.training.train import train_concept
 
 CONFIG = TrainConfig(steps=20, batch_size=2, evaluate_every=5, evaluation_timesteps=2, checkpoint_every=1)
@@ -43,13 +43,13 @@ def result(model: Backbone, folder: Path) -> bytes:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         concept, history = train_concept(
-            model, [picture()], Initialization("red cat"), CONFIG, checkpoints=folder, resume=resume
+            model, [picture()], Initialization("red cat"), CONFIG, checkpoints=Checkpoints(folder, resume)
         )
     losses = [[asdict(record) for record in history.records], history.evaluations]
     return concept.to_bytes() + json.dumps(losses).encode()
 
 
-def forgetful_restore(run: Run, checkpoint: object, restore: object = Run.restore) -> None:
+def forgetful_restore(run: Loop, checkpoint: object, restore: object = Loop.restore) -> None:
     """The negative control: all is restored but the random state."""
     restore(run, checkpoint)
     run.generator.manual_seed(run.config.seed)
@@ -62,7 +62,7 @@ def one_run(model: Backbone, seconds: float, chance: random.Random, *, control: 
 
         def child() -> None:
             if control:
-                Run.restore = forgetful_restore  # type: ignore[method-assign]
+                Loop.restore = forgetful_restore  # type: ignore[method-assign]
             done.write_bytes(result(model, folder))
 
         kills = resumed = 0
@@ -185,7 +185,9 @@ def saving(model: Backbone, repeats: int = 5) -> tuple[float, float]:
             training.save_checkpoint = timed
             try:
                 folder = Path(name) / str(number)
-                _, history = train_concept(model, [picture()], Initialization("red cat"), config, checkpoints=folder)
+                _, history = train_concept(
+                    model, [picture()], Initialization("red cat"), config, checkpoints=Checkpoints(folder)
+                )
             finally:
                 training.save_checkpoint = honest
             times += spent

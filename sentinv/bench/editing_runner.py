@@ -3,17 +3,13 @@
 from __future__ import annotations
 
 import json
-import math
-from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from hashlib import sha256
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from PIL import Image
-
 from sentinv.bench.editing_study import ARMS, Case, EditingStudy, run_case
-from sentinv.bench.records import Record
+from sentinv.bench.records import Record, same_settings
 from sentinv.concepts.concept import Concept
 from sentinv.editing.edit import EditConfig
 from sentinv.editing.inversion import InversionConfig
@@ -21,7 +17,7 @@ from sentinv.errors import SentinvError
 from sentinv.files.atomic import atomic_write, shown
 from sentinv.files.images import save_png
 from sentinv.files.json_lines import finite
-from sentinv.report.contact_sheet import contact_sheet
+from sentinv.report.contact_sheet import arms_sheet
 from sentinv.training.invert import invert
 
 if TYPE_CHECKING:
@@ -64,7 +60,7 @@ class EditingBench:
         settings = self.settings(source)
         try:
             there, *records = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
-            other = [name for name in settings if there.get(name) != settings[name]]
+            other = [name for name, own in settings.items() if not same_settings(there.get(name), own)]
         except (OSError, ValueError, AttributeError) as error:
             raise SentinvError(f"{shown(path)} is no file of records: name another folder, or remove it") from error
         if other:
@@ -121,30 +117,6 @@ class EditingBench:
         concept = invert(self.backbone, source.image, words, self.config, token=token)
         concept.save(path)
         return concept
-
-
-def arms_sheet(
-    image: Image.Image, target: Image.Image | None, made: Sequence[tuple[Record, Image.Image]]
-) -> Image.Image:
-    """One edit by all arms: a row for each arm, a column for each skip; what there is one of in the first row.
-
-    Args:
-        image: the source.
-        target: what the edit should give, if that is known.
-        made: records and their images, all of one size.
-    """
-    cells = [("source", image)] + ([("true target", target)] if target is not None else [])
-    arms: dict[str, list[tuple[str, Image.Image]]] = {}
-    for record, one in made:
-        arms.setdefault(record["arm"], []).append((f"{record['arm']} {record['skip']:g}", one))
-    singles = [cell for group in arms.values() if len(group) == 1 for cell in group]
-    rows = [cells + singles, *(group for group in arms.values() if len(group) > 1)]
-    columns = max(len(row) for row in rows)
-    blank = Image.new("RGB", image.size, "white")
-    flat = [cell for row in rows for cell in (*row, *[("", blank)] * (columns - len(row)))]
-    scale = math.ceil(112 / image.width)  # a caption must fit below each
-    larger = [one.resize((one.width * scale, one.height * scale), 0) for _, one in flat]
-    return contact_sheet(larger, columns=columns, captions=[caption for caption, _ in flat])
 
 
 def _restored(record: Record) -> Record:

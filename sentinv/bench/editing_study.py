@@ -8,7 +8,6 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
@@ -31,8 +30,8 @@ from sentinv.editing.edit import (
 )
 from sentinv.editing.inversion import InversionConfig, Method, noised_trajectory, relative_rms
 from sentinv.evaluation.metrics import pixel_psnr
-from sentinv.files.images import crop_resize, read_image, to_pil
-from sentinv.generation.denoiser import Denoiser, encode_prompts
+from sentinv.files.images import crop_resize, read_image, read_mask, to_pil
+from sentinv.generation.denoiser import Denoiser
 
 if TYPE_CHECKING:
     from sentinv.bench.concepts import StudyConcept
@@ -134,11 +133,12 @@ class Case:
         """
         side = (backbone.resolution, backbone.resolution)
 
-        def at_size(path: Path) -> Image.Image:
-            return crop_resize(read_image(path).image, side, Image.Resampling.LANCZOS)
+        def at_size(image: Image.Image) -> Image.Image:
+            return crop_resize(image, side, Image.Resampling.LANCZOS)
 
-        mask = np.asarray(at_size(source.mask).convert("L")) > 127 if source.mask else None
-        return cls(source, concept, at_size(source.image), mask, [at_size(path) for path in source.targets])
+        mask = np.asarray(at_size(read_mask(source.mask))) > 127 if source.mask else None
+        targets = [at_size(read_image(path).image) for path in source.targets]
+        return cls(source, concept, at_size(read_image(source.image).image), mask, targets)
 
 
 def run_case(
@@ -239,7 +239,7 @@ def _sdedit(
 ) -> Iterator[Made]:
     """Noise the image to a level and sample from there (Meng et al. 2022, arXiv:2108.01073); without one, from noise."""
     steps = ddim_steps(backbone.schedule, study.steps)
-    condition = encode_prompts(backbone, [None, prompt], [case.concept])
+    denoise = Denoiser.of(backbone, prompt, [case.concept], study.guidance_scale)
     side = backbone.resolution // backbone.vae_scale
     shape = (1, backbone.unet.config.in_channels, side, side)
     clean = archive.trajectory.states[-1] if archive is not None else torch.zeros(shape)
@@ -247,7 +247,7 @@ def _sdedit(
     if archive is None:
         states = torch.randn(shape, generator=torch.Generator().manual_seed(study.seed))[None]
     for skip in study.skips if archive is not None else (0.0,):
-        begun, denoise = time.perf_counter(), Denoiser(backbone, condition, study.guidance_scale)
+        begun, denoise.evaluations = time.perf_counter(), 0
         first = first_step(skip, study.steps)
         latents = walk(denoise, states[first].to(backbone.device), steps, first)
         yield to_pil(backbone.decode(latents))[0], skip, denoise.evaluations, time.perf_counter() - begun

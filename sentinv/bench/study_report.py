@@ -30,6 +30,7 @@ from sentinv.report.tables import Table
 from sentinv.version import __version__
 
 _SHOWN = ("steps", "learning_rate", "schedule", "betas", "batch_size", "min_snr", "pull", "flip", "kind")
+"""Hyper-parameters that a report tells; runs of older versions have some that there are no more."""
 
 
 def write_report(
@@ -158,7 +159,8 @@ def _facts(study: Study, outcome: StudyOutcome) -> dict[str, str]:
             f"{train['evaluation_timesteps']} timesteps by {train['evaluation_noises']} noises, the same for all runs"
         )
         facts["loss"] = f"mean squared error on {grid}; image's mean latents; rows of that very step; weighted: min-SNR"
-        facts["hyper-parameters"] = ", ".join(f"{name} {_values(settings, name)}" for name in _SHOWN)
+        there = [name for name in _SHOWN if any(name in one["train"] for one in settings)]
+        facts["hyper-parameters"] = ", ".join(f"{name} {_values(settings, name)}" for name in there)
     return facts
 
 
@@ -178,7 +180,7 @@ def _origins(records: Sequence[Record]) -> dict[str, str]:
 def _values(settings: Sequence[Mapping[str, Any]], name: str) -> str:
     """A hyper-parameter as the runs have it; references, which train nothing, only where there are no others."""
     trained = [one for one in settings if one["start"] not in REFERENCE_NAMES] or settings
-    return " or ".join(dict.fromkeys(short(one["train"][name]) for one in trained))
+    return " or ".join(dict.fromkeys(short(one["train"][name]) for one in trained if name in one["train"]))
 
 
 def _facts_markdown(facts: Mapping[str, str]) -> str:

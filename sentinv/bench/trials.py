@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -20,12 +19,14 @@ from sentinv.errors import SentinvError
 from sentinv.evaluation.evaluate import RECONSTRUCTION_PROMPT, without_placeholder
 from sentinv.evaluation.metrics import mean_embedding_cosine, pairwise_cosine
 from sentinv.files.decoding import Picture
-from sentinv.files.images import prepare, read_image
+from sentinv.files.images import prepare, read_image, read_mask
 from sentinv.generation.generate import GenerateConfig, generate
 from sentinv.training.checkpoint import Checkpoint, read_checkpoint, write_checkpoint
 from sentinv.training.data import TrainingSet
 from sentinv.training.lean_convolutions import lean_convolutions
-from sentinv.training.loop import Run
+from sentinv.training.loop import Loop
+from sentinv.training.objective import DenoisingObjective
+from sentinv.training.train import rows_group
 
 if TYPE_CHECKING:
     from sentinv.bench.concepts import StudyConcept
@@ -36,7 +37,7 @@ if TYPE_CHECKING:
 TOKEN = "<concept>"  # noqa: S105 - not a password
 
 
-@dataclass
+@dataclass(eq=False)
 class TrainingCurve:
     """What a run gave.
 
@@ -140,15 +141,17 @@ def _stage(
     curve = watch.curve
     rows = PlaceholderRows({TOKEN: start.rows})
     with rows.installed(backbone), lean_convolutions(backbone.unet):
-        run = Run(TrainingSet(backbone, pictures, rows, config), rows, start, config)
+        objective = DenoisingObjective(backbone, config.min_snr)
+        group = rows_group(rows, backbone, config.learning_rate)
+        loop = Loop(TrainingSet(backbone, pictures, rows, config), objective, [group], config)
         first = TrainingSet(backbone, [replace(pictures[0], mask=None)], rows, config)
         grid = first.evaluation_batches()
 
         def look() -> None:
-            step = watch.steps + run.step
+            step = watch.steps + loop.step
             if step in watch.loss_at:
-                objective, plain = first.evaluate(grid)
-                curve.objectives.append((step, objective))
+                weighted, plain = objective.evaluate(grid)
+                curve.objectives.append((step, weighted))
                 curve.losses.append((step, plain))
                 curve.seconds.append((step, watch.seconds))
             if step in watch.keep_at:
@@ -156,13 +159,11 @@ def _stage(
 
         if watch.steps == 0:
             look()
-        while run.step < config.steps and not run.history.stop:
-            begun = time.perf_counter()
-            run.train_step()
-            run.settle()
-            watch.seconds += time.perf_counter() - begun
+        before = watch.seconds
+        for _ in loop.steps():
+            watch.seconds = before + loop.history.seconds
             look()
-    curve.stop = run.history.stop or "steps"
+    curve.stop = loop.history.stop
     return {name: value.cpu() for name, value in rows.of(TOKEN).items()}
 
 
@@ -279,7 +280,7 @@ def training_pictures(concept: StudyConcept, count: int, *, masked: bool) -> lis
             raise SentinvError(
                 f"{concept.name} has a mask for no more than its first picture: train on one, or unmasked"
             )
-        pictures[0] = replace(pictures[0], mask=read_image(concept.mask).image.convert("L"))
+        pictures[0] = pictures[0].with_mask(read_mask(concept.mask))
     return pictures
 
 

@@ -19,6 +19,7 @@ import torch
 from torch import Tensor
 
 from sentinv.concepts import layouts
+from sentinv.concepts.hub import local_file
 from sentinv.concepts.names import check_token, vector_names
 from sentinv.errors import ConceptError
 from sentinv.files.atomic import atomic_write
@@ -29,7 +30,7 @@ if TYPE_CHECKING:
     from PIL import Image
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, eq=False)
 class Concept:
     """A placeholder and its learned vectors.
 
@@ -114,20 +115,20 @@ class Concept:
 
     @classmethod
     def load(cls, path: str | Path, token: str | None = None, *, allow_pickle: bool = False) -> Concept:
-        """Read a concept from a file, of ours or of another program.
+        """Read a concept from a file, of ours or of another program, or from the hub.
 
         Besides our own (which is that of diffusers) the layouts of A1111, kohya's scripts and OneTrainer are read:
         ``emp_params``, ``emb_params``, ``clip_l`` with ``clip_g``.
 
         Args:
-            path: the file.
+            path: the file; or a hub id, `owner/name`, of which only a `.safetensors` file is taken.
             token: the placeholder it is to have; that of the file, or one made of the file's name, if not given.
             allow_pickle: read `.pt` and `.bin` files too, in a limited process of their own.
 
         Raises:
             ConceptError: If the file cannot be read, is damaged, or its layout, types or values are not those of a concept.
         """
-        path = Path(path)
+        path = local_file(path)
         tensors, header = read_tensors(path, allow_pickle=allow_pickle)
         ours = any(key.startswith("sentinv.") for key in header)
         if ours and header.get(DIGEST) != content_digest(tensors, header):

@@ -66,7 +66,7 @@ class Plan:
     ids: tuple[int, ...]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Start:
     """Where training starts.
 

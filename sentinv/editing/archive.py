@@ -32,7 +32,7 @@ MAX_BYTES = 1 << 30
 _FORMAT = "archive-1"
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, eq=False)
 class Archive:
     """An inverted image.
 
@@ -130,7 +130,7 @@ class Archive:
         header = {
             "sentinv.format": _FORMAT,
             "sentinv.version": __version__,
-            "sentinv.editing.archive": json.dumps(facts),
+            "sentinv.archive": json.dumps(facts),
         }
         header[DIGEST] = content_digest(tensors, header)
         return atomic_write(path, safetensors_bytes(tensors, header), overwrite=overwrite)
@@ -152,7 +152,7 @@ class Archive:
         if header.get(DIGEST) != content_digest(tensors, header):
             raise EditError(f"{name} is damaged: its content does not match its sha256; invert the image again")
         try:
-            return cls._of(tensors, json.loads(header["sentinv.editing.archive"]))
+            return cls._of(tensors, json.loads(header["sentinv.archive"]))
         except (KeyError, TypeError, ValueError) as error:
             raise EditError(f"{name} is not a sound archive: {error}; invert the image again") from error
 

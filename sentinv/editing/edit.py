@@ -20,10 +20,11 @@ from torch import Tensor
 
 from sentinv.diffusion.ddim import Step, ddim_step, ddim_steps, ddpm_sigma
 from sentinv.editing.archive import Archive, rows_digest
-from sentinv.editing.inversion import InversionConfig, Progress, check_finite, find_offsets, find_trajectory
+from sentinv.editing.inversion import InversionConfig, check_finite, find_offsets, find_trajectory
 from sentinv.files.decoding import picture_of
 from sentinv.files.images import prepare, size_in_shape, to_pil
-from sentinv.generation.denoiser import Denoiser, encode_prompts
+from sentinv.generation.denoiser import Denoiser
+from sentinv.generation.generate import Progress
 
 if TYPE_CHECKING:
     from sentinv.concepts.concept import Concept
@@ -83,7 +84,7 @@ class EditConfig:
         return self.guidance(backbone) if self.source_guidance is None else self.source_guidance
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Edited:
     """An edited image.
 
@@ -129,9 +130,7 @@ def ddim_invert(
     pixels = prepared(backbone, image)
     latents = encode_image(backbone, pixels)
     check_finite(latents, "encoding", 0, config.steps, steps[-1])
-    guided = config.guidance_scale != 1
-    prompts = [None, source_prompt] if guided else [source_prompt]
-    denoise = Denoiser(backbone, encode_prompts(backbone, prompts, concepts), config.guidance_scale)
+    denoise = Denoiser.of(backbone, source_prompt, concepts, config.guidance_scale)
     trajectory = find_trajectory(denoise, latents, steps, config, on_step)
     return Archive(
         image=to_pil(pixels)[0],
@@ -190,9 +189,7 @@ def sweep(
         archive, cost = take_offsets(backbone, archive, concepts, config)
         offsets = archive.offsets[config.offset_guidance(backbone)]
     away = archive.source_prompt if config.source == "npi" else None
-    scale = config.guidance(backbone)
-    prompts = [prompt] if scale == 1 else [away, prompt]
-    denoise = Denoiser(backbone, encode_prompts(backbone, prompts, concepts), scale)
+    denoise = Denoiser.of(backbone, prompt, concepts, config.guidance(backbone), negative=away)
     states = archive.trajectory.states.to(backbone.device)
     results = []
     for skip in skips if skips is not None else [config.skip]:
@@ -220,8 +217,7 @@ def take_offsets(
     scale = config.offset_guidance(backbone)
     if scale in archive.offsets:
         return archive, 0
-    prompts = [archive.source_prompt] if scale == 1 else [None, archive.source_prompt]
-    denoise = Denoiser(backbone, encode_prompts(backbone, prompts, concepts), scale)
+    denoise = Denoiser.of(backbone, archive.source_prompt, concepts, scale)
     trajectory = replace(archive.trajectory, states=archive.trajectory.states.to(backbone.device))
     offsets = find_offsets(denoise, trajectory, archive.steps, archive.config.eta)
     return archive.with_offsets(scale, offsets), denoise.evaluations

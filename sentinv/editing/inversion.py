@@ -16,7 +16,7 @@ that sampling will ask at. The methods differ in how well they solve it:
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal, get_args
 
@@ -27,9 +27,9 @@ from sentinv.diffusion.conversions import add_noise
 from sentinv.diffusion.ddim import Step, ddim_step, ddpm_sigma
 from sentinv.errors import EditError
 from sentinv.generation.denoiser import Denoiser
+from sentinv.generation.generate import Progress
 
 Method = Literal["pec", "ddim", "fixed-point", "ddpm"]
-Progress = Callable[[int, int], None]
 
 _EXTRA_PASSES = 3
 """More evaluations of "pec" at its first two steps, whose predictions are poor."""
@@ -75,7 +75,7 @@ class InversionConfig:
         return 1.0 if self.method == "ddpm" else 0.0
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Trajectory:
     """The latents of an image at every noise level of sampling.
 
@@ -145,7 +145,7 @@ def _plan(
     return start, 1 + (_EXTRA_PASSES if len(history) == 1 else 0), 0.0
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class _Solution:
     latents: Tensor
     eps: Tensor

@@ -20,10 +20,11 @@ from torch import Tensor
 from sentinv.diffusion.ddim import ddim_steps
 from sentinv.editing.archive import Archive
 from sentinv.editing.edit import Edited, encode_image, first_step, prepared, walk
-from sentinv.editing.inversion import Progress, noised_trajectory
+from sentinv.editing.inversion import noised_trajectory
 from sentinv.errors import EditError
 from sentinv.files.images import prepare_mask, to_pil
-from sentinv.generation.denoiser import Denoiser, encode_prompts
+from sentinv.generation.denoiser import Denoiser
+from sentinv.generation.generate import Progress
 
 if TYPE_CHECKING:
     from sentinv.concepts.concept import Concept
@@ -40,7 +41,7 @@ class MaskConfig:
     Attributes:
         steps: DDIM steps, ≥ 1.
         guidance_scale: how strongly the prompt leads, ≥ 0; 1 is no guidance, None the model's own.
-        start: share of the steps that are left out at the noisy end, in [0, 1): more keeps more of what was there.
+        skip: share of the steps that are left out at the noisy end, in [0, 1): more keeps more of what was there.
         dilate: pixels by which the mask grows, ≥ 0.
         feather: pixels beyond that over which it fades out, ≥ 0.
         keep: "pixels" lays the source's own pixels over what is outside; "latents" decodes the latents as they are.
@@ -52,7 +53,7 @@ class MaskConfig:
 
     steps: int = 50
     guidance_scale: float | None = None
-    start: float = 0.25
+    skip: float = 0.25
     dilate: int = 0
     feather: int = 2
     keep: Keep = "pixels"
@@ -61,13 +62,13 @@ class MaskConfig:
     def __post_init__(self) -> None:
         if self.steps < 1 or self.dilate < 0 or self.feather < 0 or not 0 <= self.seed < 2**63:
             raise ValueError(f"expected steps ≥ 1, dilate ≥ 0, feather ≥ 0 and a seed in [0, 2**63), got {self}")
-        if not 0 <= (self.guidance_scale or 0) < math.inf or not 0 <= self.start < 1:
-            raise ValueError(f"expected a finite guidance_scale ≥ 0 and a start in [0, 1), got {self}")
+        if not 0 <= (self.guidance_scale or 0) < math.inf or not 0 <= self.skip < 1:
+            raise ValueError(f"expected a finite guidance_scale ≥ 0 and a skip in [0, 1), got {self}")
         if self.keep not in get_args(Keep):
             raise ValueError(f"keep must be one of {', '.join(get_args(Keep))}, got {self.keep!r}")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Region:
     """Where an image may change.
 
@@ -152,9 +153,8 @@ def edit_masked(
         steps = ddim_steps(backbone.schedule, config.steps)
         trajectory = noised_trajectory(encode_image(backbone, pixels), steps, config.seed, independent=False)
     states = trajectory.states.to(backbone.device)
-    prompts = [prompt] if config.guidance_scale == 1 else [None, prompt]
-    denoise = Denoiser(backbone, encode_prompts(backbone, prompts, concepts), config.guidance_scale)
-    first = first_step(config.start, len(steps))
+    denoise = Denoiser.of(backbone, prompt, concepts, config.guidance_scale)
+    first = first_step(config.skip, len(steps))
 
     def blend(latents: Tensor, level: int) -> Tensor:
         return torch.where(inside > 0, latents, states[level])
@@ -163,7 +163,7 @@ def edit_masked(
     shown = to_pil(backbone.decode(latents))[0]
     if config.keep == "pixels":
         shown = lay_over(shown, to_pil(pixels)[0], region.pixels)
-    return Edited(shown, latents, config.start, denoise.evaluations)
+    return Edited(shown, latents, config.skip, denoise.evaluations)
 
 
 def lay_over(inside: Image.Image, outside: Image.Image, pixels: Tensor) -> Image.Image:

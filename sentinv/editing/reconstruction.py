@@ -11,8 +11,9 @@ from PIL import Image
 from torch import Tensor
 
 from sentinv.editing.edit import EditConfig, edit
-from sentinv.editing.inversion import Progress, relative_rms
+from sentinv.editing.inversion import relative_rms
 from sentinv.evaluation.metrics import pixel_psnr
+from sentinv.generation.generate import Progress
 
 if TYPE_CHECKING:
     from sentinv.concepts.concept import Concept

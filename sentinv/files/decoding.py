@@ -4,9 +4,11 @@ Three formats only (JPEG, PNG, WebP), recognised by content. What is checked is 
 on the header, before a pixel is decoded.
 """
 
+from __future__ import annotations
+
 import io
 import warnings
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from PIL import Image, ImageChops, ImageCms
@@ -54,8 +56,19 @@ class Picture:
     """
 
     image: Image.Image
-    mask: Image.Image | None
-    notices: tuple[str, ...]
+    mask: Image.Image | None = None
+    notices: tuple[str, ...] = ()
+
+    def with_mask(self, mask: Image.Image) -> Picture:
+        """The picture with another mask, read as gray: white where the thing is.
+
+        Raises:
+            SentinvError: If the mask has another size.
+        """
+        if mask.size != self.image.size:
+            mine, theirs = (f"{image.width} x {image.height}" for image in (self.image, mask))
+            raise SentinvError(f"the mask has {theirs}, its picture {mine} pixels: give one of the same size")
+        return replace(self, mask=mask.convert("L"))
 
 
 def decode(data: bytes, name: str, background: tuple[int, int, int]) -> Picture:

@@ -16,6 +16,7 @@ from sentinv.files.decoding import Picture, decode, picture_of
 
 MAX_BYTES = 100_000_000
 WHITE = (255, 255, 255)
+BLACK = (0, 0, 0)
 
 
 def read_image(path: StrPath, *, background: tuple[int, int, int] = WHITE) -> Picture:
@@ -39,6 +40,15 @@ def read_image(path: StrPath, *, background: tuple[int, int, int] = WHITE) -> Pi
             else is raised for any content.
     """
     return decode(_read(path), shown(path), background)
+
+
+def read_mask(path: StrPath) -> Image.Image:
+    """Read a mask from a file, as gray: white is inside, black outside, and so is what is transparent.
+
+    Raises:
+        SentinvError: As `read_image`.
+    """
+    return read_image(path, background=BLACK).image.convert("L")
 
 
 def crop_resize(image: Image.Image, size: tuple[int, int], resample: Image.Resampling) -> Image.Image:

@@ -59,17 +59,41 @@ class Denoiser:
     Args:
         backbone: the model.
         conditions: of one prompt (no guidance), or of two: what to lead away from, and what to show.
-        guidance_scale: of classifier-free guidance (Ho & Salimans 2022), without effect for one prompt; the model's own if
-            None.
+        guidance_scale: of classifier-free guidance (Ho & Salimans 2022), without effect for one prompt.
 
     Attributes:
         evaluations: UNet evaluations so far; one is one forward pass for one latent and one prompt.
     """
 
-    def __init__(self, backbone: Backbone, conditions: Condition, guidance_scale: float | None = 1.0) -> None:
-        self.backbone, self.conditions = backbone, conditions
-        self.guidance_scale = backbone.guidance_scale if guidance_scale is None else guidance_scale
+    def __init__(self, backbone: Backbone, conditions: Condition, guidance_scale: float = 1.0) -> None:
+        self.backbone, self.conditions, self.guidance_scale = backbone, conditions, guidance_scale
         self.evaluations = 0
+
+    @classmethod
+    def of(
+        cls,
+        backbone: Backbone,
+        prompt: str,
+        concepts: Sequence[Concept] = (),
+        guidance_scale: float | None = None,
+        negative: str | None = None,
+    ) -> Denoiser:
+        """A model with one prompt, and with what guidance leads away from where there is guidance.
+
+        Args:
+            backbone: the model.
+            prompt: what to show; placeholders in their short form ``<c>``.
+            concepts: the learned words of both prompts.
+            guidance_scale: ≥ 0; the model's own if None. At 1 guidance has no effect, and is not computed.
+            negative: what to lead away from; None is no prompt.
+
+        Raises:
+            PromptError: If a prompt names a placeholder that is not given, or one would be cut off.
+            ConceptError: If a concept does not fit the model.
+        """
+        scale = backbone.guidance_scale if guidance_scale is None else guidance_scale
+        prompts = [prompt] if scale == 1 else [negative, prompt]
+        return cls(backbone, encode_prompts(backbone, prompts, concepts), scale)
 
     @torch.no_grad()
     def __call__(self, latents: Tensor, step: Step) -> Tensor:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -10,13 +10,16 @@ import torch
 from torch import Generator, Tensor
 
 from sentinv.diffusion.ddim import ddim_step, ddim_steps
-from sentinv.generation.denoiser import Denoiser, encode_prompts
+from sentinv.generation.denoiser import Denoiser
 
 if TYPE_CHECKING:
     from PIL import Image
 
     from sentinv.concepts.concept import Concept
-    from sentinv.models.backbone import Backbone, Condition
+    from sentinv.models.backbone import Backbone
+
+Progress = Callable[[int, int], None]
+"""Called with (steps done, steps in all)."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,6 +52,19 @@ class GenerateConfig:
             )
 
 
+@dataclass(frozen=True, eq=False)
+class GeneratedImage:
+    """An image that was made.
+
+    Attributes:
+        image: RGB.
+        seed: of its noise.
+    """
+
+    image: Image.Image
+    seed: int
+
+
 def generate(
     backbone: Backbone,
     prompt: str,
@@ -57,7 +73,7 @@ def generate(
     count: int = 1,
     seed: int = 0,
     config: GenerateConfig | None = None,
-    on_step: Callable[[int, int], None] | None = None,
+    on_step: Progress | None = None,
 ) -> list[Image.Image]:
     """Sample images.
 
@@ -80,12 +96,29 @@ def generate(
         PromptError: If the prompt names a placeholder that is not given, or one would be cut off.
         ConceptError: If a concept does not fit the model.
     """
+    made = generate_images(backbone, prompt, concepts, count=count, seed=seed, config=config, on_step=on_step)
+    return [one.image for one in made]
+
+
+def generate_images(
+    backbone: Backbone,
+    prompt: str,
+    concepts: Sequence[Concept] = (),
+    *,
+    count: int = 1,
+    seed: int = 0,
+    config: GenerateConfig | None = None,
+    on_step: Progress | None = None,
+) -> Iterator[GeneratedImage]:
+    """Sample images and yield them as soon as their batch is done. Otherwise as `generate`."""
     from sentinv.files.images import to_pil
 
-    latents = generate_latents(
-        backbone, prompt, concepts, generators=seeded(seed, count), config=config, on_step=on_step
-    )
-    return [image for one in latents for image in to_pil(backbone.decode(one[None]))]
+    generators = seeded(seed, count)
+    batches = generate_batches(backbone, prompt, concepts, generators=generators, config=config, on_step=on_step)
+    seeds = iter(range(seed, seed + count))
+    for batch in batches:
+        images = [image for one in batch for image in to_pil(backbone.decode(one[None]))]
+        yield from (GeneratedImage(image, next(seeds)) for image in images)
 
 
 def seeded(seed: int, count: int) -> list[Generator]:
@@ -95,7 +128,6 @@ def seeded(seed: int, count: int) -> list[Generator]:
     return [Generator().manual_seed(seed + index) for index in range(count)]
 
 
-@torch.no_grad()
 def generate_latents(
     backbone: Backbone,
     prompt: str,
@@ -103,47 +135,35 @@ def generate_latents(
     *,
     generators: Sequence[Generator],
     config: GenerateConfig | None = None,
-    on_step: Callable[[int, int], None] | None = None,
+    on_step: Progress | None = None,
 ) -> Tensor:
     """Sample latents `[len(generators), C, h, w]` float32, one per generator. Otherwise as `generate`."""
+    batches = generate_batches(backbone, prompt, concepts, generators=generators, config=config, on_step=on_step)
+    return torch.cat(list(batches))
+
+
+def generate_batches(
+    backbone: Backbone,
+    prompt: str,
+    concepts: Sequence[Concept] = (),
+    *,
+    generators: Sequence[Generator],
+    config: GenerateConfig | None = None,
+    on_step: Progress | None = None,
+) -> Iterator[Tensor]:
+    """Sample latents batch by batch, `[B, C, h, w]` float32 each. Otherwise as `generate_latents`."""
     config = config or GenerateConfig()
-    prompts = [prompt] if config.guidance_scale == 1 else [config.negative_prompt or None, prompt]
-    conditions = encode_prompts(backbone, prompts, concepts)
     shape = _latent_shape(backbone, config)
+    denoise = Denoiser.of(backbone, prompt, concepts, config.guidance_scale, config.negative_prompt or None)
+    steps = ddim_steps(backbone.schedule, config.steps)
     noise = torch.stack([torch.randn(shape, generator=generator, dtype=torch.float32) for generator in generators])
     batches = noise.to(backbone.device).split(config.batch_size)
-    report = None
-    finished = []
-    for index, batch in enumerate(batches):
-        if on_step is not None:
-            done, total = index * config.steps, len(batches) * config.steps
-            report = lambda step, done=done, total=total: on_step(done + step, total)  # noqa: E731
-        finished.append(sample(backbone, batch, conditions, config, report))
-    return torch.cat(finished)
-
-
-def sample(
-    backbone: Backbone,
-    latents: Tensor,
-    conditions: Condition,
-    config: GenerateConfig,
-    on_step: Callable[[int], None] | None = None,
-) -> Tensor:
-    """Run DDIM from noise to clean latents.
-
-    Args:
-        backbone: the model.
-        latents: standard normal noise, `[B, C, h, w]` float32.
-        conditions: of one prompt (no guidance), or of two: what to lead away from, and what to show.
-        config: steps and guidance scale.
-        on_step: called with the number of steps done.
-    """
-    denoise = Denoiser(backbone, conditions, config.guidance_scale)
-    for number, step in enumerate(ddim_steps(backbone.schedule, config.steps), start=1):
-        latents = ddim_step(latents, denoise(latents, step), step.alpha_from, step.alpha_to)
-        if on_step is not None:
-            on_step(number)
-    return latents
+    for index, latents in enumerate(batches):
+        for number, step in enumerate(steps, start=1):
+            latents = ddim_step(latents, denoise(latents, step), step.alpha_from, step.alpha_to)
+            if on_step is not None:
+                on_step(index * len(steps) + number, len(batches) * len(steps))
+        yield latents
 
 
 def _latent_shape(backbone: Backbone, config: GenerateConfig) -> tuple[int, int, int]:

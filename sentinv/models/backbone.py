@@ -24,7 +24,7 @@ from sentinv.models.text_encoder import TextEncoder
 from sentinv.models.weights import check_weights
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Condition:
     """What a UNet is told about the prompts.
 
@@ -41,7 +41,7 @@ class Condition:
         return Condition(self.hidden[index], None if self.pooled is None else self.pooled[index])
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Moments:
     """Mean and standard deviation of encoded images, `[B, C, h, w]` each, not scaled yet."""
 
@@ -95,7 +95,10 @@ class Backbone:
 
     @classmethod
     def from_pipeline(cls, pipeline: Any, name: str | None = None) -> Backbone:
-        """Take the parts of a loaded Stable Diffusion (XL) or latent diffusion pipeline: shared, frozen and not changed.
+        """Take the parts of a loaded Stable Diffusion (XL) or latent diffusion pipeline.
+
+        They are shared, not copied, and frozen: their parameters want no gradient from now on, and they are in evaluation mode.
+        Turn both on again (`requires_grad_`, `train`) to train them. No weight is changed.
 
         Raises:
             ModelError: If the pipeline has no UNet, autoencoder and text encoder.
@@ -173,7 +176,13 @@ class Backbone:
 
     @cached_property
     def fingerprint(self) -> str:
-        """Which weights these are, in 64 hex digits; the same in every precision. See `sentinv.models.fingerprint`."""
+        """Which weights these are, in 64 hex digits; the same in every precision. Taken once and kept.
+
+        Raises:
+            ValueError: If weights that train are installed, which would give it another one.
+        """
+        if any(parameter.requires_grad for module in self._modules() for _, parameter in module.named_parameters()):
+            raise ValueError("weights that train are installed in this model: take its fingerprint before")
         return weights_digest(self._modules())
 
     @cached_property
@@ -183,8 +192,6 @@ class Backbone:
         Two backbones of one `fingerprint` differ in it where somebody changed a config.
         """
         return constants_digest(self)
-
-    # Images and latents
 
     @torch.no_grad()
     def encode(self, pixels: Tensor) -> Moments:
@@ -254,8 +261,6 @@ class Backbone:
             if upcast:
                 self.vae.to(own)
 
-    # Prompts
-
     @cached_property
     def learned_words(self) -> frozenset[str]:
         """Words that somebody added to the tokenizers of all text encoders, with rows in their tables."""
@@ -273,8 +278,6 @@ class Backbone:
                 mask = (ids[encoder.name] != encoder.pad_id) if encoder.wants_mask else None
                 hidden.append(encoder.model(ids[encoder.name], attention_mask=mask, return_dict=True)[0])
         return Condition(torch.cat(hidden, dim=-1), pooled)
-
-    # The UNet
 
     def predict(self, latents: Tensor, timesteps: Tensor, condition: Condition) -> Tensor:
         """Run the UNet.

@@ -1,11 +1,11 @@
-"""Which weights a model has."""
+"""Which weights a model has, and what else decides what it gives."""
 
 from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
 from torch import nn
 
@@ -25,7 +25,7 @@ def constants_digest(backbone: Backbone) -> str:
         "prompts": [backbone.zeros_for_empty_prompt, *(encoder.wants_mask for encoder in backbone.text_encoders)],
         "guidance_scale": backbone.guidance_scale,
     }
-    return hashlib.sha256(json.dumps(told).encode()).hexdigest()[:16]
+    return facts_digest(told)
 
 
 def weights_digest(modules: Sequence[nn.Module]) -> str:
@@ -41,6 +41,11 @@ def weights_digest(modules: Sequence[nn.Module]) -> str:
             signs = values[:: max(1, len(values) // 512)][:512].signbit()
             digest.update(f"{index} {name} {tuple(parameter.shape)} ".encode() + signs.cpu().numpy().tobytes())
     return digest.hexdigest()
+
+
+def facts_digest(facts: Mapping[str, Any]) -> str:
+    """Sixteen hex digits that stand for facts that JSON can say."""
+    return hashlib.sha256(json.dumps(facts).encode()).hexdigest()[:16]
 
 
 def _named_parameters(module: nn.Module) -> Iterator[tuple[str, nn.Parameter]]:

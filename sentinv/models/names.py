@@ -59,7 +59,7 @@ def source_of(name: str | Path) -> str | Path:
         return str(path)
     if path.is_file():
         return path
-    if text in SHORT_NAMES or _is_hub_id(text):
+    if text in SHORT_NAMES or is_hub_id(text):
         return SHORT_NAMES.get(text, text)
     known = ", ".join((TOYBOX, *SHORT_NAMES))
     raise ModelError(
@@ -67,7 +67,8 @@ def source_of(name: str | Path) -> str | Path:
     )
 
 
-def _is_hub_id(text: str) -> bool:
+def is_hub_id(text: str) -> bool:
+    """Whether a text has the form of a hub id, `owner/name`."""
     from huggingface_hub.utils import HFValidationError, validate_repo_id
 
     try:

@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
 from PIL import Image, ImageDraw, ImageFont
 
 from sentinv.files.images import WHITE
+
+if TYPE_CHECKING:
+    from sentinv.editing.archive import Archive
+    from sentinv.editing.edit import Edited
 
 _Font = ImageFont.ImageFont | ImageFont.FreeTypeFont
 
@@ -53,6 +58,38 @@ def contact_sheet(
             text = _cut(captions[index], width, font)
             draw.text((left, top + height + 2), text, "black", font)
     return sheet
+
+
+def edits_sheet(archive: Archive, results: Sequence[Edited]) -> Image.Image:
+    """An inverted image, what the autoencoder makes of it, and edits of it, each with its skip; small ones enlarged."""
+    images = [archive.image, archive.reconstruction, *(result.image for result in results)]
+    captions = ["image", "autoencoder", *(f"skip {result.skip:g}" for result in results)]
+    scale = max(1, 160 // images[0].width)
+    return contact_sheet([one.resize((one.width * scale, one.height * scale), 0) for one in images], captions=captions)
+
+
+def arms_sheet(
+    image: Image.Image, target: Image.Image | None, made: Sequence[tuple[Mapping[str, Any], Image.Image]]
+) -> Image.Image:
+    """One edit by all arms: a row for each arm, a column for each skip; what there is one of in the first row.
+
+    Args:
+        image: the source.
+        target: what the edit should give, if that is known.
+        made: records and their images, all of one size.
+    """
+    cells = [("source", image)] + ([("true target", target)] if target is not None else [])
+    arms: dict[str, list[tuple[str, Image.Image]]] = {}
+    for record, one in made:
+        arms.setdefault(record["arm"], []).append((f"{record['arm']} {record['skip']:g}", one))
+    singles = [cell for group in arms.values() if len(group) == 1 for cell in group]
+    rows = [cells + singles, *(group for group in arms.values() if len(group) > 1)]
+    columns = max(len(row) for row in rows)
+    blank = Image.new("RGB", image.size, "white")
+    flat = [cell for row in rows for cell in (*row, *[("", blank)] * (columns - len(row)))]
+    scale = math.ceil(112 / image.width)  # a caption must fit below each
+    larger = [one.resize((one.width * scale, one.height * scale), 0) for _, one in flat]
+    return contact_sheet(larger, columns=columns, captions=[caption for caption, _ in flat])
 
 
 def _cut(text: str, width: int, font: _Font) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from html import escape
 from pathlib import Path
@@ -18,9 +18,8 @@ from sentinv.version import __version__
 if TYPE_CHECKING:
     from PIL import Image
 
-    from sentinv.concepts.concept import Concept
-    from sentinv.concepts.initialization import Start
-    from sentinv.training.history import History
+    from sentinv.training.invert import Learned
+    from sentinv.training.samples import Samples
 
 _MINUS = "\u2212"
 _SHOWN = 512  # pixels, the largest side of an image on the page
@@ -32,46 +31,32 @@ _STOPS = {
 }
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, eq=False)
 class Report:
     """A run that is over.
 
     Attributes:
-        concept: what was learned.
-        history: its losses.
-        start: where its rows started.
-        config: of the training.
-        images: what it was learned from.
-        device: where it was trained.
-        dtype: precision of the frozen model.
-        prompt: of the images below.
-        before: images from the start words; may be empty.
-        after: images from the learned rows with the same seeds.
+        learned: the word, and how it came about.
+        samples: images without the training and with it.
         seconds: what took how long.
     """
 
-    concept: Concept
-    history: History
-    start: Start
-    config: TrainConfig
-    images: Sequence[Image.Image]
-    device: str
-    dtype: str
-    prompt: str
-    before: Sequence[Image.Image]
-    after: Sequence[Image.Image]
+    learned: Learned
+    samples: Samples
     seconds: Mapping[str, float]
 
 
 def render(report: Report) -> str:
     """Make the page, as HTML that needs nothing else."""
     parts = [_top(report), _strips(report), _curve(report), _rows(report), _settings(report), _use(report)]
-    return page(f"{report.concept.token} · sentinv", "\n".join(part for part in parts if part))
+    return page(f"{report.learned.concept.token} · sentinv", "\n".join(part for part in parts if part))
 
 
 def _top(report: Report) -> str:
-    history, start = report.history, report.start
-    pictures = [image(_small(one), f"input {number}") for number, one in enumerate(report.images, start=1)]
+    history, start = report.learned.history, report.learned.start
+    pictures = [
+        image(_small(one.image), f"input {number}") for number, one in enumerate(report.learned.pictures, start=1)
+    ]
     vectors = "1 vector" if start.count == 1 else f"{start.count} vectors"
     many = " many" if len(pictures) > 1 else ""
     change = (history.best_loss / history.start_loss - 1) * 100
@@ -83,7 +68,7 @@ def _top(report: Report) -> str:
     cells = "".join(f"<div><b>{escape(value)}</b><span>{escape(label)}</span></div>" for value, label in figures)
     return (
         f'<div class="top"><div class="inputs{many}">{"".join(pictures)}</div><div>'
-        f"<h1>{escape(report.concept.token)}</h1>"
+        f"<h1>{escape(report.learned.concept.token)}</h1>"
         f'<p class="lead">{vectors}, started from “{escape(start.text)}”</p>'
         f'<p class="soft">{escape(_origin(report))}</p>'
         f'<div class="figures">{cells}</div>{_verdict(report)}</div></div>'
@@ -100,44 +85,44 @@ def _origin(report: Report) -> str:
         "random": "a word drawn from the vocabulary",
         "concept": "continued from a concept",
     }
-    source = report.start.initialization.source
-    cut = f"; “{report.start.dropped}” was cut" if report.start.dropped else ""
+    source = report.learned.start.initialization.source
+    cut = f"; “{report.learned.start.dropped}” was cut" if report.learned.start.dropped else ""
     return f"{said.get(source, source)}{cut} · learned on {_model(report)}"
 
 
 def _model(report: Report) -> str:
     """The model's name, without the folders that it lies in on somebody's disk."""
-    name = report.concept.base_model
+    name = report.learned.concept.base_model
     return Path(name).name if Path(name).is_absolute() else name
 
 
 def _verdict(report: Report) -> str:
-    if report.config.steps and not report.history.learned:
+    if report.learned.config.steps and not report.learned.history.learned:
         return '<p style="margin-top:18px"><b>Nothing was learned:</b> no step was better than the start.</p>'
-    stop = _STOPS.get(report.history.stop)
+    stop = _STOPS.get(report.learned.history.stop)
     return f'<p class="soft" style="margin-top:18px">Stopped early: {stop}.</p>' if stop else ""
 
 
 def _strips(report: Report) -> str:
-    if not report.after:
+    samples, seed = report.samples, report.learned.config.seed
+    if not samples.after:
         return ""
-    columns = min(len(report.after), 8)
+    columns = min(len(samples.after), 8)
     strips = []
-    for label, pictures in (("start words", report.before), ("learned", report.after)):
-        seeds = range(report.config.seed, report.config.seed + len(pictures))
+    for label, pictures in (("start words", samples.before), ("learned", samples.after)):
         cells = "".join(
-            f"<figure>{image(_small(one), f'{label}, seed {seed}')}</figure>"
-            for seed, one in zip(seeds, pictures, strict=True)
+            f"<figure>{image(_small(one), f'{label}, seed {number}')}</figure>"
+            for number, one in enumerate(pictures, start=seed)
         )
         strips.append(f'<div class="strip"><p>{label}</p><div style="--columns:{columns}">{cells}</div></div>')
-    seeds_text = f"seeds {report.config.seed} to {report.config.seed + len(report.after) - 1}, the same in both rows"
-    note = f'<p class="soft">“{escape(report.prompt)}”, {seeds_text}</p>'
+    seeds_text = f"seeds {seed} to {seed + len(samples.after) - 1}, the same in both rows"
+    note = f'<p class="soft">“{escape(samples.prompt)}”, {seeds_text}</p>'
     return f"<h2>Before and after</h2>{note}{''.join(strips)}"
 
 
 def _curve(report: Report) -> str:
-    training = [(record.step, record.loss) for record in report.history.records]
-    chart = loss_chart(training, report.history.evaluations, report.history.best_step)
+    training = [(record.step, record.loss) for record in report.learned.history.records]
+    chart = loss_chart(training, report.learned.history.evaluations, report.learned.history.best_step)
     legend = (
         '<p class="soft legend"><span><i style="background:var(--accent)"></i>fixed grid of timesteps and noises; the ring '
         'marks the rows that were kept</span><span><i style="background:var(--second)"></i>training batches, running mean'
@@ -147,7 +132,7 @@ def _curve(report: Report) -> str:
 
 
 def _rows(report: Report) -> str:
-    concept, start = report.concept, report.start
+    concept, start = report.learned.concept, report.learned.start
     learned, before = row_statistics(concept.rows, start.rows), row_statistics(start.rows, start.rows)
     lines = []
     for encoder, statistics in learned.items():
@@ -170,10 +155,10 @@ def _rows(report: Report) -> str:
 def _settings(report: Report) -> str:
     values = {
         "model": _model(report),
-        "device": f"{report.device}, {report.dtype}",
+        "device": f"{report.learned.device}, {report.learned.dtype}",
         **{
             key.replace("_", " "): _told(value)
-            for key, value in asdict(report.config).items()
+            for key, value in asdict(report.learned.config).items()
             if key == "seed" or (key not in _UNTOLD and (value or value != getattr(TrainConfig, key, value)))
         },
     }
@@ -185,7 +170,7 @@ def _settings(report: Report) -> str:
 
 
 def _use(report: Report) -> str:
-    token = report.concept.token
+    token = report.learned.concept.token
     return (
         f'<h2>In use</h2><pre>sentinv generate "a photo of {escape(token)} on the moon" --concept FILE</pre>'
         f'<p class="soft">In diffusers, after <code>load_textual_inversion(FILE)</code>: <code>{escape(token)}</code>, for '

@@ -21,16 +21,16 @@ from sentinv.files.atomic import atomic_write, make_folder, remove_leftovers
 from sentinv.files.tensors import DIGEST, content_digest, read_safetensors
 
 _NAME = re.compile(r"step-(\d{6,})\.safetensors")
-_STATE = "sentinv.training.checkpoint"
+_STATE = "sentinv.checkpoint"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Checkpoint:
     """A run at the end of a step.
 
     Attributes:
         step: steps done.
-        tensors: rows, optimiser, best rows, random state.
+        tensors: parameters, optimiser, best parameters, random state.
         state: all else, as JSON can say it.
         settings: what has to be the same for a run to go on from here, as JSON can say it.
     """
@@ -39,6 +39,19 @@ class Checkpoint:
     tensors: Mapping[str, Tensor]
     state: Mapping[str, Any]
     settings: Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Checkpoints:
+    """Where the checkpoints of a run are.
+
+    Attributes:
+        folder: made if need be.
+        resume: go on from the newest one there.
+    """
+
+    folder: str | Path
+    resume: bool = False
 
 
 def save_checkpoint(folder: str | Path, checkpoint: Checkpoint, keep: int = 2) -> Path:

@@ -17,15 +17,9 @@ class TrainConfig:
         steps: optimiser steps, ≥ 0 (0 keeps the starting rows).
         learning_rate: AdamW's step size at its highest, > 0, in units of the rows' own entries.
         batch_size: (timestep, noise, template) triples per step, ≥ 1.
-        schedule: the learning rate stays, or falls to `final_learning_rate` along half a cosine.
-        warmup_steps: steps over which the learning rate rises from 0, ≥ 0.
-        final_learning_rate: where the cosine ends, as a fraction of `learning_rate`, in [0, 1].
+        schedule: the learning rate stays, or falls to 0 along half a cosine.
         betas: AdamW's two decay rates, each in [0, 1). The usual (0.9, 0.999) average over ten and a thousand steps; a
             hundred steps do better with shorter memories (`benchmarks/ablations/optimizer.toml`).
-        weight_decay: AdamW's decay towards zero, ≥ 0.
-        pull: weight of the mean squared distance of the rows to their start, ≥ 0
-            (Gal et al. 2022, section 5: regularisation towards the coarse word).
-        max_norm: the longest a row may become, in units of the vocabulary's median row norm, > 0; None for no limit.
         min_snr: gamma of the min-SNR weighting (Hang et al. 2023, arXiv:2303.09556), > 0; None for no weighting. Those who
             train a model take 5. For the rows of a word less is better: what a picture shows and where is decided at high
             noise, where the plain loss, being small, hardly counts (as Huang et al. 2023, arXiv:2303.13495, found too).
@@ -51,12 +45,7 @@ class TrainConfig:
     learning_rate: float = 2e-2
     batch_size: int = 4
     schedule: Schedule = "constant"
-    warmup_steps: int = 0
-    final_learning_rate: float = 0.0
     betas: tuple[float, float] = (0.8, 0.9)
-    weight_decay: float = 0.0
-    pull: float = 0.0
-    max_norm: float | None = None
     min_snr: float | None = 0.05
     flip: bool = True
     kind: Kind = "object"
@@ -80,18 +69,15 @@ class TrainConfig:
         positive = ("batch_size", "evaluate_every", "evaluation_timesteps", "evaluation_noises", "patience")
         for name in (*positive, "checkpoint_every"):
             _check(self, name, getattr(self, name) >= 1, "at least 1")
-        for name in ("steps", "warmup_steps", "weight_decay", "pull"):
-            _check(self, name, 0 <= getattr(self, name) < float("inf"), "finite and at least 0")
+        _check(self, "steps", self.steps >= 0, "at least 0")
         _check(self, "learning_rate", 0 < self.learning_rate < float("inf"), "finite and above 0")
-        _check(self, "final_learning_rate", 0 <= self.final_learning_rate <= 1, "in [0, 1]")
         _check(self, "mask_background", 0 <= self.mask_background <= 1, "in [0, 1]")
         _check(self, "min_improvement", 0 <= self.min_improvement < 1, "in [0, 1)")
         _check(
             self, "betas", len(self.betas) == 2 and all(0 <= beta < 1 for beta in self.betas), "two numbers in [0, 1)"
         )
-        for name in ("max_norm", "min_snr"):
-            value = getattr(self, name)
-            _check(self, name, value is None or 0 < value < float("inf"), "finite and above 0, or None")
+        gamma = self.min_snr
+        _check(self, "min_snr", gamma is None or 0 < gamma < float("inf"), "finite and above 0, or None")
         for name, choices in (("schedule", Schedule), ("kind", Kind), ("stop", Stop)):
             _check(self, name, getattr(self, name) in get_args(choices), f"one of {', '.join(get_args(choices))}")
         templates = self.templates

@@ -1,4 +1,4 @@
-"""What is prepared once before training, and what each step draws from it.
+"""What a step draws: noisy latents of the pictures, with prompts for them.
 
 Images are encoded once, mirrored ones too; their moments are kept, and every step samples latents from them anew. Templates
 are tokenised once. A batch repeats the few images there are with timesteps, noises and templates of its own.
@@ -6,10 +6,9 @@ are tokenised once. A batch repeats the few images there are with timesteps, noi
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
-from functools import cached_property
-from typing import TYPE_CHECKING
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, fields, replace
+from typing import TYPE_CHECKING, Any, Protocol
 
 import torch
 from PIL import Image
@@ -17,12 +16,10 @@ from torch import Generator, Tensor
 
 from sentinv.concepts.prompts import TEMPLATES, fill
 from sentinv.concepts.tokens import tokenize
-from sentinv.diffusion.conversions import add_noise, target
 from sentinv.errors import SentinvError
 from sentinv.files.decoding import Picture, picture_of
 from sentinv.files.images import prepare, prepare_mask
 from sentinv.models.backbone import Moments
-from sentinv.training.objective import denoising_loss, min_snr_weights
 
 if TYPE_CHECKING:
     from sentinv.concepts.placeholder import PlaceholderRows
@@ -30,7 +27,7 @@ if TYPE_CHECKING:
     from sentinv.training.config import TrainConfig
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Batch:
     """B noisy latents and what is to be said about them.
 
@@ -47,27 +44,34 @@ class Batch:
     noise: Tensor
     timesteps: Tensor
     alphas_cumprod: Tensor
-    ids: dict[str, Tensor]
+    ids: Mapping[str, Tensor]
     mask: Tensor | None
 
     def __len__(self) -> int:
         return len(self.latents)
 
+    def __getitem__(self, items: slice) -> Batch:
+        """Some of the items; a field that is a mapping holds as many of each of its values."""
+        return replace(self, **{field.name: _some(getattr(self, field.name), items) for field in fields(self)})
+
     def parts(self, count: int) -> list[Batch]:
         """Split into so many parts of about the same size; into single items where there are fewer of them."""
         size = -(-len(self) // count)
-        cuts = [slice(first, first + size) for first in range(0, len(self), size)]
-        return [
-            Batch(
-                latents=self.latents[cut],
-                noise=self.noise[cut],
-                timesteps=self.timesteps[cut],
-                alphas_cumprod=self.alphas_cumprod[cut],
-                ids={name: ids[cut] for name, ids in self.ids.items()},
-                mask=None if self.mask is None else self.mask[cut],
-            )
-            for cut in cuts
-        ]
+        return [self[first : first + size] for first in range(0, len(self), size)]
+
+
+def _some(value: Any, items: slice) -> Any:
+    if isinstance(value, Mapping):
+        return {name: one[items] for name, one in value.items()}
+    return None if value is None else value[items]
+
+
+class Data(Protocol):
+    """What the loop asks of its data."""
+
+    def draw(self, generator: Generator) -> Batch:
+        """Draw a batch; every random number is of this generator, which is on the CPU."""
+        ...
 
 
 class TrainingSet:
@@ -77,11 +81,12 @@ class TrainingSet:
         backbone: encodes the images; the rows need not be installed.
         images: of any size, ≥ 1; cropped to the model's square. A `Picture`'s mask is white where the concept is; so is what is
             opaque of an image.
-        rows: whose placeholder.
-        config: templates, flip, mask_background, evaluation grid.
+        rows: of the placeholders that prompts may have.
+        config: templates, flip, mask_background, batch size, evaluation grid.
+        token: the placeholder that prompts have; the only one there are rows of, if not given.
 
     Raises:
-        ValueError: If there are no images.
+        ValueError: If there are no images, or `token` is needed.
         SentinvError: If nothing is left of a mask in the square.
         PromptError: If a template does not leave room for the placeholder.
     """
@@ -92,12 +97,13 @@ class TrainingSet:
         images: Sequence[Image.Image | Picture],
         rows: PlaceholderRows,
         config: TrainConfig,
+        token: str | None = None,
     ) -> None:
         if not images:
             raise ValueError("expected at least one image")
         self.backbone = backbone
         self.config = config
-        (token,) = rows.vocabulary
+        token = token or only(rows.vocabulary)
         size = (backbone.resolution, backbone.resolution)
         pictures = [image if isinstance(image, Picture) else picture_of(image) for image in images]
         self.pixels = torch.cat([prepare(picture.image, size, multiple=backbone.vae_scale) for picture in pictures])
@@ -174,42 +180,22 @@ class TrainingSet:
             )
         return batches
 
-    @cached_property
-    def _weights(self) -> Tensor | None:
-        """Min-SNR weight of every timestep `[T]`, on average 1 so that losses stay comparable; None for no weighting."""
-        if self.config.min_snr is None:
-            return None
-        weights = min_snr_weights(self.alphas_cumprod, self.config.min_snr, self.backbone.schedule.prediction_type)
-        return weights / weights.mean()
-
-    def errors(self, batch: Batch) -> Tensor:
-        """Denoising loss per item, `[B]`, with every noise level counting the same."""
-        backbone = self.backbone
-        noisy = add_noise(batch.latents, batch.noise, batch.alphas_cumprod)
-        prediction = backbone.predict(noisy, batch.timesteps, backbone.encode_ids(batch.ids))
-        wanted = target(batch.latents, batch.noise, batch.alphas_cumprod, backbone.schedule.prediction_type)
-        return denoising_loss(prediction, wanted, batch.mask)
-
-    def weights(self, batch: Batch) -> Tensor | float:
-        """What each item counts, `[B]`: its timestep's min-SNR weight."""
-        return 1.0 if self._weights is None else self._weights[batch.timesteps]
-
-    def loss(self, batch: Batch) -> Tensor:
-        """What is minimised, per item, `[B]`."""
-        return self.errors(batch) * self.weights(batch)
-
-    @torch.no_grad()
-    def evaluate(self, batches: Sequence[Batch]) -> tuple[float, float]:
-        """Means over the fixed grid: of what is minimised, and of the loss without weights."""
-        errors = [self.errors(batch) for batch in batches]
-        weighted = [error * self.weights(batch) for error, batch in zip(errors, batches, strict=True)]
-        return torch.cat(weighted).mean().item(), torch.cat(errors).mean().item()
-
     def _to_device(self, tensor: Tensor) -> Tensor:
         device = self.backbone.device
         if device.type == "cuda":  # from pinned memory the copy does not make the host wait
             return tensor.pin_memory().to(device, non_blocking=True)
         return tensor.to(device)
+
+
+def only(tokens: Collection[str]) -> str:
+    """The one placeholder there is.
+
+    Raises:
+        ValueError: If there are several.
+    """
+    if len(tokens) != 1:
+        raise ValueError(f"expected the placeholder of these images, got none of {', '.join(tokens)}: name one")
+    return next(iter(tokens))
 
 
 def stratified_timesteps(count: int, train_timesteps: int, generator: Generator) -> Tensor:

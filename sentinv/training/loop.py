@@ -1,30 +1,32 @@
-"""A training run step by step: what it holds, and what it does when its numbers go wrong."""
+"""The training loop: batch, loss, backward, step, report; and what it does when its numbers go wrong.
+
+It trains named parameters, in groups that each have a learning rate: the rows of placeholders, or whatever else takes part in
+an objective. There is one optimiser, one format of checkpoints and one best state for all of them.
+"""
 
 from __future__ import annotations
 
 import math
 import time
 import warnings
-from collections.abc import Callable, Iterator
-from dataclasses import asdict, replace
-from typing import TYPE_CHECKING, Any, TypeVar
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from typing import TYPE_CHECKING, Any
 
 import torch
-from torch import Generator, Tensor
+from torch import Generator, Tensor, nn
 
 from sentinv.errors import TrainingError
 from sentinv.training.checkpoint import Checkpoint
 from sentinv.training.history import History, StepRecord
-from sentinv.training.rescue import Measures, Rescue
+from sentinv.training.rescue import Measures, NoRescue
 
 if TYPE_CHECKING:
-    from sentinv.concepts.initialization import Start
-    from sentinv.concepts.placeholder import PlaceholderRows
     from sentinv.training.config import TrainConfig
-    from sentinv.training.data import Batch, TrainingSet
+    from sentinv.training.data import Batch, Data
+    from sentinv.training.objective import Objective
 
 OnStep = Callable[[StepRecord], None]
-Result = TypeVar("Result")
 
 RUNAWAY = 1000.0
 """Rows that are longer than so many medians of the vocabulary end a run.
@@ -39,38 +41,66 @@ WRONG = {
 }
 """What `history.stop` says of a run that went wrong, in words."""
 
-_STEPS_PER_SYNC = 10  # on accelerators; on the CPU there is nothing to wait for
 _HALF_PRECISION_SCALE = 256.0  # keeps the gradients of an fp16 model above the smallest number it has
 
 
-class Run:
-    """The state of a training run: everything that a checkpoint has to hold.
+@dataclass(frozen=True, kw_only=True, eq=False)
+class ParameterGroup:
+    """Parameters that are trained at one learning rate.
+
+    Attributes:
+        parameters: name → float32 parameter of two dimensions. All names of a run differ; checkpoints have them.
+        learning_rate: AdamW's step size at its highest, > 0.
+        usual_norm: name → usual norm of a row of that parameter; one `RUNAWAY` times as long has run away.
+    """
+
+    parameters: Mapping[str, nn.Parameter]
+    learning_rate: float
+    usual_norm: Mapping[str, float] = field(default_factory=dict)
+
+
+class Loop:
+    """A training run: everything that a checkpoint has to hold.
+
+    Args:
+        data: what a step draws.
+        objective: what it costs.
+        groups: what is trained.
+        config: steps, batches, schedule, evaluations, seed.
+        evaluation: the fixed grid on which the run is evaluated, from its start; without one it never is.
+        rescue: what may be done where numbers or memory fail.
+        on_step: called with each step's record, `steps_per_sync` of them at a time.
+        steps_per_sync: steps between two looks at the losses, ≥ 1. Looking makes the host wait for an accelerator.
 
     Attributes:
         step: steps done.
-        best: rows of the smallest evaluation loss so far, on the CPU.
+        best: parameters of the smallest evaluation loss so far, by name, on the CPU.
         history: records and evaluations so far.
-        rescue: what may be done where numbers or memory fail; without it they end the run.
     """
 
     def __init__(
         self,
-        data: TrainingSet,
-        rows: PlaceholderRows,
-        start: Start,
+        data: Data,
+        objective: Objective,
+        groups: Sequence[ParameterGroup],
         config: TrainConfig,
         *,
+        evaluation: Sequence[Batch] = (),
+        rescue: NoRescue | None = None,
         on_step: OnStep | None = None,
-        rescue: Rescue | None = None,
+        steps_per_sync: int = 1,
     ) -> None:
-        self.data, self.rows, self.config, self.on_step, self.rescue = data, rows, config, on_step, rescue
-        self.start = {name: value.to(data.backbone.device) for name, value in start.rows.items()}
-        self.medians = {encoder.name: encoder.median_norm for encoder in data.backbone.text_encoders}
+        self.data, self.objective, self.groups, self.config = data, objective, groups, config
+        self.evaluation, self.rescue, self.on_step = evaluation, rescue or NoRescue(), on_step
+        self.steps_per_sync = steps_per_sync
+        self.parameters = {name: parameter for group in groups for name, parameter in group.parameters.items()}
+        self.usual_norm = {name: norm for group in groups for name, norm in group.usual_norm.items()}
         self.optimizer = torch.optim.AdamW(
-            rows.parameters(), lr=config.learning_rate, betas=config.betas, weight_decay=config.weight_decay
+            [{"params": [*group.parameters.values()], "lr": group.learning_rate} for group in groups],
+            betas=config.betas,
+            weight_decay=0.0,
         )
         self.generator = Generator().manual_seed(config.seed)
-        self.grid = data.evaluation_batches()
         self.history = History()
         self.step = 0
         self.best = self._copy()
@@ -80,89 +110,55 @@ class Run:
     def steps(self) -> Iterator[int]:
         """Train to the end, yielding after every step."""
         begun = time.perf_counter()
-        if not self.history.evaluations:
-            self._begin()
-        interval = 1 if self.data.backbone.device.type == "cpu" else _STEPS_PER_SYNC
+        if self.evaluation and not self.history.evaluations:
+            self._evaluate_start()
         while self.step < self.config.steps and not self.history.stop:
-            self.train_step()
-            evaluated = self.step % self.config.evaluate_every == 0 or self.step == self.config.steps
-            if evaluated or len(self._pending) >= interval:
-                self.settle(evaluated)
+            learning_rate = self._set_learning_rates()
+            batch = self.data.draw(self.generator)
+            loss = self.rescue.attempt(lambda batch=batch: self._backward(batch))  # type: ignore[misc]
+            self.optimizer.step()
+            self.step += 1
+            self._pending.append((self.step, loss, learning_rate))
+            evaluate = self.step % self.config.evaluate_every == 0 or self.step == self.config.steps
+            if evaluate or len(self._pending) >= self.steps_per_sync:
+                self.settle(evaluate=evaluate)
             self.history.seconds += time.perf_counter() - begun
             yield self.step
             begun = time.perf_counter()
         self.history.stop = self.history.stop or "steps"
 
-    def _begin(self) -> None:
-        loss = self._grid_loss()
-        if not math.isfinite(loss) and self.rescue is not None and self.rescue.more_precision():
-            warnings.warn(f"the loss of the start is {loss}: going on in float32", stacklevel=2)
-            loss = self._grid_loss()
-        if not math.isfinite(loss):
-            precision = str(self.data.backbone.dtype).removeprefix("torch.")
-            raise TrainingError(
-                f"the loss of the start is {loss}, computed in {precision}: the model is damaged or does not suit the image; "
-                "sentinv selftest tells more"
-            )
-        self._note(loss)
-
-    def train_step(self) -> None:
-        """One step: batch, loss, backward, update."""
-        learning_rate = learning_rate_at(self.step, self.config)
-        batch = self.data.draw(self.generator)
-        loss = self._attempt(lambda: self._backward(batch))
-        for group in self.optimizer.param_groups:
-            group["lr"] = learning_rate
-        self.optimizer.step()
-        self._limit_norms()
-        self.step += 1
-        self._pending.append((self.step, loss, learning_rate))
+    def _set_learning_rates(self) -> float:
+        """Set the learning rate of each group for the next step, and return the first group's."""
+        share = schedule_share(self.step, self.config)
+        for ours, theirs in zip(self.groups, self.optimizer.param_groups, strict=True):
+            theirs["lr"] = ours.learning_rate * share
+        return self.groups[0].learning_rate * share
 
     def _backward(self, batch: Batch) -> Tensor:
         """Compute the gradient of the batch's mean loss, and return that loss."""
-        scale = _HALF_PRECISION_SCALE if self.data.backbone.dtype == torch.float16 else 1.0
+        scale = _HALF_PRECISION_SCALE if self.objective.dtype == torch.float16 else 1.0
         self.optimizer.zero_grad()
         losses = []
-        for part in batch.parts(self._parts):
+        for part in batch.parts(self.rescue.measures.parts):
             share = len(part) / len(batch)
-            loss = self.data.loss(part).mean()
-            (scale * share * (loss + self._pull())).backward()
+            loss = self.objective(part).mean()
+            (scale * share * loss).backward()
             losses.append(share * loss.detach())
-        for parameter in self.rows.parameters():
+        for parameter in self.parameters.values():
             if parameter.grad is not None:
                 parameter.grad /= scale
         return torch.stack(losses).sum()
 
-    @property
-    def _parts(self) -> int:
-        return 1 if self.rescue is None else self.rescue.measures.parts
-
-    def _attempt(self, work: Callable[[], Result]) -> Result:
-        return work() if self.rescue is None else self.rescue.attempt(work)
-
-    def _pull(self) -> Tensor | float:
-        if not self.config.pull:
-            return 0.0
-        distances = [(self.rows.rows[name] - start).square().mean() for name, start in self.start.items()]
-        return self.config.pull * torch.stack(distances).mean()
-
-    @torch.no_grad()
-    def _limit_norms(self) -> None:
-        if self.config.max_norm is None:
-            return
-        for name, parameter in self.rows.rows.items():
-            limit = self.config.max_norm * self.medians[name]
-            parameter *= (limit / parameter.norm(dim=1, keepdim=True)).clamp(max=1)
-
-    def settle(self, evaluate: bool = False) -> None:
-        """Read what the last steps gave, and check it. Reading makes the host wait for the device."""
+    def settle(self, *, evaluate: bool = False) -> None:
+        """Read what the last steps gave, check it and report it. Reading makes the host wait for the device."""
         if not self._pending:
             return
         losses = torch.stack([loss for _, loss, _ in self._pending]).tolist()
         records = [StepRecord(step, loss, rate) for (step, _, rate), loss in zip(self._pending, losses, strict=True)]
         self._pending.clear()
+        evaluate = evaluate and bool(self.evaluation)
         wrong = self._wrong(losses)
-        loss = self._grid_loss() if evaluate and not wrong else 0.0
+        loss = self._evaluate() if evaluate and not wrong else 0.0
         if wrong or not math.isfinite(loss):
             self._roll_back(records, wrong or "not finite")
             return
@@ -171,28 +167,36 @@ class Run:
             records[-1] = replace(records[-1], evaluation=loss)
             self._note(loss)
         self.history.records += records
-        if self.on_step is not None:
-            for record in records:
-                self.on_step(record)
+        for record in records if self.on_step is not None else ():
+            self.on_step(record)  # type: ignore[misc]
+
+    # Evaluation
+
+    def _evaluate_start(self) -> None:
+        loss = self._evaluate()
+        if not math.isfinite(loss) and self.rescue.more_precision():
+            warnings.warn(f"the loss of the start is {loss}: going on in float32", stacklevel=3)
+            loss = self._evaluate()
+        if not math.isfinite(loss):
+            precision = str(self.objective.dtype).removeprefix("torch.")
+            raise TrainingError(
+                f"the loss of the start is {loss}, computed in {precision}: the model is damaged or does not suit the image; "
+                "sentinv selftest tells more"
+            )
+        self._note(loss)
 
     @torch.no_grad()
-    def _wrong(self, losses: list[float]) -> str:
-        """What is wrong with the state, as `history.stop` has it; "" if nothing is."""
-        longest = [
-            parameter.norm(dim=1).max().item() / self.medians[name] for name, parameter in self.rows.rows.items()
-        ]
-        if not all(map(math.isfinite, [*losses, *longest])):
-            return "not finite"
-        return "runaway" if max(longest) > max(RUNAWAY, 1.01 * (self.config.max_norm or 0)) else ""
+    def _evaluate(self) -> float:
+        """What is minimised, on the fixed grid."""
 
-    def _grid_loss(self) -> float:
-        objective, _ = self._attempt(
-            lambda: self.data.evaluate([part for batch in self.grid for part in batch.parts(self._parts)])
-        )
-        return objective
+        def work() -> float:
+            batches = [part for batch in self.evaluation for part in batch.parts(self.rescue.measures.parts)]
+            return torch.cat([self.objective(batch) for batch in batches]).mean().item()
+
+        return self.rescue.attempt(work)
 
     def _note(self, loss: float) -> None:
-        """Write down the loss on the grid; keep the rows if they are the best."""
+        """Write down the loss on the grid; keep the parameters if they are the best."""
         history, config = self.history, self.config
         if not history.evaluations or loss < history.best_loss:
             history.best_step = self.step
@@ -201,72 +205,79 @@ class Run:
         if config.stop == "auto" and history.stale(config.min_improvement) >= config.patience:
             history.stop = "auto"
 
-    def _roll_back(self, records: list[StepRecord], wrong: str) -> None:
+    # What goes wrong
+
+    @torch.no_grad()
+    def _wrong(self, losses: Sequence[float]) -> str:
+        """What is wrong with the state, as `history.stop` has it; "" if nothing is."""
+        norms = torch.stack([parameter.norm(dim=1).max() for parameter in self.parameters.values()]).tolist()
+        usual = [self.usual_norm.get(name, math.inf) for name in self.parameters]
+        if not all(map(math.isfinite, [*losses, *norms])):
+            return "not finite"
+        return "runaway" if any(norm / own > RUNAWAY for norm, own in zip(norms, usual, strict=True)) else ""
+
+    def _roll_back(self, records: Sequence[StepRecord], wrong: str) -> None:
         """Go back to the last good state, and on from there in more precision, or end."""
         first = next((record.step for record in records if not math.isfinite(record.loss)), records[0].step)
         self.step, state = self._good
         self._put_back(state)
-        if wrong == "not finite" and self.rescue is not None and self.rescue.more_precision():
+        if wrong == "not finite" and self.rescue.more_precision():
             text = f"{WRONG[wrong]} at step {first}: going on from step {self.step} in float32"
         else:
-            loss = self._grid_loss()
+            loss = self._evaluate() if self.evaluation else math.nan
             if math.isfinite(loss) and self.step not in [step for step, _ in self.history.evaluations[-1:]]:
                 self._note(loss)
             self.history.stop = wrong
             text = f"{WRONG[wrong]} at step {first}: stopped, the last good rows are kept; try a smaller learning rate"
-            if wrong == "not finite" and self.data.backbone.dtype != torch.float32:
+            if wrong == "not finite" and self.objective.dtype != torch.float32:
                 text += ", or float32"
-        warnings.warn(text, stacklevel=2)
+        warnings.warn(text, stacklevel=3)
+
+    # State
 
     def _copy(self) -> dict[str, Tensor]:
-        return {name: parameter.detach().cpu().clone() for name, parameter in self.rows.rows.items()}
+        return {name: parameter.detach().cpu().clone() for name, parameter in self.parameters.items()}
 
     def _state(self) -> dict[str, Tensor]:
-        """Rows, optimiser and random state: copies, on the CPU."""
+        """Parameters, optimiser and random state: copies, on the CPU."""
         tensors = {"generator": self.generator.get_state()}
-        for name, parameter in self.rows.rows.items():
+        for name, parameter in self.parameters.items():
             moments = self.optimizer.state.get(parameter, {})
-            found = {"rows": parameter, **{f"adamw.{key}": value for key, value in moments.items()}}
+            found = {"parameter": parameter, **{f"adamw.{key}": value for key, value in moments.items()}}
             tensors |= {f"{key}.{name}": value.detach().cpu().clone() for key, value in found.items()}
         return tensors
 
     @torch.no_grad()
-    def _put_back(self, tensors: dict[str, Tensor]) -> None:
+    def _put_back(self, tensors: Mapping[str, Tensor]) -> None:
         self.generator.set_state(tensors["generator"])
         self.optimizer.state.clear()
-        for name, parameter in self.rows.rows.items():
-            parameter.copy_(tensors[f"rows.{name}"])
+        for name, parameter in self.parameters.items():
+            parameter.copy_(tensors[f"parameter.{name}"])
             if f"adamw.step.{name}" in tensors:
                 self.optimizer.state[parameter] = {
                     key: tensors[f"adamw.{key}.{name}"].to("cpu" if key == "step" else parameter.device).clone()
                     for key in ("step", "exp_avg", "exp_avg_sq")
                 }
 
-    def checkpoint(self, settings: dict[str, Any]) -> Checkpoint:
-        """The state after the current step."""
+    def checkpoint(self, settings: Mapping[str, Any]) -> Checkpoint:
+        """The state after the current step; steps that are pending are settled first."""
         self.settle()
         tensors = self._state() | {f"best.{name}": value for name, value in self.best.items()}
-        measures = asdict(self.rescue.measures) if self.rescue is not None else {}
-        return Checkpoint(self.step, tensors, {"history": self.history.to_json(), "measures": measures}, settings)
+        state = {"history": self.history.to_json(), "measures": asdict(self.rescue.measures)}
+        return Checkpoint(self.step, tensors, state, settings)
 
     def restore(self, checkpoint: Checkpoint) -> None:
         """Go back to a saved state."""
-        tensors = dict(checkpoint.tensors)
         self.step = checkpoint.step
         self.history = History.from_json(checkpoint.state["history"])
-        if self.rescue is not None:
-            self.rescue.take(Measures(**checkpoint.state["measures"]))
-        self._put_back(tensors)
-        self.best = {name: tensors[f"best.{name}"].clone() for name in self.rows.rows}
+        self.rescue.take(Measures(**checkpoint.state["measures"]))
+        self._put_back(checkpoint.tensors)
+        self.best = {name: checkpoint.tensors[f"best.{name}"].clone() for name in self.parameters}
         self._good = (self.step, self._state())
 
 
-def learning_rate_at(step: int, config: TrainConfig) -> float:
-    """Learning rate of a step, counted from 0."""
-    if step < config.warmup_steps:
-        return config.learning_rate * (step + 1) / config.warmup_steps
+def schedule_share(step: int, config: TrainConfig) -> float:
+    """Learning rate of a step, counted from 0, as a share of the highest."""
     if config.schedule == "constant":
-        return config.learning_rate
-    progress = (step - config.warmup_steps) / max(1, config.steps - config.warmup_steps)
-    share = (1 + math.cos(math.pi * progress)) / 2
-    return config.learning_rate * (config.final_learning_rate + (1 - config.final_learning_rate) * share)
+        return 1.0
+    return (1 + math.cos(math.pi * (step / max(1, config.steps)))) / 2

@@ -1,8 +1,86 @@
-"""What a batch costs."""
+"""What a batch costs: the denoising loss, each noise level by its weight.
+
+The loop minimises the mean of what an objective says of a batch's items. Another objective is another callable: it may ask the
+model twice, say as it was and as it is becoming, and mix two targets by a mask; all that it needs is in the batch or in itself.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from functools import cached_property
+from typing import TYPE_CHECKING, Protocol
+
+import torch
 from torch import Tensor
+
+from sentinv.diffusion.conversions import add_noise, target
+
+if TYPE_CHECKING:
+    from sentinv.models.backbone import Backbone
+    from sentinv.training.data import Batch
+
+
+class Objective(Protocol):
+    """What the loop asks of an objective."""
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Precision that it is computed in."""
+        ...
+
+    def __call__(self, batch: Batch) -> Tensor:
+        """What is minimised, per item, `[B]` float32, differentiable."""
+        ...
+
+
+class DenoisingObjective:
+    """Mean squared error of the model's prediction, times the weight of its noise level.
+
+    Args:
+        backbone: the model, with the rows of the prompts' placeholders installed.
+        min_snr: gamma of the min-SNR weights; None for no weights.
+    """
+
+    def __init__(self, backbone: Backbone, min_snr: float | None) -> None:
+        self.backbone, self.min_snr = backbone, min_snr
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Precision of the model."""
+        return self.backbone.dtype
+
+    def __call__(self, batch: Batch) -> Tensor:
+        """What is minimised, per item, `[B]`."""
+        return self.errors(batch) * self.weights(batch)
+
+    def errors(self, batch: Batch) -> Tensor:
+        """Denoising loss per item, `[B]`, with every noise level counting the same."""
+        backbone = self.backbone
+        noisy = add_noise(batch.latents, batch.noise, batch.alphas_cumprod)
+        prediction = backbone.predict(noisy, batch.timesteps, backbone.encode_ids(batch.ids))
+        wanted = target(batch.latents, batch.noise, batch.alphas_cumprod, backbone.schedule.prediction_type)
+        return denoising_loss(prediction, wanted, batch.mask)
+
+    def weights(self, batch: Batch) -> Tensor | float:
+        """What each item counts, `[B]`: its timestep's min-SNR weight."""
+        return 1.0 if self.timestep_weights is None else self.timestep_weights[batch.timesteps]
+
+    @cached_property
+    def timestep_weights(self) -> Tensor | None:
+        """Min-SNR weight of every timestep `[T]`, on average 1 so that losses stay comparable; None for no weighting."""
+        if self.min_snr is None:
+            return None
+        schedule = self.backbone.schedule
+        alphas_cumprod = schedule.alphas_cumprod.to(self.backbone.device)
+        weights = min_snr_weights(alphas_cumprod, self.min_snr, schedule.prediction_type)
+        return weights / weights.mean()
+
+    @torch.no_grad()
+    def evaluate(self, batches: Sequence[Batch]) -> tuple[float, float]:
+        """Means over the fixed grid: of what is minimised, and of the loss without weights."""
+        errors = [self.errors(batch) for batch in batches]
+        weighted = [error * self.weights(batch) for error, batch in zip(errors, batches, strict=True)]
+        return torch.cat(weighted).mean().item(), torch.cat(errors).mean().item()
 
 
 def min_snr_weights(alphas_cumprod: Tensor, gamma: float, prediction_type: str) -> Tensor:

@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, TypeVar
 
 import torch
+from accelerate.utils.memory import clear_device_cache
 from torch import Tensor
 
 from sentinv.errors import TrainingError
@@ -43,20 +44,40 @@ class Measures:
     parts: int = 1
 
 
-class Rescue:
-    """Takes measures, in a fixed order, inside a ``with`` block; on leaving it the model is as it was.
-
-    Args:
-        backbone: whose UNet and text encoders are meant. Rows are to be installed inside the block.
-        config: of the run; its `gradient_checkpointing` is taken at once.
+class NoRescue:
+    """Takes no measures: whatever fails is told as it is.
 
     Attributes:
         measures: taken so far.
     """
 
-    def __init__(self, backbone: Backbone, config: TrainConfig) -> None:
-        self.backbone, self.config = backbone, config
+    def __init__(self) -> None:
         self.measures = Measures()
+
+    def take(self, measures: Measures) -> None:
+        """Take these measures, besides those that are taken."""
+        self.measures = measures
+
+    def more_precision(self) -> bool:
+        """Compute in float32 from now on. Returns whether that is a change."""
+        return False
+
+    def attempt(self, work: Callable[[], Result]) -> Result:
+        """Do some work."""
+        return work()
+
+
+class Rescue(NoRescue):
+    """Takes measures, in a fixed order, inside a ``with`` block; on leaving it the model is as it was.
+
+    Args:
+        backbone: whose UNet and text encoders are meant. Rows are to be installed inside the block.
+        config: of the run; its `gradient_checkpointing` is taken at once.
+    """
+
+    def __init__(self, backbone: Backbone, config: TrainConfig) -> None:
+        super().__init__()
+        self.backbone, self.config = backbone, config
         self._undo = ExitStack()
 
     def __enter__(self) -> Rescue:
@@ -110,8 +131,7 @@ class Rescue:
                 if not is_out_of_memory(error):
                     raise
             # out of the except block: its traceback would keep the tensors of the failed work
-            if torch.cuda.is_available():
-                torch.cuda.empty_cache()
+            clear_device_cache()
             self._less_memory()
 
     def _less_memory(self) -> None:

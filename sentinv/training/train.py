@@ -5,10 +5,9 @@ from __future__ import annotations
 import hashlib
 import json
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
 
@@ -16,13 +15,14 @@ from sentinv.concepts.concept import Concept
 from sentinv.concepts.initialization import Initialization, Start, starting_rows
 from sentinv.concepts.placeholder import PlaceholderRows
 from sentinv.errors import Interrupted
-from sentinv.training.checkpoint import check_settings, latest_checkpoint, save_checkpoint
+from sentinv.training.checkpoint import Checkpoints, check_settings, latest_checkpoint, save_checkpoint
 from sentinv.training.config import TrainConfig
 from sentinv.training.data import TrainingSet
 from sentinv.training.history import History
-from sentinv.training.interrupt import stop_request
+from sentinv.training.interrupt import StopRequest, stop_request
 from sentinv.training.lean_convolutions import lean_convolutions
-from sentinv.training.loop import OnStep, Run
+from sentinv.training.loop import Loop, OnStep, ParameterGroup
+from sentinv.training.objective import DenoisingObjective
 from sentinv.training.provenance import provenance
 from sentinv.training.rescue import Rescue
 
@@ -33,6 +33,10 @@ if TYPE_CHECKING:
     from sentinv.models.backbone import Backbone
 
 
+STEPS_PER_SYNC = 10
+"""Steps between two looks at the losses on an accelerator; on the CPU there is nothing to wait for."""
+
+
 def train_concept(
     backbone: Backbone,
     images: Sequence[Image.Image | Picture],
@@ -40,8 +44,7 @@ def train_concept(
     config: TrainConfig | None = None,
     *,
     token: str = "<concept>",  # noqa: S107 - not a password
-    checkpoints: str | Path | None = None,
-    resume: bool = False,
+    checkpoints: Checkpoints | None = None,
     on_step: OnStep | None = None,
 ) -> tuple[Concept, History]:
     """Learn a word for what the images have in common.
@@ -53,8 +56,8 @@ def train_concept(
         initialization: words (or a concept) to start from, or a start made of them by `starting_rows`.
         config: hyper-parameters.
         token: the placeholder.
-        checkpoints: folder for checkpoints, the last one at the end; without it none are written.
-        resume: go on from the newest checkpoint of that folder. The result has the same bytes as without the break.
+        checkpoints: where they are written, the last one at the end, and whether to go on from the newest of them, which
+            gives the same bytes as without the break; None for none.
         on_step: called with each step's record, on accelerators ten steps at a time, so that the host need not wait.
 
     Returns:
@@ -71,44 +74,72 @@ def train_concept(
     config = config or TrainConfig()
     start = initialization if isinstance(initialization, Start) else starting_rows(initialization, backbone)
     rows = PlaceholderRows({token: start.rows})
-    _ = backbone.fingerprint  # taken once and kept: with rows installed it would be another
+    _ = backbone.fingerprint  # taken once and kept: with rows installed it could not be
     lean = lean_convolutions(backbone.unet)
     with Rescue(backbone, config) as rescue, rows.installed(backbone), lean, stop_request() as request:
         data = TrainingSet(backbone, images, rows, config)
-        run = Run(data, rows, start, config, on_step=on_step, rescue=rescue)
-        settings = _settings(data, start, config, token)
-        if resume:
-            if checkpoints is None:
-                raise ValueError("resume needs the folder of the checkpoints")
-            checkpoint = latest_checkpoint(checkpoints)
-            check_settings(checkpoint.settings, settings)
-            run.restore(checkpoint)
-        for _ in run.steps():
-            if checkpoints is not None and run.step % config.checkpoint_every == 0:
-                save_checkpoint(checkpoints, run.checkpoint(settings))
-            if request.signal_number is not None:
-                break
-        if request.signal_number is not None:  # also one that came during the last step
-            _stop(run, settings, checkpoints, request.signal_number)
-        if checkpoints is not None and run.step % config.checkpoint_every:  # until the caller has saved the concept
-            save_checkpoint(checkpoints, run.checkpoint(settings))
-    history = run.history
+        loop = Loop(
+            data,
+            DenoisingObjective(backbone, config.min_snr),
+            [rows_group(rows, backbone, config.learning_rate)],
+            config,
+            evaluation=data.evaluation_batches(),
+            rescue=rescue,
+            on_step=on_step,
+            steps_per_sync=1 if backbone.device.type == "cpu" else STEPS_PER_SYNC,
+        )
+        run_to_the_end(loop, _settings(data, start, config, token), checkpoints, request)
+    history, learned = loop.history, {name.removeprefix("rows."): value for name, value in loop.best.items()}
     if config.steps and not history.learned:
         warnings.warn(
             f"nothing was learned: no step had a smaller evaluation loss than the start ({history.start_loss:.4f}), "
             "whose rows are kept; try another learning rate or more steps",
             stacklevel=2,
         )
-    metadata = provenance(backbone, start, config, history, run.best)
-    return Concept(token=token, rows=run.best, base_model=backbone.name, metadata=metadata), history
+    metadata = provenance(backbone, start, config, history, learned)
+    return Concept(token=token, rows=learned, base_model=backbone.name, metadata=metadata), history
 
 
-def _stop(run: Run, settings: dict[str, Any], checkpoints: str | Path | None, signal_number: int) -> NoReturn:
-    kept = "nothing was saved, for want of a checkpoint folder"
-    if checkpoints is not None:
-        save_checkpoint(checkpoints, run.checkpoint(settings))
-        kept = "resume to go on"
-    raise Interrupted(f"stopped after step {run.step} of {run.config.steps}: {kept}", signal_number)
+def rows_group(rows: PlaceholderRows, backbone: Backbone, learning_rate: float) -> ParameterGroup:
+    """What trains of placeholders: the rows for each text encoder, called "rows." and its name."""
+    return ParameterGroup(
+        parameters={f"rows.{name}": parameter for name, parameter in rows.rows.items()},
+        learning_rate=learning_rate,
+        usual_norm={f"rows.{encoder.name}": encoder.median_norm for encoder in backbone.text_encoders},
+    )
+
+
+def run_to_the_end(
+    loop: Loop, settings: Mapping[str, Any], checkpoints: Checkpoints | None, request: StopRequest
+) -> None:
+    """Run a loop, from where it was if it is to be resumed, and save its state on the way and at the end.
+
+    Args:
+        loop: to run.
+        settings: what has to be the same for a run to go on, as JSON can say it.
+        checkpoints: where they are; None to keep none.
+        request: of somebody to stop, which is looked at after every step.
+
+    Raises:
+        CheckpointError: If there is nothing to resume from, or it is of a run with other settings.
+        Interrupted: If it was asked to stop, when the step is done and the checkpoint saved.
+    """
+    if checkpoints is not None and checkpoints.resume:
+        checkpoint = latest_checkpoint(checkpoints.folder)
+        check_settings(checkpoint.settings, settings)
+        loop.restore(checkpoint)
+    every = loop.config.checkpoint_every
+    for step in loop.steps():
+        if checkpoints is not None and step % every == 0:
+            save_checkpoint(checkpoints.folder, loop.checkpoint(settings))
+        if request.signal_number is not None:
+            break
+    stopped = request.signal_number is not None  # also by a signal that came during the last step
+    if checkpoints is not None and (stopped or loop.step % every):  # until the caller has saved the concept
+        save_checkpoint(checkpoints.folder, loop.checkpoint(settings))
+    if request.signal_number is not None:
+        kept = "resume to go on" if checkpoints is not None else "nothing was saved, for want of a checkpoint folder"
+        raise Interrupted(f"stopped after step {loop.step} of {loop.config.steps}: {kept}", request.signal_number)
 
 
 def _settings(data: TrainingSet, start: Start, config: TrainConfig, token: str) -> dict[str, Any]:

@@ -17,7 +17,7 @@ from sentinv.evaluation.metrics import pixel_psnr
 from sentinv.files.images import to_pil
 
 PROMPT = "a blue <c>"
-QUICK = {"steps": 6, "start": 0.3}
+QUICK = {"steps": 6, "skip": 0.3}
 
 
 @pytest.fixture(params=FAMILIES)
@@ -163,7 +163,7 @@ def test_says_what_is_wrong_with_a_mask(sd1_backbone, picture):
     ):
         with pytest.raises(EditError, match=message):
             edit_masked(sd1_backbone, image, mask, "a dog")
-    for options in ({"dilate": -1}, {"start": 1.0}, {"keep": "nothing"}, {"steps": 0}):
+    for options in ({"dilate": -1}, {"skip": 1.0}, {"keep": "nothing"}, {"steps": 0}):
         with pytest.raises(ValueError, match=next(iter(options))):
             MaskConfig(**options)
 

@@ -1,0 +1,222 @@
+"""The accelerator's path, on the CPU: steps that are settled ten at a time, and every tensor where it belongs.
+
+Whether tensors are on the right device is asked of torch's fake tensors: they know device, type and shape, and refuse to be
+mixed as the real ones do, without any accelerator.
+"""
+
+from contextlib import contextmanager
+from dataclasses import replace
+from itertools import pairwise
+
+import pytest
+import torch
+from PIL import Image
+from torch._subclasses import FakeTensorMode
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from sentinv.concepts.concept import Concept
+from sentinv.concepts.initialization import Initialization, starting_rows
+from sentinv.concepts.placeholder import PlaceholderRows
+from sentinv.editing.archive import Archive
+from sentinv.editing.edit import EditConfig, ddim_invert, edit
+from sentinv.editing.inversion import InversionConfig
+from sentinv.editing.masked import MaskConfig, edit_masked, region_of
+from sentinv.generation.generate import GenerateConfig, generate
+from sentinv.models.backbone import Backbone
+from sentinv.training.config import TrainConfig
+from sentinv.training.data import TrainingSet
+from sentinv.training.lean_convolutions import lean_convolutions
+from sentinv.training.loop import Loop
+from sentinv.training.objective import DenoisingObjective
+from sentinv.training.train import rows_group
+
+CONFIG = TrainConfig(steps=25, evaluate_every=25, evaluation_timesteps=2)
+WORDS = Initialization("a striped mug")
+
+
+class Looped:
+    """A loop on a tiny model, and what it told."""
+
+    def __init__(self, backbone, picture, steps_per_sync, config=CONFIG):
+        self.rows = PlaceholderRows({"<c>": starting_rows(WORDS, backbone).rows})
+        self.told = []
+        self.objective = DenoisingObjective(backbone, config.min_snr)
+        with self.rows.installed(backbone):
+            data = TrainingSet(backbone, [picture], self.rows, config)
+            self.loop = Loop(
+                data,
+                self.objective,
+                [rows_group(self.rows, backbone, config.learning_rate)],
+                config,
+                evaluation=data.evaluation_batches(),
+                on_step=self.told.append,
+                steps_per_sync=steps_per_sync,
+            )
+        self.backbone = backbone
+
+    def run(self, steps=None):
+        """Go on to the end, or for so many steps; how many records had been told after each."""
+        counts = []
+        with self.rows.installed(self.backbone):
+            for _ in self.loop.steps():
+                counts.append(len(self.told))
+                if len(counts) == steps:
+                    break
+        return counts
+
+    @property
+    def values(self):
+        return self.rows.rows["text_encoder"].detach().clone()
+
+
+def test_ten_steps_to_a_settle_give_the_same_run(sd1_backbone, picture):
+    often, seldom = (Looped(sd1_backbone, picture, steps) for steps in (1, 10))
+    assert often.run() == list(range(1, 26))
+    assert seldom.run() == [0] * 9 + [10] * 10 + [20] * 5 + [25]
+    assert torch.equal(often.values, seldom.values)
+    assert often.told == seldom.told == seldom.loop.history.records
+    assert often.loop.history.evaluations == seldom.loop.history.evaluations
+
+
+def test_what_goes_wrong_rolls_back_over_the_steps_since_the_last_settle(sd1_backbone, picture, monkeypatch):
+    good = Looped(sd1_backbone, picture, 1, replace(CONFIG, steps=10, evaluate_every=100))
+    good.run()
+    bad = Looped(sd1_backbone, picture, 10, replace(CONFIG, evaluate_every=100))
+    honest, calls = DenoisingObjective.__call__, []
+
+    def breaks(self, batch):
+        calls.append(torch.is_grad_enabled())
+        return honest(self, batch) * (float("nan") if calls[-1] and sum(calls) == 14 else 1)
+
+    monkeypatch.setattr(DenoisingObjective, "__call__", breaks)
+    with pytest.warns(UserWarning, match="not finite at step 14: stopped"):
+        bad.run()
+    assert bad.loop.step == 10 and bad.loop.history.stop == "not finite"
+    assert torch.equal(bad.values, good.values)
+    assert [(one.step, one.loss) for one in bad.told] == [(one.step, one.loss) for one in good.told]
+
+
+def test_a_checkpoint_settles_what_is_pending(sd1_backbone, picture):
+    whole = Looped(sd1_backbone, picture, 10)
+    whole.run()
+    begun, resumed = Looped(sd1_backbone, picture, 10), Looped(sd1_backbone, picture, 10)
+    begun.run(7)
+    assert not begun.told
+    checkpoint = begun.loop.checkpoint({})
+    assert [record.step for record in begun.told] == [1, 2, 3, 4, 5, 6, 7]
+    resumed.loop.restore(checkpoint)
+    resumed.run()
+    assert torch.equal(resumed.values, whole.values)
+    assert resumed.loop.history.records == whole.loop.history.records
+
+
+class Answers(TorchDispatchMode):
+    """Answers what a fake tensor cannot, its value: "true", or some number; counts the waits for an accelerator."""
+
+    def __init__(self):
+        super().__init__()
+        self.asked = self.waits = 0
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        if func is torch.ops.aten._local_scalar_dense.default:
+            self.waits += args[0].device.type == "cuda"
+            self.asked += 1
+            return True if args[0].dtype == torch.bool else 1 / (1 + self.asked) if args[0].is_floating_point() else 1
+        return func(*args, **(kwargs or {}))
+
+
+def backward(loss):
+    """The engine of autograd starts the accelerator's driver: here gradients are like their parameters."""
+    todo, seen = [loss.grad_fn], set()
+    while todo:
+        node = todo.pop()
+        if node is None or node in seen:
+            continue
+        seen.add(node)
+        todo += [further for further, _ in node.next_functions]
+        if hasattr(node, "variable"):
+            node.variable.grad = torch.zeros_like(node.variable)
+
+
+def halved(image):
+    """A mask of an image's size, white on the left."""
+    mask = Image.new("L", image.size)
+    mask.paste(255, (0, 0, image.width // 2, image.height))
+    return mask
+
+
+def moved(rows, device):
+    """Move rows; as `Module.to`, which cannot swap fake parameters that somebody refers to."""
+    for name, parameter in rows.rows.items():
+        rows.rows[name] = torch.nn.Parameter(parameter.detach().to(device))
+
+
+@contextmanager
+def on_cuda(pipeline, dtype, monkeypatch):
+    """A backbone whose weights are fake ones on an accelerator."""
+
+    def blank(images):
+        return [Image.new("RGB", (images.shape[-1], images.shape[-2]))] * len(images)
+
+    for module in ("editing.edit", "editing.masked", "files.images"):
+        monkeypatch.setattr(f"sentinv.{module}.to_pil", blank)
+    pipeline.vae.register_to_config(force_upcast=False)  # fake weights cannot be converted twice
+    backbone = Backbone.from_pipeline(pipeline, "tiny")
+    _ = backbone.fingerprint
+    norms = [encoder.median_norm for encoder in backbone.text_encoders]
+    assert all(norm > 0 for norm in norms)
+    for module in ("edit", "archive"):
+        monkeypatch.setattr(f"sentinv.editing.{module}.rows_digest", lambda concept: "")
+    whole = region_of(halved(Image.new("L", (20, 16))), (16, 20), 2)
+    monkeypatch.setattr("sentinv.editing.masked.region_of", lambda *_: whole)
+    monkeypatch.setattr(Archive, "check", lambda *_: None)  # it compares numbers
+    monkeypatch.setattr(torch.Tensor, "pin_memory", lambda self: self)
+    monkeypatch.setattr(torch.Tensor, "backward", backward)
+    monkeypatch.setattr(PlaceholderRows, "to", moved)
+    with FakeTensorMode(allow_non_fake_inputs=True), Answers() as answers:
+        for module in backbone._modules():
+            module.to("cuda", dtype)
+        backbone.answers = answers
+        yield backbone
+
+
+@pytest.fixture(params=[torch.bfloat16, torch.float16], ids=["bf16", "fp16"])
+def fake(request, sd1, monkeypatch):
+    with on_cuda(sd1, request.param, monkeypatch) as backbone:
+        yield backbone
+
+
+def test_training_on_an_accelerator(fake, picture):
+    rows = PlaceholderRows({"<c>": {"text_encoder": torch.ones(2, 16)}})
+    config = replace(CONFIG, steps=12)
+    with rows.installed(fake), lean_convolutions(fake.unet):
+        assert fake.device.type == "cuda" and rows.rows["text_encoder"].device.type == "cuda"
+        data = TrainingSet(fake, [picture], rows, config)
+        group = rows_group(rows, fake, 0.1)
+        objective = DenoisingObjective(fake, config.min_snr)
+        loop = Loop(data, objective, [group], config, evaluation=data.evaluation_batches(), steps_per_sync=10)
+        waits = [fake.answers.waits for _ in loop.steps()]
+        assert len(waits) == 12 and [later > sooner for sooner, later in pairwise(waits)] == [False] * 8 + [
+            True,
+            False,
+            True,
+        ]
+        assert loop.best["rows.text_encoder"].device.type == "cpu"
+        loop.restore(loop.checkpoint({}))
+        assert rows.rows["text_encoder"].device.type == "cuda"
+
+
+def test_sampling_and_edits_on_an_accelerator(fake, picture):
+    concept = Concept(token="<c>", rows={"text_encoder": torch.ones(2, 16)})
+    made = generate(fake, "a <c>", [concept], count=3, config=GenerateConfig(steps=1, batch_size=2))
+    assert len(made) == 3
+    for method, source in (("pec", "npi"), ("ddim", "delta"), ("ddpm", "none")):
+        archive = ddim_invert(
+            fake, picture, "a <c>", [concept], InversionConfig(method=method, steps=2 if method == "pec" else 1)
+        )
+        assert archive.trajectory.states.device.type == "cpu"
+        edited = edit(fake, archive, "a cat", [concept], EditConfig(source=source))
+        assert edited.latents.device.type == "cuda"
+    config = MaskConfig(steps=2, keep="latents")
+    inside = edit_masked(fake, picture, halved(picture), "a cat", config=config)
+    assert inside.latents.device.type == "cuda" and inside.latents.dtype == torch.float32
