@@ -11,8 +11,8 @@ import click
 from sentinv.cli.options import output_options, print_json
 
 if TYPE_CHECKING:
+    from sentinv.adapters.lora import Lora
     from sentinv.concepts.concept import Concept
-    from sentinv.concepts.lora_files import LoraFile
 
 
 @click.command()
@@ -27,7 +27,7 @@ def inspect(files: tuple[Path, ...], allow_pickle: bool, quiet: bool, as_json: b
     from sentinv.concepts.reading import load_concept
 
     if len(files) == 1 and _holds_lora(files[0], allow_pickle=allow_pickle):
-        _show_lora(files[0], allow_pickle=allow_pickle, as_json=as_json)
+        _show_lora(files[0], as_json=as_json)
         return
     concept = load_concept(files, allow_pickle=allow_pickle)
     rows = _rows(concept)
@@ -120,37 +120,39 @@ def _holds_lora(file: Path, *, allow_pickle: bool) -> bool:
         return False
 
 
-def _show_lora(path: Path, *, allow_pickle: bool, as_json: bool) -> None:
-    from sentinv.concepts.lora_files import read_lora
+def _show_lora(path: Path, *, as_json: bool) -> None:
+    from sentinv.adapters.lora import load_lora
 
-    file = read_lora(path, allow_pickle=allow_pickle)
-    ranks, counts = _ranks(file), {part: len(layers) for part, layers in file.layers.items()}
-    header = {key: value for key, value in file.header.items() if key != "modelspec.thumbnail"}
+    lora = load_lora(path)
+    header = {key: value for key, value in lora.metadata.items() if key != "modelspec.thumbnail"}
     if as_json:
         print_json(
             {
                 "file": str(path),
                 "kind": "lora",
-                "dialect": file.dialect,
-                "ranks": ranks,
-                "layers": counts,
-                "unknown": list(file.unknown),
+                "token": lora.token,
+                "base_model": lora.base_model,
+                "ranks": _ranks(lora),
+                "layers": len(lora.layers),
+                "left_out": dict(lora.left_out),
                 "header": header,
             }
         )
         return
     _show(
         {
-            "kind": f"LoRA, in the names of {file.dialect}",
-            "layers": ", ".join(f"{part} {count}" for part, count in counts.items()),
-            "rank, alpha": "; ".join(ranks),
+            "kind": "LoRA",
+            "token": lora.token,
+            "model": lora.base_model,
+            "layers": f"{len(lora.layers)} of a UNet",
+            "rank, alpha": "; ".join(_ranks(lora)),
             "family": header.get("modelspec.architecture", ""),
-            "unknown": f"{len(file.unknown)} tensors, such as {file.unknown[0]!a}" if file.unknown else "",
+            "left out": ", ".join(f"{count} {what}" for what, count in lora.left_out.items()),
         }
     )
 
 
-def _ranks(file: LoraFile) -> list[str]:
+def _ranks(lora: Lora) -> list[str]:
     """The few pairs of rank and alpha that there are, as "8, 8"; the commonest first."""
-    pairs = [f"{layer.rank}, {layer.alpha:g}" for layers in file.layers.values() for layer in layers.values()]
+    pairs = [f"{layer.rank}, {layer.alpha:g}" for layer in lora.layers.values()]
     return sorted(set(pairs), key=pairs.count, reverse=True)[:5]

@@ -4,6 +4,7 @@ from dataclasses import replace
 
 import pytest
 import torch
+from click.testing import CliRunner
 from conftest import same, snapshot
 from diffusers.loaders.single_file_utils import convert_ldm_unet_checkpoint
 from safetensors.torch import save_file
@@ -12,6 +13,7 @@ from sentinv.adapters.install import adapted, check_words, fit, fresh_layers, le
 from sentinv.adapters.layouts import ADAPTER_METADATA, LoraLayer
 from sentinv.adapters.lora import Lora, load_lora
 from sentinv.adapters.names import adaptable, aliases, flat, original_name
+from sentinv.cli.main import cli
 from sentinv.concepts.concept import Concept
 from sentinv.errors import ConceptError
 from sentinv.generation.denoiser import encode_prompts
@@ -237,13 +239,22 @@ HOSTILE = {
     "NaN": (lambda t: t | {k: torch.full_like(v, float("nan")) for k, v in list(t.items())[:1]}, "NaN or infinite"),
     "alpha 0": (lambda t: t | {k: torch.tensor(0.0) for k in t if k.endswith("alpha")}, "does nothing"),
     "alpha of several": (lambda t: t | {k: torch.ones(2) for k in t if k.endswith("alpha")}, "one number"),
-    "rank 100,000": (lambda t: {"lora_unet_mid.lora_down.weight": torch.ones(100_000, 1), "lora_unet_mid.lora_up.weight": torch.ones(1, 100_000)}, "rank of at most"),
+    "rank 100,000": (
+        lambda t: {
+            "lora_unet_mid.lora_down.weight": torch.ones(100_000, 1),
+            "lora_unet_mid.lora_up.weight": torch.ones(1, 100_000),
+        },
+        "rank of at most",
+    ),
     "half a layer": (lambda t: {k: v for k, v in t.items() if "up" not in k}, "lacks one"),
     "shapes that do not fit": (lambda t: t | {k: v[:, :1] for k, v in t.items() if "up.weight" in k}, "expected matrices"),
     "unknown keys": (lambda t: t | {"what.is.this": torch.ones(2)}, "expected the tensors of a LoRA"),
     "LoHa": (lambda t: {"lora_unet_mid.hada_w1_a": torch.ones(2)}, "LoHa"),
     "DoRA": (lambda t: t | {"lora_unet_mid.dora_scale": torch.ones(2)}, "DoRA"),
-    "text encoder only": (lambda t: {"lora_te_a.lora_down.weight": torch.ones(2, 2), "lora_te_a.lora_up.weight": torch.ones(2, 2)}, "layers of a UNet"),
+    "text encoder only": (
+        lambda t: {"lora_te_a.lora_down.weight": torch.ones(2, 2), "lora_te_a.lora_up.weight": torch.ones(2, 2)},
+        "layers of a UNet",
+    ),
     "a word": (lambda t: {"<c>": torch.ones(2, 16)}, "expected the tensors of a LoRA"),
     "zeros": (lambda t: {k: torch.zeros_like(v) for k, v in t.items()}, "nothing but zeros"),
 }  # fmt: skip
@@ -338,3 +349,15 @@ def test_targets_that_name_nothing(sd1_backbone):
     with pytest.raises(ConceptError, match="to_nothing"):
         fresh_layers(sd1_backbone.unet, ("to_nothing",), 4, torch.Generator())
     assert set(aliases(sd1_backbone.unet).values()) == set(adaptable(sd1_backbone.unet))
+
+
+def test_inspect_counts_layers(sd1_backbone, tmp_path):
+    layers = random_layers(sd1_backbone.unet, alpha=2.0)
+    tensors = LAYOUTS["kohya"](sd1_backbone.unet, layers)
+    save_file({key: value.contiguous() for key, value in tensors.items()}, tmp_path / "l.safetensors")
+    shown = CliRunner().invoke(cli, ["inspect", str(tmp_path / "l.safetensors")])
+    assert shown.exit_code == 0
+    assert f"{len(layers)} of a UNet" in shown.stdout
+    assert "3, 2" in shown.stdout
+    told = json.loads(CliRunner().invoke(cli, ["inspect", str(tmp_path / "l.safetensors"), "--json"]).stdout)
+    assert (told["kind"], told["layers"], told["left_out"]) == ("lora", len(layers), {})

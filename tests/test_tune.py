@@ -208,7 +208,8 @@ def test_gradient_of_a_step_equals_peft(sd1, sd1_backbone, picture):
         BlendedObjective(data, None, frozen=adapters.off, fixed_rows=True).errors(batch).mean().backward()
         ours = {name: parameter.grad for name, parameter in adapters.parameters.items()}
     sd1.load_textual_inversion({"<c>": word_of(sd1_backbone).rows["text_encoder"]})
-    state = {f"unet.{n}.lora_{'A' if p == 'down' else 'B'}.weight": getattr(one, p) for n, one in layers.items() for p in ("down", "up")}  # fmt: skip
+    ends = {"lora_A": "down", "lora_B": "up"}
+    state = {f"unet.{n}.{end}.weight": getattr(one, part) for n, one in layers.items() for end, part in ends.items()}
     sd1.load_lora_weights(state)
     text = sd1.maybe_convert_prompt("a photo of <c>", sd1.tokenizer)
     ids = sd1.tokenizer([text] * 4, padding="max_length", max_length=40, return_tensors="pt").input_ids
