@@ -20,10 +20,10 @@ from sentinv.cli.options import (
     schedule_option,
     tell_toybox,
 )
-from sentinv.cli.outputs import Outputs, name_of
 from sentinv.cli.progress import progress
 from sentinv.cli.starting import StartingOptions, chosen, starting_options
 from sentinv.initializers import INITIALIZERS
+from sentinv.report.outputs import Outputs, name_of
 from sentinv.training.config import TrainConfig
 
 if TYPE_CHECKING:
@@ -199,10 +199,11 @@ def read_pictures(options: InvertOptions) -> list[Picture]:
 
 def run(job: Job, options: InvertOptions) -> None:
     """Learn the word, and write and print what came of it."""
-    from sentinv.cli.results import Clock, print_result, samples_of, write_result
+    from sentinv.cli.results import Clock, print_result, samples_of
     from sentinv.diffusion.ddim import ddim_steps
     from sentinv.errors import TrainingError
     from sentinv.files.atomic import shown
+    from sentinv.report.outputs import write_result
     from sentinv.report.run_page import Report
     from sentinv.training.checkpoint import Checkpoints
     from sentinv.training.invert import find_start, learn

@@ -27,6 +27,7 @@ COMMANDS = {
     "describe": "Show what each initializer would start from.",
     "generate": "Make images from a prompt with learned words in it.",
     "edit": "Change a picture by other words, all of it or inside a mask.",
+    "ui": "Open a page in the browser: learn, draw and edit there.",
     "inspect": "Show what is in a concept file.",
     "evaluate": "Measure how well a word shows its thing, and how well it can be edited.",
     "bench": "Repeat the studies: convergence, editing, ablation, speed.",

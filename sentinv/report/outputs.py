@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
+import json
 import re
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import asdict
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from sentinv.errors import SentinvError
-from sentinv.files.atomic import make_folder, remove_leftovers, shown, told
+from sentinv.files.atomic import atomic_write, make_folder, remove_leftovers, shown, told
 from sentinv.files.locks import lock
+
+if TYPE_CHECKING:
+    from sentinv.report.run_page import Report
+    from sentinv.training.history import History
 
 
 class Outputs:
@@ -85,3 +92,18 @@ class Outputs:
 def name_of(path: Path) -> str:
     """Make a name out of a file's, as placeholders have it: "IMG 20.jpg" → "img-20"."""
     return re.sub(r"[^a-z0-9]+", "-", path.stem.lower()).strip("-") or "concept"
+
+
+def write_result(outputs: Outputs, report: Report) -> None:
+    """Write metrics and report, and remove the checkpoints, which have served."""
+    from sentinv.report.run_page import render
+
+    atomic_write(outputs.metrics, _metrics(report.learned.history).encode(), overwrite=True)
+    atomic_write(outputs.report, render(report).encode(), overwrite=True)
+    outputs.drop_checkpoints()
+
+
+def _metrics(history: History) -> str:
+    """One line for the start and one for every step."""
+    first = {"step": 0, "loss": None, "learning_rate": None, "evaluation": history.evaluations[0][1]}
+    return "".join(json.dumps(line) + "\n" for line in [first, *map(asdict, history.records)])
