@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import time
 from typing import TYPE_CHECKING, Any
 
@@ -13,8 +12,8 @@ from sentinv.cli.progress import progress
 
 if TYPE_CHECKING:
     from sentinv.cli.invert import InvertOptions
-    from sentinv.report.outputs import Outputs
     from sentinv.models.backbone import Backbone
+    from sentinv.report.outputs import Outputs
     from sentinv.report.run_page import Report
     from sentinv.training.invert import Learned
     from sentinv.training.samples import Samples

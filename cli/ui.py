@@ -24,7 +24,7 @@ class UiOptions(ModelOptions, OutputOptions):
 @click.option(
     "--folder",
     type=click.Path(path_type=Path),
-    default=Path("."),
+    default=Path(),
     show_default="this one",
     help="Where words and pictures go; nothing else is read or served.",
 )

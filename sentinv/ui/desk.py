@@ -51,6 +51,10 @@ class Desk:
         """A desk with nothing on it yet."""
         return cls(folder, engine, Learning(engine, folder), Editor(engine, folder))
 
+    def examples(self) -> list[tuple[str, Image.Image]]:
+        """Pictures to try, with what each shows."""
+        return [(name.split("-")[0].removesuffix(".png"), self._read(ASSETS / name).image) for name in EXAMPLES]
+
     def pictures(self, paths: Sequence[str] | str | None) -> list[Picture]:
         """Read what was uploaded.
 

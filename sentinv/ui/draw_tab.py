@@ -53,7 +53,7 @@ def draw_tab(desk: Desk, model: gr.Dropdown) -> DrawTab:
             maximum=MOST_SEEDS,
             elem_id="draw-seed",
         )
-    with gr.Accordion("More options", open=False):
+    with gr.Accordion("More options", open=False, elem_classes="fold"):
         steps = gr.Slider(5, MOST_STEPS, 30, step=1, label="Steps: more is finer and takes longer")
         guidance = gr.Slider(0, 20, 0, step=0.5, label="How strongly the words lead (0 leaves it to the model)")
         negative = gr.Textbox(label="What not to draw", max_lines=2)

@@ -10,6 +10,7 @@ import gradio as gr
 from sentinv.ui import fragments as html
 from sentinv.ui.desk import Desk, decimal, on, painted, plainly, without_mask
 from sentinv.ui.editing import Editing
+from sentinv.ui.learn_tab import DROP
 
 _MASK_JS = "(...all) => { all[4] = window.sentinvMask('edit'); return all; }"
 
@@ -17,13 +18,9 @@ _MASK_JS = "(...all) => { all[4] = window.sentinvMask('edit'); return all; }"
 def edit_tab(desk: Desk, model: gr.Dropdown) -> gr.HTML:
     """Lay the tab out, and tie its parts to what they do; returns the chips of learned words."""
     gr.HTML('<p class="lead">Change a picture by other words. What the words do not speak of stays.</p>')
-    drop = gr.File(
-        label="Drop a picture here, paste it, or click to choose one",
-        file_count="single",
-        height=130,
-        elem_id="edit-drop",
-        elem_classes="drop",
-    )
+    with gr.Column(elem_id="edit-drop", elem_classes="drop"):
+        drop = gr.UploadButton(DROP, file_count="single", file_types=None, elem_classes="dropped")
+    path = gr.State("")
     mask = gr.Textbox(visible=False)
     with gr.Column(visible=False) as fields:
         source = gr.Textbox(label="What it shows now", elem_id="edit-source", max_lines=2)
@@ -32,21 +29,20 @@ def edit_tab(desk: Desk, model: gr.Dropdown) -> gr.HTML:
             label="What it is to show", placeholder="a watercolor of <cat>", elem_id="edit-prompt", max_lines=2
         )
         keep = gr.Slider(0, 90, 30, step=5, label="How much of the picture to keep, in percent", elem_id="edit-keep")
-        with gr.Accordion("Only a part of the picture", open=False):
+        with gr.Accordion("Only a part of the picture", open=False, elem_classes="fold"):
             gr.HTML('<p class="note">Paint over what may change. The rest stays exactly as it is.</p>')
             brush = gr.HTML()
         button = gr.Button("Change it", variant="primary", elem_id="edit-button")
     state = gr.HTML(elem_id="edit-state", elem_classes="line")
     result = gr.HTML(elem_id="edit-result")
 
-    def look(path: str | None, model: str) -> list[Any]:
-        if not path:
-            return [gr.Column(visible=False), *[gr.skip()] * 3]
+    def look(path: str, model: str) -> list[Any]:
         with plainly():
             pictures = desk.pictures(path)
             said = f"a photo of {desk.engine.seen(pictures, model).caption}"
             chips = html.word_chips(desk.folder.words(), html.NEW_WORDS)
             return [
+                path,
                 gr.Column(visible=True),
                 said,
                 html.brush("edit", pictures[0].image, "The picture, to paint on"),
@@ -59,8 +55,8 @@ def edit_tab(desk: Desk, model: gr.Dropdown) -> gr.HTML:
     def answer(*values: Any) -> Iterator[list[Any]]:
         yield from _changed(desk, *values, only_quick=True)
 
-    on(drop.change, look, [drop, model], [fields, source, brush, chips], show_progress="minimal")
-    wanted = [drop, source, prompt, keep, mask, model]
+    on(drop.upload, look, [drop, model], [path, fields, source, brush, chips], show_progress="minimal")
+    wanted = [path, source, prompt, keep, mask, model]
     for event in (button.click, prompt.submit):
         on(event, change, wanted, [state, result], js=_MASK_JS)
     on(keep.release, answer, wanted, [state, result], js=_MASK_JS, trigger_mode="always_last")
@@ -69,7 +65,7 @@ def edit_tab(desk: Desk, model: gr.Dropdown) -> gr.HTML:
 
 def _changed(
     desk: Desk,
-    path: str | None,
+    path: str,
     source: str,
     prompt: str,
     keep: Any,

@@ -134,7 +134,7 @@ class Folder:
         return Word(name, Concept.load(path))
 
     def free_name(self, wanted: str) -> str:
-        """A name of which neither file nor run is in the folder yet: "cat", "cat-2" …"""
+        """A name of which neither file nor run is in the folder yet, such as "cat-2" where there is a "cat"."""
         stem = re.sub(r"[^a-z0-9]+", "-", wanted.lower()).strip("-")[:60].strip("-") or "thing"
         names = [stem, *(f"{stem}-{number}" for number in range(2, 10_000))]
         return next(name for name in names if not self._taken(name))

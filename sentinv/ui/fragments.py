@@ -48,6 +48,15 @@ def figures(pictures: Sequence[tuple[Image.Image, str]], kind: str = "pictures f
     return f'<div class="{kind}">{cells}</div>' if cells else ""
 
 
+def examples(pictures: Sequence[tuple[str, Image.Image]]) -> str:
+    """Buttons for pictures to try; each presses a hidden one of the page."""
+    chips = "".join(
+        f'<button type="button" class="chip" data-press="#example-{number}">{image(small(one, 64), "")}{escape(name)}</button>'
+        for number, (name, one) in enumerate(pictures)
+    )
+    return f'<div class="row chips" role="group" aria-label="Pictures to try"><span class="note">Or try</span>{chips}</div>'
+
+
 def vectors(found: Plan) -> str:
     """The vectors that words come to: "5 vectors: a · cat · on · the · beach"."""
     count = "1 vector" if len(found.tokens) == 1 else f"{len(found.tokens)} vectors"
@@ -65,7 +74,7 @@ def word_chips(words: Sequence[Word], into: str) -> str:
         f'title="{escape(word.start)}">{_thumbnail(word)}<code>{escape(word.concept.token)}</code></button>'
         for word in words[:40]
     )
-    return f'<div class="row" role="group" aria-label="Your learned words">{chips}</div>'
+    return f'<div class="row chips" role="group" aria-label="Your learned words">{chips}</div>'
 
 
 def _thumbnail(word: Word) -> str:
@@ -79,7 +88,7 @@ def suggestions(token: str, into: str) -> str:
         f"{escape(text.replace('{}', '…').removeprefix('a photo of … ')).replace(' of …', '')}</button>"
         for text in SUGGESTIONS
     )
-    return f'<div class="row" role="group" aria-label="Ideas">{chips}</div>'
+    return f'<div class="row chips" role="group" aria-label="Ideas">{chips}</div>'
 
 
 def kept(*parts: str) -> str:
@@ -91,9 +100,9 @@ def gallery(drawn: Sequence[Drawn]) -> str:
     """What was drawn, each with its seed, to be had and to be drawn again."""
     cells = "".join(
         f"<figure>{image(small(one.image), f'Picture with seed {one.seed}')}<figcaption>Seed {one.seed}<br>"
-        f'<a class="act" href="{kept("pictures", one.name)}" download aria-label="Download the picture with seed {one.seed}">'
+        f'<a class="act" href="{kept("pictures", one.name)}" download aria-label="Download, seed {one.seed}">'
         f'Download</a><button type="button" class="act" data-fill="{one.seed}" data-into="#draw-seed" '
-        f'aria-label="Use seed {one.seed} again">This seed again</button></figcaption></figure>'
+        f'aria-label="This seed again: {one.seed}">This seed again</button></figcaption></figure>'
         for one in drawn
     )
     return f'<div class="pictures">{cells}</div>' if cells else ""
@@ -152,7 +161,7 @@ def _done(run: Run) -> str:
     return (
         f'<p class="big"><b><code class="token">{token}</code></b> is {word}{early}.</p><div class="result">'
         f'<a class="button" href="{kept(f"{name}.safetensors")}" download>Download the word</a>'
-        f'<a class="button" href="{kept(f"{name}-run", "report.html")}" target="_blank" rel="noopener">Open the report</a></div>'
+        f'<a class="button" href="{kept(f"{name}-run", "report.html")}" target="_blank">Open the report</a></div>'
     )
 
 
@@ -170,7 +179,8 @@ def arrival(run: Run) -> str:
         return ""
     columns = []
     for step, pictures in run.previews:
-        text = "start words" if step == 0 else f"step {step}"
+        last = run.state == "done" and step == run.previews[-1][0]
+        text = "start words" if step == 0 else f"learned, step {step}" if last else f"step {step}"
         shown = "".join(
             image(small(one, 256), f"{text}, picture {index}") for index, one in enumerate(pictures, start=1)
         )
@@ -200,6 +210,6 @@ def _card(word: Word) -> str:
     return (
         f'<div class="card">{picture}<div><p><code class="token">{escape(concept.token)}</code></p>'
         f'<p class="soft">{count} {start}</p><p class="soft">Model: {model}</p>'
-        f'<a class="act" href="{kept(f"{name}.safetensors")}" download aria-label="Download {escape(concept.token)}">Download</a>'
-        f"</div></div>"
+        f'<a class="act" href="{kept(f"{name}.safetensors")}" download aria-label="Download {escape(concept.token)}">'
+        f"Download</a></div></div>"
     )

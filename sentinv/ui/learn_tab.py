@@ -17,6 +17,7 @@ from sentinv.ui.drawing import sketch
 from sentinv.ui.learning import Run, Wish
 
 _MOST_STEPS, _MOST_BATCH = 2000, 16
+DROP = "Drop a picture here, paste it, or click to choose one"
 _MASK_JS = "(...all) => { all[4] = window.sentinvMask('learn'); return all; }"
 
 
@@ -36,34 +37,23 @@ class LearnTab:
 def learn_tab(desk: Desk, model: gr.Dropdown, page: gr.Blocks) -> LearnTab:
     """Lay the tab out, and tie its parts to what they do."""
     gr.HTML('<p class="lead">Drop a picture of <b>one thing</b>. You get a word for it, to use in sentences.</p>')
-    drop = gr.File(
-        label="Drop a picture here, paste it, or click to choose one (several of the same thing are welcome)",
-        file_count="multiple",
-        height=150,
-        elem_id="learn-drop",
-        elem_classes="drop",
-    )
-    with gr.Row(elem_classes="examples"):
-        for number, name in enumerate(EXAMPLES):
-            example = gr.Button(
-                f"Try the {name.split('-')[0].removesuffix('.png')}", size="sm", elem_id=f"example-{number}"
-            )
-            on(example.click, lambda name=name: [str(ASSETS / name)], None, drop)
+    with gr.Column(elem_id="learn-drop", elem_classes="drop"):
+        drop = gr.UploadButton(DROP, file_count="multiple", file_types=None, elem_classes="dropped")
+    gr.HTML(html.examples(desk.examples()))
     parts = _Parts(desk, model)
-    looked = on(drop.change, parts.look, [drop, model], parts.seen, show_progress="minimal")
-    on(looked.then, parts.sketched, [parts.words, model], parts.sketch)
+    looked = [on(drop.upload, parts.look, [drop, model], parts.seen, show_progress="minimal")]
+    for number, name in enumerate(EXAMPLES):
+        hidden = gr.Button(name, visible="hidden", elem_id=f"example-{number}")
+        paths = [str(ASSETS / name)]
+        looked.append(on(hidden.click, lambda model, paths=paths: parts.look(paths, model), model, parts.seen))
+    for event in looked:
+        on(event.success, parts.sketched, [parts.words, model], parts.sketch)
     on(parts.words.change, parts.count, [parts.words, model], parts.vectors, trigger_mode="always_last")
     on(parts.label_button.click, lambda label: label, parts.label, parts.words)
     on(parts.again.click, parts.sketched, [parts.words, model], parts.sketch)
-    wanted = [drop, parts.words, parts.caption, parts.name, parts.mask, model, *parts.options]
+    wanted = [parts.paths, parts.words, parts.caption, parts.name, parts.mask, model, *parts.options]
     begun = on(parts.button.click, parts.begin, wanted, [parts.run, *parts.shown], js=_MASK_JS)
-    on(
-        begun.then,
-        lambda: None,
-        None,
-        None,
-        js="() => document.querySelector('#learn-progress')?.scrollIntoView({block: 'center'})",
-    )
+    on(begun.success, None, js="() => document.querySelector('#learn-progress')?.scrollIntoView({block: 'center'})")
     on(parts.timer.tick, parts.tick, [parts.run, parts.drawn], [parts.drawn, *parts.shown], concurrency_limit=16)
     on(parts.stop.click, parts.end, parts.run, None)
     on(page.load, parts.resume, None, [parts.run, *parts.shown])
@@ -75,10 +65,10 @@ class _Parts:
 
     def __init__(self, desk: Desk, model: gr.Dropdown) -> None:
         self.desk = desk
+        self.paths = gr.State([])
         self.caption, self.label, self.run, self.drawn = gr.State(""), gr.State(""), gr.State(""), gr.State(-1)
         self.mask = gr.Textbox(visible=False)
         with gr.Column(visible=False, elem_id="learn-words") as self.found:
-            self.thumbnails = gr.HTML()
             self._lay_words()
             self._lay_options()
             self.button = gr.Button("Learn this word", variant="primary", elem_id="learn-button")
@@ -87,10 +77,11 @@ class _Parts:
             self.stop = gr.Button("Stop and keep what is learned", elem_id="learn-stop")
             self.use = gr.Button("Use it", variant="primary", visible=False, elem_id="learn-use")
             self.arrival = gr.HTML()
-            with gr.Accordion("How the loss falls", open=False):
+            with gr.Accordion("How the loss falls", open=False, elem_classes="fold"):
                 self.curve = gr.HTML()
         self.timer = gr.Timer(1, active=False)
         self.seen = [
+            self.paths,
             self.found,
             self.thumbnails,
             self.words,
@@ -106,7 +97,7 @@ class _Parts:
         with gr.Row(equal_height=False):
             with gr.Column(scale=3, min_width=260):
                 self.words = gr.Textbox(
-                    label="What it is, in words: the word starts from these, change them as you like",
+                    label="What it shows, in words: change them as you like",
                     elem_id="learn-text",
                     max_lines=2,
                 )
@@ -116,16 +107,17 @@ class _Parts:
                     self.again = gr.Button("Draw these words again", size="sm", elem_id="learn-again")
                 self.name = gr.Textbox(label="What to call it in sentences", elem_id="learn-name", max_lines=1)
             with gr.Column(scale=2, min_width=260):
+                self.thumbnails = gr.HTML()
                 self.sketch = gr.HTML(elem_id="learn-sketch")
 
     def _lay_options(self) -> None:
-        with gr.Accordion("Only a part of the picture", open=False, elem_id="learn-mask"):
+        with gr.Accordion("Only a part of the picture", open=False, elem_classes="fold", elem_id="learn-mask"):
             gr.HTML(
-                '<p class="note">Paint over the thing. What is not painted is not learned. Leave it if it fills the picture.</p>'
+                '<p class="note">Paint over the thing. What is not painted is not learned; nothing painted is all of it.</p>'
             )
             self.brush = gr.HTML()
         default = TrainConfig()
-        with gr.Accordion("More options", open=False, elem_id="learn-options"):
+        with gr.Accordion("More options", open=False, elem_classes="fold", elem_id="learn-options"):
             self.steps = gr.Slider(
                 10, 500, default.steps, step=10, label="Steps: more takes longer, and is not always better"
             )
@@ -143,19 +135,30 @@ class _Parts:
 
     def look(self, paths: list[str] | None, model: str) -> list[Any]:
         """Look at what was dropped: its words, its class, a name for it."""
-        if not paths:
-            return [gr.Column(visible=False), *[gr.skip()] * (len(self.seen) - 1)]
         with plainly():
             pictures = self.desk.pictures(paths)
             seen = self.desk.engine.seen(pictures, model)
-            name = self.desk.folder.free_name(seen.label or "thing")
-            shown = html.figures(
-                [(one.image, f"Picture {number}") for number, one in enumerate(pictures, 1)] if paths[1:] else []
+            free = self.desk.folder.free_name(seen.label or "thing")
+            names = (
+                ["Your picture"]
+                if len(pictures) == 1
+                else [f"Picture {number}" for number in range(1, len(pictures) + 1)]
             )
+            shown = html.figures([(one.image, name) for one, name in zip(pictures, names, strict=True)])
             notes = "".join(html.note(text) for one in pictures for text in one.notices)
             label = gr.Button(f"Only “{seen.label}”", visible=bool(seen.label))
             brush = html.brush("learn", pictures[0].image, "The first picture, to paint on")
-            return [gr.Column(visible=True), shown + notes, seen.caption, seen.caption, seen.label, label, name, brush]
+            return [
+                paths,
+                gr.Column(visible=True),
+                shown + notes,
+                seen.caption,
+                seen.caption,
+                seen.label,
+                label,
+                free,
+                brush,
+            ]
 
     def count(self, words: str, model: str) -> str:
         """Say how many vectors the words come to."""

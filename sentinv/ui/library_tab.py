@@ -50,7 +50,7 @@ def library_tab(desk: Desk) -> LibraryTab:
         [], label="Choose one word, or several to draw together", multiselect=True, elem_id="library-choice"
     )
     use = gr.Button("Draw with it", variant="primary", elem_id="library-use")
-    with gr.Accordion("Rename or delete", open=False, elem_id="library-more"):
+    with gr.Accordion("Rename or delete", open=False, elem_classes="fold", elem_id="library-more"):
         name = gr.Textbox(label="New name", max_lines=1, elem_id="library-name")
         rename = gr.Button("Rename the chosen word", elem_id="library-rename")
         delete = gr.Button("Delete the chosen words …", elem_id="library-delete")

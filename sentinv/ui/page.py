@@ -47,7 +47,7 @@ def build(desk: Desk) -> gr.Blocks:
 def _model(desk: Desk) -> tuple[gr.Dropdown, gr.HTML]:
     """The model chooser, folded away; the first model is right for most."""
     names = desk.engine.models()
-    with gr.Accordion(f"Model: {desk.engine.label(names[0])}", open=False, elem_id="model"):
+    with gr.Accordion(f"Model: {desk.engine.label(names[0])}", open=False, elem_id="model", elem_classes="fold"):
         choices = [(desk.engine.label(name), name) for name in names]
         model = gr.Dropdown(choices, value=names[0], label="Model, of those on this computer", elem_id="model-choice")
         where = gr.HTML(elem_id="model-where")
@@ -60,18 +60,11 @@ def _where(desk: Desk, model: str) -> str:
         need, free = desk.engine.memory(model, TrainConfig())
     except SentinvError as error:
         return html.note(str(error))
-    takes = (
-        "How much memory learning takes cannot be told"
-        if need is None
-        else f"Learning takes about {_bytes(need)} of memory"
-    )
+    takes = "takes memory that cannot be told" if need is None else f"takes about {_bytes(need)} of memory"
     there = "." if free is None else f"; {_bytes(free)} are free."
-    warning = (
-        ""
-        if need is None or free is None or need < 0.9 * free
-        else " That is more than there is: it may be slow, or end early."
-    )
-    return html.note(f"Runs on {desk.engine.where()}. {takes}{there}{warning}")
+    scarce = need is not None and free is not None and need > 0.9 * free
+    warning = " That is more than there is: it may be slow, or end early." if scarce else ""
+    return html.note(f"Runs on {desk.engine.where()}. Learning {takes}{there}{warning}")
 
 
 def _bytes(count: int) -> str:
@@ -116,8 +109,6 @@ def theme() -> gr.themes.Base:
         block_title_text_color_dark="#c6c6cc",
         block_info_text_color="#5f5f65",
         block_info_text_color_dark="#a6a6ac",
-        block_background_fill="#ffffff",
-        block_background_fill_dark="#1f1f23",
         block_border_color="#e0e0e4",
         block_border_color_dark="#37373d",
         input_background_fill="#ffffff",
@@ -134,6 +125,15 @@ def theme() -> gr.themes.Base:
         button_primary_text_color_dark="#0c1512",
         button_secondary_text_color="#1d1d1f",
         button_secondary_text_color_dark="#ececee",
+        block_border_width="0px",
+        block_padding="0px",
+        block_shadow="none",
+        block_background_fill="transparent",
+        block_background_fill_dark="transparent",
+        input_border_width="1px",
+        input_border_width_dark="1px",
+        input_padding="10px 12px",
+        layout_gap="18px",
         slider_color="#0b6b58",
         slider_color_dark="#58c7ab",
     )
@@ -141,7 +141,7 @@ def theme() -> gr.themes.Base:
 
 _STEPS = (50, 100, 200, 300, 400, 500, 600, 700, 800, 900, 950)
 _GREENS = (
-    "#eef8f5", "#d5efe8", "#aee0d3", "#7fcdb9", "#58c7ab", "#1f8f77", "#0b6b58", "#095747", "#08463a", "#06362d", "#04231d",
+    "#eef8f5", "#d5efe8", "#aee0d3", "#7fcdb9", "#58c7ab", "#0b6b58", "#0b6b58", "#095747", "#08463a", "#06362d", "#04231d",
 )  # fmt: skip
 
 

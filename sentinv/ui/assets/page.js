@@ -13,16 +13,28 @@
     field.focus();
   };
 
-  // A picture from the clipboard goes where a dropped one would.
-  document.addEventListener("paste", (event) => {
-    const files = [...(event.clipboardData?.files ?? [])].filter((file) => file.type.startsWith("image/"));
-    const input = document.querySelector(".drop input[type=file]") && [...document.querySelectorAll(".drop")]
-      .filter((one) => one.offsetParent !== null).map((one) => one.querySelector("input[type=file]")).find(Boolean);
+  // A picture from the clipboard, or one that is dropped, goes where a chosen one would.
+  const take = (files) => {
+    const place = visible(".drop");
+    const input = place?.querySelector("input[type=file]");
     if (!files.length || !input) return;
     const transfer = new DataTransfer();
-    files.forEach((file) => transfer.items.add(file));
+    (input.multiple ? files : files.slice(0, 1)).forEach((file) => transfer.items.add(file));
     input.files = transfer.files;
     input.dispatchEvent(new Event("change", { bubbles: true }));
+  };
+  document.addEventListener("paste", (event) => {
+    take([...(event.clipboardData?.files ?? [])].filter((file) => file.type.startsWith("image/")));
+  });
+  const over = (event, on) => {
+    event.preventDefault();
+    visible(".drop")?.classList.toggle("over", on);
+  };
+  document.addEventListener("dragover", (event) => over(event, true));
+  document.addEventListener("dragleave", (event) => over(event, false));
+  document.addEventListener("drop", (event) => {
+    over(event, false);
+    take([...(event.dataTransfer?.files ?? [])]);
   });
 
   document.addEventListener("click", (event) => {
@@ -91,5 +103,4 @@
     context.drawImage(canvas, 0, 0);
     return mask.toDataURL("image/png");
   };
-  window.sentinvVisible = visible;
 })();
