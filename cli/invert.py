@@ -21,10 +21,10 @@ from sentinv.cli.options import (
     schedule_option,
     tell_toybox,
 )
-from sentinv.cli.outputs import Outputs, TuneOutputs, default_file, name_of
 from sentinv.cli.progress import progress
 from sentinv.cli.starting import StartingOptions, chosen, starting_options
 from sentinv.initializers import INITIALIZERS
+from sentinv.report.outputs import Outputs, TuneOutputs, default_file, name_of
 from sentinv.training.config import TrainConfig
 
 if TYPE_CHECKING:
@@ -244,10 +244,11 @@ def tune_after(backbone: Backbone, concept: Concept, job: Job, outputs: TuneOutp
 
 def run(job: Job, options: InvertOptions) -> tuple[Backbone, Concept]:
     """Learn the word, and write and print what came of it; the model and the word are for what follows."""
-    from sentinv.cli.results import Clock, print_result, samples_of, write_result
+    from sentinv.cli.results import Clock, print_result, samples_of
     from sentinv.diffusion.ddim import ddim_steps
     from sentinv.errors import SentinvError, TrainingError
     from sentinv.files.atomic import shown
+    from sentinv.report.outputs import write_result
     from sentinv.report.run_page import Report
     from sentinv.training.checkpoint import Checkpoints
     from sentinv.training.invert import find_start, learn

@@ -30,6 +30,7 @@ COMMANDS = {
     "tune": "Train a LoRA around a learned word.",
     "generate": "Make images from a prompt with learned words in it.",
     "edit": "Change a picture by other words, all of it or inside a mask.",
+    "ui": "Open a page in the browser: learn, draw and edit there.",
     "inspect": "Show what is in a concept file.",
     "export": "Write a word as the file that another program reads.",
     "evaluate": "Measure how well a word shows its thing, and how well it can be edited.",

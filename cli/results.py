@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import time
 from typing import TYPE_CHECKING, Any
 
@@ -14,8 +13,8 @@ from sentinv.cli.progress import progress
 if TYPE_CHECKING:
     from sentinv.cli.invert import InvertOptions
     from sentinv.cli.options import OutputOptions
-    from sentinv.cli.outputs import Outputs, TuneOutputs
     from sentinv.models.backbone import Backbone
+    from sentinv.report.outputs import Outputs, TuneOutputs
     from sentinv.report.run_page import Report
     from sentinv.training.history import History
     from sentinv.training.invert import Learned
@@ -68,24 +67,6 @@ def tuned_samples_of(tuned: Tuned, backbone: Backbone, count: int, *, quiet: boo
         except ModelError as error:
             notice(f"no images in the report: {error}")
             return Samples(prompt=prompt_of(tuned))
-
-
-def write_result(outputs: Outputs, report: Report) -> None:
-    """Write metrics and report, and remove the checkpoints, which have served."""
-    from sentinv.files.atomic import atomic_write
-    from sentinv.report.run_page import render
-
-    atomic_write(outputs.metrics, _metrics(report.learned.history).encode(), overwrite=True)
-    atomic_write(outputs.report, render(report).encode(), overwrite=True)
-    outputs.drop_checkpoints()
-
-
-def _metrics(history: History) -> str:
-    """One line for the start and one for every step."""
-    from dataclasses import asdict
-
-    first = {"step": 0, "loss": None, "learning_rate": None, "evaluation": history.evaluations[0][1]}
-    return "".join(json.dumps(line) + "\n" for line in [first, *map(asdict, history.records)])
 
 
 def print_result(outputs: Outputs, report: Report, options: InvertOptions) -> None:

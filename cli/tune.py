@@ -19,7 +19,7 @@ from sentinv.cli.options import (
     output_options,
     tell_toybox,
 )
-from sentinv.cli.outputs import TuneOutputs
+from sentinv.report.outputs import TuneOutputs
 from sentinv.training.config import TuneConfig
 
 if TYPE_CHECKING:
@@ -182,9 +182,10 @@ def tune_word(backbone: Backbone, job: TuneJob, options: OutputOptions, *, sampl
     Raises:
         TrainingError: If the run went wrong; what it had by then is written.
     """
-    from sentinv.cli.results import Clock, print_tuned, tuned_samples_of, write_result
+    from sentinv.cli.results import Clock, print_tuned, tuned_samples_of
     from sentinv.errors import TrainingError
     from sentinv.files.atomic import shown
+    from sentinv.report.outputs import write_result
     from sentinv.report.run_page import Report
     from sentinv.training.checkpoint import Checkpoints
     from sentinv.training.loop import WRONG

@@ -17,7 +17,6 @@ import sentinv
 import sentinv.cli.progress
 import sentinv.cli.results
 from sentinv.cli.main import cli
-from sentinv.cli.outputs import name_of
 from sentinv.cli.progress import progress
 from sentinv.cli.targets import slug
 from sentinv.concepts.concept import Concept, several
@@ -35,6 +34,7 @@ from sentinv.initializers.caption import tidy
 from sentinv.models import parts
 from sentinv.models.backbone import Backbone
 from sentinv.models.network import why_out_of_reach
+from sentinv.report.outputs import name_of
 from sentinv.training.config import TrainConfig
 
 FEW = TrainConfig(steps=1, batch_size=1, evaluation_timesteps=1, evaluation_noises=1)

@@ -142,3 +142,22 @@ class _TableWithRows(nn.Module):
 
 def _widths(widths: Mapping[str, int]) -> str:
     return ", ".join(f"{name} {width}" for name, width in sorted(widths.items()))
+
+
+@contextmanager
+def laid_aside(backbone: Backbone) -> Iterator[None]:
+    """Take the rows that are installed in a backbone out inside a ``with`` block: a run can draw with others on the way.
+
+    Raises:
+        ValueError: If none are installed.
+    """
+    tables = [(encoder.model, encoder.table) for encoder in backbone.text_encoders]
+    if not all(isinstance(table, _TableWithRows) for _, table in tables):
+        raise ValueError("no rows are installed in this backbone")
+    try:
+        for model, table in tables:
+            model.set_input_embeddings(table.table)
+        yield
+    finally:
+        for model, table in tables:
+            model.set_input_embeddings(table)

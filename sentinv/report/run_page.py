@@ -29,6 +29,7 @@ _STOPS = {
     "auto": "the loss no longer fell",
     "not finite": "the loss was not finite",
     "runaway": "a vector grew beyond all use",
+    "asked": "on request",
 }
 
 

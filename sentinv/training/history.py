@@ -32,8 +32,8 @@ class History:
         records: one per step.
         evaluations: (step, loss on the fixed grid), from step 0, the start.
         best_step: the step whose rows had the smallest of these losses.
-        stop: why the run ended: "steps", "auto" (the loss no longer fell), "not finite", or "runaway" (a row grew beyond all
-            use); "" while it goes on.
+        stop: why the run ended: "steps", "auto" (the loss no longer fell), "not finite", "runaway" (a row grew beyond all
+            use), or "asked" (somebody ended it); "" while it goes on.
         seconds: spent in steps and evaluations, over all sittings.
     """
 

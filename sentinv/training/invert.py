@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from sentinv.models.backbone import Backbone
     from sentinv.training.checkpoint import Checkpoints
     from sentinv.training.history import History
-    from sentinv.training.loop import OnStep
+    from sentinv.training.loop import OnStep, Watch
 
 ImageLike = str | Path | Image.Image | Picture
 Words = str | Initialization | Initializer | Start
@@ -156,11 +156,12 @@ def learn(
     token: str = "<concept>",  # noqa: S107 - not a password
     checkpoints: Checkpoints | None = None,
     on_step: OnStep | None = None,
+    watch: Watch | None = None,
 ) -> Learned:
-    """Train the rows of a start, of `find_start`, and say all that a report tells. Otherwise as `invert`."""
+    """Train the rows of a start, of `find_start`, and say all that a report tells. Otherwise as `train_concept`."""
     config, pictures = config or TrainConfig(), _squares(pictures)
     concept, history = train_concept(
-        backbone, pictures, start, config, token=token, checkpoints=checkpoints, on_step=on_step
+        backbone, pictures, start, config, token=token, checkpoints=checkpoints, on_step=on_step, watch=watch
     )
     return Learned(
         concept=concept.with_thumbnail(pictures[0].image),

@@ -28,6 +28,9 @@ if TYPE_CHECKING:
 
 OnStep = Callable[[StepRecord], None]
 
+Watch = Callable[["Loop"], None]
+"""Called after every step with the run; it may draw from the parameters as they are, and `Loop.end` ends it there."""
+
 RUNAWAY = 1000.0
 """Rows that are longer than so many medians of the vocabulary end a run.
 
@@ -126,6 +129,15 @@ class Loop:
             yield self.step
             begun = time.perf_counter()
         self.history.stop = self.history.stop or "steps"
+
+    def end(self) -> None:
+        """End the run after this step: somebody has seen enough. What it has come to is evaluated once more."""
+        self.settle()
+        if self.evaluation and self.history.evaluations[-1][0] != self.step:
+            loss = self._evaluate()
+            if math.isfinite(loss):
+                self._note(loss)
+        self.history.stop = self.history.stop or "asked"
 
     def _set_learning_rates(self) -> float:
         """Set the learning rate of each group for the next step, and return the first group's."""

@@ -23,7 +23,7 @@ from sentinv.training.data import TrainingSet
 from sentinv.training.history import History
 from sentinv.training.interrupt import StopRequest, stop_request
 from sentinv.training.lean_convolutions import lean_convolutions
-from sentinv.training.loop import Loop, OnStep, ParameterGroup
+from sentinv.training.loop import Loop, OnStep, ParameterGroup, Watch
 from sentinv.training.objective import DenoisingObjective
 from sentinv.training.provenance import provenance
 from sentinv.training.rescue import Rescue
@@ -48,6 +48,7 @@ def train_concept(
     token: str = "<concept>",  # noqa: S107 - not a password
     checkpoints: Checkpoints | None = None,
     on_step: OnStep | None = None,
+    watch: Watch | None = None,
 ) -> tuple[Concept, History]:
     """Learn a word for what the images have in common.
 
@@ -61,6 +62,7 @@ def train_concept(
         checkpoints: where they are written, the last one at the end, and whether to go on from the newest of them, which
             gives the same bytes as without the break; None for none.
         on_step: called with each step's record, on accelerators ten steps at a time, so that the host need not wait.
+        watch: called after every step with the run, which it may end.
 
     Returns:
         The concept, with the rows that had the smallest loss on the fixed grid, and the history. Where the loss is not
@@ -74,7 +76,7 @@ def train_concept(
         TrainingError: If not even the start has a finite loss, or memory is too small for a single item.
     """
     with torch.inference_mode(False), torch.enable_grad():  # whatever the caller is in the middle of
-        return _trained(backbone, images, initialization, config or TrainConfig(), token, checkpoints, on_step)
+        return _trained(backbone, images, initialization, config or TrainConfig(), token, checkpoints, on_step, watch)
 
 
 def _trained(
@@ -85,6 +87,7 @@ def _trained(
     token: str,
     checkpoints: Checkpoints | None,
     on_step: OnStep | None,
+    watch: Watch | None,
 ) -> tuple[Concept, History]:
     start = initialization if isinstance(initialization, Start) else starting_rows(initialization, backbone)
     rows = PlaceholderRows({token: start.rows})
@@ -102,7 +105,7 @@ def _trained(
             on_step=on_step,
             steps_per_sync=1 if backbone.device.type == "cpu" else STEPS_PER_SYNC,
         )
-        run_to_the_end(loop, run_settings(data, config, token, start.rows), checkpoints, request)
+        run_to_the_end(loop, run_settings(data, config, token, start.rows), checkpoints, request, watch)
     history, learned = loop.history, {name.removeprefix("rows."): value for name, value in loop.best.items()}
     if config.steps and not history.learned:
         warnings.warn(
@@ -133,7 +136,11 @@ def rows_group(rows: PlaceholderRows, backbone: Backbone, learning_rate: float) 
 
 
 def run_to_the_end(
-    loop: Loop, settings: Mapping[str, Any], checkpoints: Checkpoints | None, request: StopRequest
+    loop: Loop,
+    settings: Mapping[str, Any],
+    checkpoints: Checkpoints | None,
+    request: StopRequest,
+    watch: Watch | None = None,
 ) -> None:
     """Run a loop, from where it was if it is to be resumed, and save its state on the way and at the end.
 
@@ -142,6 +149,7 @@ def run_to_the_end(
         settings: what has to be the same for a run to go on, as JSON can say it.
         checkpoints: where they are; None to keep none.
         request: of somebody to stop, which is looked at after every step.
+        watch: called after every step with the loop.
 
     Raises:
         CheckpointError: If there is nothing to resume from, or it is of a run with other settings.
@@ -155,6 +163,8 @@ def run_to_the_end(
     for step in loop.steps():
         if checkpoints is not None and step % every == 0:
             save_checkpoint(checkpoints.folder, loop.checkpoint(settings))
+        if watch is not None:
+            watch(loop)
         if request.signal_number is not None:
             break
     stopped = request.signal_number is not None  # also by a signal that came during the last step

@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
+import json
 import re
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import asdict
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from sentinv.concepts.names import latin
 from sentinv.errors import SentinvError
-from sentinv.files.atomic import make_folder, remove_leftovers, shown, told
+from sentinv.files.atomic import atomic_write, make_folder, remove_leftovers, shown, told
 from sentinv.files.locks import lock
+
+if TYPE_CHECKING:
+    from sentinv.report.run_page import Report
+    from sentinv.training.history import History
 
 SUFFIX = "-concept"
 """Of the name that a concept file has unless told otherwise: web UIs know a word by its file's name, and `cat` is a word."""
@@ -123,3 +130,18 @@ def name_of(path: Path) -> str:
 def default_file(name: str) -> Path:
     """The concept file of a word, here."""
     return Path(f"{name}{SUFFIX}.safetensors")
+
+
+def write_result(outputs: Outputs, report: Report) -> None:
+    """Write metrics and report, and remove the checkpoints, which have served."""
+    from sentinv.report.run_page import render
+
+    atomic_write(outputs.metrics, _metrics(report.learned.history).encode(), overwrite=True)
+    atomic_write(outputs.report, render(report).encode(), overwrite=True)
+    outputs.drop_checkpoints()
+
+
+def _metrics(history: History) -> str:
+    """One line for the start and one for every step."""
+    first = {"step": 0, "loss": None, "learning_rate": None, "evaluation": history.evaluations[0][1]}
+    return "".join(json.dumps(line) + "\n" for line in [first, *map(asdict, history.records)])

@@ -1,0 +1,96 @@
+"""The second tab: pictures from a prompt with learned words in it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import gradio as gr
+
+from sentinv.ui import fragments as html
+from sentinv.ui.desk import Desk, decimal, on, plainly, whole
+from sentinv.ui.drawing import MOST_PICTURES, MOST_SEEDS, MOST_STEPS, Drawing, Drawn, draw
+
+
+@dataclass(frozen=True, eq=False)
+class DrawTab:
+    """What other tabs need of it.
+
+    Attributes:
+        prompt: the field.
+        chips: the learned words.
+        ideas: prompts to try.
+    """
+
+    prompt: gr.Textbox
+    chips: gr.HTML
+    ideas: gr.HTML
+
+    def refreshed(self, desk: Desk, prompt: str) -> list[str]:
+        """Chips and ideas, as the folder is now."""
+        words = desk.folder.words()
+        named = next((word for word in reversed(words) if word.concept.token in prompt), None)
+        token = (named or words[-1]).concept.token if words else ""
+        return [html.word_chips(words, html.PROMPT), html.suggestions(token, html.PROMPT) if token else ""]
+
+
+def draw_tab(desk: Desk, model: gr.Dropdown) -> DrawTab:
+    """Lay the tab out, and tie its parts to what they do."""
+    gr.HTML('<p class="lead">Say what to draw. A learned word stands for its thing.</p>')
+    chips = gr.HTML(elem_classes="line")
+    prompt = gr.Textbox(
+        label="What to draw", placeholder="a photo of <cat> on the moon", elem_id="draw-prompt", max_lines=3
+    )
+    ideas = gr.HTML(elem_classes="line")
+    with gr.Row():
+        count = gr.Slider(1, MOST_PICTURES, 4, step=1, label="How many", elem_id="draw-count")
+        seed = gr.Number(
+            0,
+            label="Seed: the same number gives the same picture",
+            precision=0,
+            minimum=0,
+            maximum=MOST_SEEDS,
+            elem_id="draw-seed",
+        )
+    with gr.Accordion("More options", open=False, elem_classes="fold"):
+        steps = gr.Slider(5, MOST_STEPS, 30, step=1, label="Steps: more is finer and takes longer")
+        guidance = gr.Slider(0, 20, 0, step=0.5, label="How strongly the words lead (0 leaves it to the model)")
+        negative = gr.Textbox(label="What not to draw", max_lines=2)
+    button = gr.Button("Draw", variant="primary", elem_id="draw-button")
+    state = gr.HTML(elem_id="draw-state", elem_classes="line")
+    gallery = gr.HTML(elem_id="draw-gallery")
+
+    def work(*values: Any) -> Iterator[list[Any]]:
+        yield from _drawn(desk, *values)
+
+    wanted = [prompt, model, count, seed, steps, guidance, negative]
+    for event in (button.click, prompt.submit):
+        on(event, work, wanted, [state, gallery])
+    tab = DrawTab(prompt, chips, ideas)
+    on(prompt.blur, lambda text: tab.refreshed(desk, text)[1], prompt, ideas)
+    return tab
+
+
+def _drawn(
+    desk: Desk, prompt: str, model: str, count: Any, seed: Any, steps: Any, guidance: Any, negative: str
+) -> Iterator[list[Any]]:
+    with plainly():
+        wish = Drawing(
+            prompt=prompt or "",
+            model=desk.engine.checked(model),
+            count=whole(count, 4),
+            seed=whole(seed, 0),
+            steps=whole(steps, 30),
+            guidance=decimal(guidance, 0) or None,
+            negative=negative or "",
+        )
+        made: list[Drawn] = []
+        with desk.engine.line.join("drawing") as turn:
+            while not turn.ready():
+                yield [html.note(turn.told()), gr.skip()]
+            yield [html.note("Drawing …"), gr.skip()]
+            for one in draw(desk.engine, desk.folder, wish):
+                made.append(one)
+                yield [html.note(f"{len(made)} of {wish.count}"), html.gallery(made)]
+        yield [html.note("These pictures are in the folder too."), html.gallery(made)]

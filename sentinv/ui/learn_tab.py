@@ -1,0 +1,276 @@
+"""The first tab: a picture in, its words, a word learned of it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from typing import Any
+
+import gradio as gr
+
+from sentinv.errors import SentinvError
+from sentinv.files.decoding import Picture
+from sentinv.training.config import TrainConfig
+from sentinv.ui import fragments as html
+from sentinv.ui.desk import ASSETS, EXAMPLES, Desk, decimal, on, painted, plainly, whole
+from sentinv.ui.drawing import sketch
+from sentinv.ui.learning import Run, Wish
+
+_MOST_STEPS, _MOST_BATCH = 2000, 16
+DROP = "Drop a picture here, paste it, or click to choose one"
+_MASK_JS = "(...all) => { all[4] = window.sentinvMask('learn'); return all; }"
+
+
+@dataclass(frozen=True, eq=False)
+class LearnTab:
+    """What other tabs need of it.
+
+    Attributes:
+        use: the button that takes the word to the next tab.
+        run: name of the run that is looked at.
+    """
+
+    use: gr.Button
+    run: gr.State
+
+
+def learn_tab(desk: Desk, model: gr.Dropdown, page: gr.Blocks) -> LearnTab:
+    """Lay the tab out, and tie its parts to what they do."""
+    gr.HTML('<p class="lead">Drop a picture of <b>one thing</b>. You get a word for it, to use in sentences.</p>')
+    with gr.Column(elem_id="learn-drop", elem_classes="drop"):
+        drop = gr.UploadButton(DROP, file_count="multiple", file_types=None, elem_classes="dropped")
+    gr.HTML(html.examples(desk.examples()))
+    parts = _Parts(desk, model)
+    looked = [on(drop.upload, parts.look, [drop, model], parts.seen, show_progress="minimal")]
+    for number, name in enumerate(EXAMPLES):
+        hidden = gr.Button(name, visible="hidden", elem_id=f"example-{number}")
+        paths = [str(ASSETS / name)]
+        looked.append(on(hidden.click, lambda model, paths=paths: parts.look(paths, model), model, parts.seen))
+    for event in looked:
+        on(event.success, parts.sketched, [parts.words, model], parts.sketch)
+    on(parts.words.change, parts.count, [parts.words, model], parts.vectors, trigger_mode="always_last")
+    on(parts.label_button.click, lambda label: label, parts.label, parts.words)
+    on(parts.again.click, parts.sketched, [parts.words, model], parts.sketch)
+    wanted = [parts.paths, parts.words, parts.caption, parts.name, parts.mask, model, *parts.options]
+    begun = on(parts.button.click, parts.begin, wanted, [parts.run, *parts.shown], js=_MASK_JS)
+    on(begun.success, None, js="() => document.querySelector('#learn-progress')?.scrollIntoView({block: 'center'})")
+    on(parts.timer.tick, parts.tick, [parts.run, parts.drawn], [parts.drawn, *parts.shown], concurrency_limit=16)
+    on(parts.stop.click, parts.end, parts.run, None)
+    on(page.load, parts.resume, None, [parts.run, *parts.shown])
+    return LearnTab(parts.use, parts.run)
+
+
+class _Parts:
+    """The fields of the tab below the picture, and what happens in them."""
+
+    def __init__(self, desk: Desk, model: gr.Dropdown) -> None:
+        self.desk = desk
+        self.paths = gr.State([])
+        self.caption, self.label, self.run, self.drawn = gr.State(""), gr.State(""), gr.State(""), gr.State(-1)
+        self.mask = gr.Textbox(visible=False)
+        with gr.Column(visible=False, elem_id="learn-words") as self.found:
+            self._lay_words()
+            self._lay_options()
+            self.button = gr.Button("Learn this word", variant="primary", elem_id="learn-button")
+        with gr.Column(visible=False, elem_id="learn-progress") as self.going:
+            self.progress = gr.HTML(elem_id="learn-state")
+            self.stop = gr.Button("Stop and keep what is learned", elem_id="learn-stop")
+            self.use = gr.Button("Use it", variant="primary", visible=False, elem_id="learn-use")
+            self.arrival = gr.HTML()
+            with gr.Accordion("How the loss falls", open=False, elem_classes="fold"):
+                self.curve = gr.HTML()
+        self.timer = gr.Timer(1, active=False)
+        self.seen = [
+            self.paths,
+            self.found,
+            self.thumbnails,
+            self.words,
+            self.caption,
+            self.label,
+            self.label_button,
+            self.name,
+            self.brush,
+        ]
+        self.shown = [self.going, self.progress, self.arrival, self.curve, self.stop, self.use, self.timer]
+
+    def _lay_words(self) -> None:
+        with gr.Row(equal_height=False):
+            with gr.Column(scale=3, min_width=260):
+                self.words = gr.Textbox(
+                    label="What it shows, in words: change them as you like",
+                    elem_id="learn-text",
+                    max_lines=2,
+                )
+                self.vectors = gr.HTML(elem_classes="line")
+                with gr.Row():
+                    self.label_button = gr.Button("", size="sm", elem_id="learn-label")
+                    self.again = gr.Button("Draw these words again", size="sm", elem_id="learn-again")
+                self.name = gr.Textbox(label="What to call it in sentences", elem_id="learn-name", max_lines=1)
+            with gr.Column(scale=2, min_width=260):
+                self.thumbnails = gr.HTML()
+                self.sketch = gr.HTML(elem_id="learn-sketch")
+
+    def _lay_options(self) -> None:
+        with gr.Accordion("Only a part of the picture", open=False, elem_classes="fold", elem_id="learn-mask"):
+            gr.HTML(
+                '<p class="note">Paint over the thing. What is not painted is not learned; nothing painted is all of it.</p>'
+            )
+            self.brush = gr.HTML()
+        default = TrainConfig()
+        with gr.Accordion("More options", open=False, elem_classes="fold", elem_id="learn-options"):
+            self.steps = gr.Slider(
+                10, 500, default.steps, step=10, label="Steps: more takes longer, and is not always better"
+            )
+            kinds = [("a thing", "object"), ("a style", "style")]
+            self.kind = gr.Radio(kinds, value=default.kind, label="What is learned")
+            self.flip = gr.Checkbox(
+                default.flip, label="Learn from the mirrored picture too (not for lettering or faces)"
+            )
+            self.rate = gr.Number(default.learning_rate, label="Learning rate", minimum=1e-6, maximum=1, step=0.001)
+            self.batch = gr.Slider(1, _MOST_BATCH, default.batch_size, step=1, label="Noises for each step")
+            self.seed = gr.Number(default.seed, label="Seed", precision=0, minimum=0, maximum=2**53 - 1)
+        self.options = [self.steps, self.kind, self.flip, self.rate, self.batch, self.seed]
+
+    # Before
+
+    def look(self, paths: list[str] | None, model: str) -> list[Any]:
+        """Look at what was dropped: its words, its class, a name for it."""
+        with plainly():
+            pictures = self.desk.pictures(paths)
+            seen = self.desk.engine.seen(pictures, model)
+            free = self.desk.folder.free_name(seen.label or "thing")
+            names = (
+                ["Your picture"]
+                if len(pictures) == 1
+                else [f"Picture {number}" for number in range(1, len(pictures) + 1)]
+            )
+            shown = html.figures([(one.image, name) for one, name in zip(pictures, names, strict=True)])
+            notes = "".join(html.note(text) for one in pictures for text in one.notices)
+            label = gr.Button(f"Only “{seen.label}”", visible=bool(seen.label))
+            brush = html.brush("learn", pictures[0].image, "The first picture, to paint on")
+            return [
+                paths,
+                gr.Column(visible=True),
+                shown + notes,
+                seen.caption,
+                seen.caption,
+                seen.label,
+                label,
+                free,
+                brush,
+            ]
+
+    def count(self, words: str, model: str) -> str:
+        """Say how many vectors the words come to."""
+        try:
+            return html.vectors(self.desk.engine.plan(words, model))
+        except SentinvError as error:
+            return html.note(str(error))
+
+    def sketched(self, words: str, model: str) -> Iterator[str]:
+        """Draw what the model makes of the words as they are."""
+        if not words.strip():
+            return
+        with plainly():
+            self.desk.engine.plan(words, model)
+            with self.desk.engine.line.join("drawing a first look") as turn:
+                while not turn.ready():
+                    yield html.note(turn.told())
+                yield html.note("Drawing these words …")
+                made = sketch(self.desk.engine, words, model, 2)
+            title = '<p class="label">What the model draws from these words, before it learns anything</p>'
+            yield title + html.figures([(one, f"Seed {seed}") for seed, one in enumerate(made)])
+
+    # The run
+
+    def begin(
+        self, paths: list[str] | None, words: str, caption: str, name: str, mask: str, model: str, *options: Any
+    ) -> list[Any]:
+        """Start learning, or stand in line for it."""
+        with plainly():
+            pictures = self.desk.pictures(paths)
+            pictures[0] = painted(mask, pictures[0])
+            self.desk.engine.plan(words, model)
+            run = self.desk.learning.start(
+                Wish(
+                    name=self.desk.folder.free_name(name),
+                    pictures=tuple(map(_smaller, pictures)),
+                    text=words,
+                    source="caption" if words == caption else "phrase",
+                    model=self.desk.engine.checked(model),
+                    config=train_config(*options),
+                )
+            )
+            return [run.wish.name, *self._state(run)]
+
+    def tick(self, name: str, drawn: int) -> list[Any]:
+        """Look how far the run is; pictures that are on the page already are not sent again."""
+        run = self.desk.learning.find(name)
+        if run is None:
+            return [drawn, *[gr.skip()] * (len(self.shown) - 1), gr.Timer(active=False)]
+        state = self._state(run)
+        count = len(run.previews)
+        if count == drawn and not run.over:
+            state[2] = gr.skip()
+        return [count, *state]
+
+    def _state(self, run: Run) -> list[Any]:
+        done = run.state == "done"
+        return [
+            gr.Column(visible=True),
+            html.progress(run),
+            html.arrival(run),
+            html.curve(run),
+            gr.Button(visible=not run.over),
+            gr.Button(f"Use {run.wish.token} in a sentence", visible=done),
+            gr.Timer(active=not run.over),
+        ]
+
+    def end(self, name: str) -> None:
+        """Let the run end after its step."""
+        run = self.desk.learning.find(name)
+        if run is not None:
+            run.stopping.set()
+
+    def resume(self) -> list[Any]:
+        """Show whoever opens the page the run that goes on, or the last one."""
+        run = self.desk.learning.newest()
+        return ["", *[gr.skip()] * len(self.shown)] if run is None else [run.wish.name, *self._state(run)]
+
+
+def train_config(steps: Any, kind: Any, flip: Any, rate: Any, batch: Any, seed: Any) -> TrainConfig:
+    """What the options of the tab come to.
+
+    Raises:
+        SentinvError: If a value is out of its range.
+    """
+    default = TrainConfig()
+    steps, batch = whole(steps, default.steps), whole(batch, default.batch_size)
+    if not 1 <= steps <= _MOST_STEPS or not 1 <= batch <= _MOST_BATCH:
+        raise SentinvError(f"Expected 1 to {_MOST_STEPS} steps and 1 to {_MOST_BATCH} noises for each.")
+    try:
+        return replace(
+            default,
+            steps=steps,
+            kind=kind,
+            flip=bool(flip),
+            learning_rate=decimal(rate, default.learning_rate),
+            batch_size=batch,
+            seed=whole(seed, default.seed),
+            checkpoint_every=25,
+        )
+    except (TypeError, ValueError) as error:
+        raise SentinvError(str(error).removeprefix("TrainConfig.")) from error
+
+
+def _smaller(picture: Picture) -> Picture:
+    """The picture, not much larger than any model's: many may wait in memory."""
+    if max(picture.image.size) <= _ENOUGH:
+        return picture
+    share = _ENOUGH / max(picture.image.size)
+    size = (max(16, round(picture.image.width * share)), max(16, round(picture.image.height * share)))
+    mask = picture.mask.resize(size) if picture.mask is not None else None
+    return replace(picture, image=picture.image.resize(size), mask=mask)
+
+
+_ENOUGH = 2048

@@ -1,0 +1,90 @@
+"""The fourth tab: the learned words of the folder."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import gradio as gr
+
+from sentinv.errors import SentinvError
+from sentinv.ui import fragments as html
+from sentinv.ui.desk import Desk, on, plainly
+
+
+@dataclass(frozen=True, eq=False)
+class LibraryTab:
+    """What other tabs need of it.
+
+    Attributes:
+        cards: the words.
+        choice: those that are chosen.
+        use: the button that takes them to a prompt.
+    """
+
+    cards: gr.HTML
+    choice: gr.Dropdown
+    use: gr.Button
+
+    def refreshed(self, desk: Desk) -> list[Any]:
+        """Cards and choices, as the folder is now."""
+        words = desk.folder.words()
+        choices = [(word.concept.token, word.name) for word in words]
+        return [html.cards(words), gr.Dropdown(choices=choices, value=[])]
+
+    def prompt(self, desk: Desk, names: list[str]) -> str:
+        """A prompt with all of the chosen words in it."""
+        tokens = [desk.folder.word(name).concept.token for name in names[:8]]
+        if not tokens:
+            raise SentinvError("Choose a word first.")
+        return f"a photo of {' and '.join(tokens)}"
+
+
+def library_tab(desk: Desk) -> LibraryTab:
+    """Lay the tab out, and tie its parts to what they do."""
+    gr.HTML(
+        '<p class="lead">The learned words of your folder. Each is one small file that other programs read too.</p>'
+    )
+    cards = gr.HTML(elem_id="library-cards")
+    choice = gr.Dropdown(
+        [], label="Choose one word, or several to draw together", multiselect=True, elem_id="library-choice"
+    )
+    use = gr.Button("Draw with it", variant="primary", elem_id="library-use")
+    with gr.Accordion("Rename or delete", open=False, elem_classes="fold", elem_id="library-more"):
+        name = gr.Textbox(label="New name", max_lines=1, elem_id="library-name")
+        rename = gr.Button("Rename the chosen word", elem_id="library-rename")
+        delete = gr.Button("Delete the chosen words …", elem_id="library-delete")
+        with gr.Row(visible=False) as asked:
+            question = gr.HTML(elem_id="library-question")
+            sure = gr.Button("Yes, delete", variant="stop", elem_id="library-sure")
+            keep = gr.Button("No, keep", elem_id="library-keep")
+    tab = LibraryTab(cards, choice, use)
+
+    def renamed(names: list[str], wanted: str) -> list[Any]:
+        with plainly():
+            if len(names or []) != 1:
+                raise SentinvError("Choose the one word that is to have another name.")
+            desk.folder.rename(names[0], wanted or "")
+            return [*tab.refreshed(desk), ""]
+
+    def ask(names: list[str]) -> list[Any]:
+        with plainly():
+            if not names:
+                raise SentinvError("Choose a word first.")
+            tokens = ", ".join(desk.folder.word(one).concept.token for one in names)
+            return [
+                gr.Row(visible=True),
+                html.note(f"Delete {tokens} and what its training left? This cannot be undone."),
+            ]
+
+    def deleted(names: list[str]) -> list[Any]:
+        with plainly():
+            for one in names or []:
+                desk.folder.delete(one)
+            return [*tab.refreshed(desk), gr.Row(visible=False)]
+
+    on(rename.click, renamed, [choice, name], [cards, choice, name])
+    on(delete.click, ask, choice, [asked, question])
+    on(keep.click, lambda: gr.Row(visible=False), None, asked)
+    on(sure.click, deleted, choice, [cards, choice, asked])
+    return tab
