@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -21,6 +22,8 @@ from sentinv.cli.options import (
 from sentinv.cli.progress import progress
 
 if TYPE_CHECKING:
+    from PIL import Image
+
     from sentinv.evaluation.evaluate import EvaluateConfig, Score
     from sentinv.models.backbone import Backbone
     from sentinv.report.tables import Table
@@ -86,8 +89,6 @@ def evaluate(**given: Any) -> None:
     from sentinv.evaluation.evaluate import Evaluator, describe
     from sentinv.evaluation.evaluate import evaluate as scores_of
     from sentinv.evaluation.judges import ClipJudge
-    from sentinv.files.cropping import square
-    from sentinv.files.images import read_image
 
     options = EvaluateOptions(**given)
     wrong = next((prompt for prompt in options.prompts if "{}" not in prompt), None)
@@ -96,12 +97,7 @@ def evaluate(**given: Any) -> None:
     learned = load_concept([options.concept])
     loras = options.loras()
     check_words([lora for lora, _ in loras], [learned])
-    pictures = [square(read_image(path)) for path in options.images]
-    for path, picture in zip(options.images, pictures, strict=True):
-        for text in picture.notices:
-            told = text.partition("; --crop")[0]
-            options.notice(told if str(path) in text else f"{path}: {told}")
-    real = [picture.image for picture in pictures]
+    real = _pictures(options)
     tell_toybox(options.model, quiet=options.quiet)
     backbone = options.load()
     config = _config(backbone, options)
@@ -121,15 +117,32 @@ def evaluate(**given: Any) -> None:
     facts = describe(scores, config)
     if options.as_json:
         print_json({"concept": str(options.concept), "model": backbone.name, **facts})
-        return
+    else:
+        _print(scores, facts, f"model: {backbone.name}; judge: {judge.name}")
+        for note in dict.fromkeys(score.note for score in scores if score.note):
+            options.notice(note)
+
+
+def _pictures(options: EvaluateOptions) -> list[Image.Image]:
+    """Read the images, and cut the squares that a word is learned from."""
+    from sentinv.files.cropping import square
+    from sentinv.files.images import read_image
+
+    pictures = [square(read_image(path)) for path in options.images]
+    for path, picture in zip(options.images, pictures, strict=True):
+        for text in picture.notices:
+            told = text.partition("; --crop")[0]
+            options.notice(told if str(path) in text else f"{path}: {told}")
+    return [picture.image for picture in pictures]
+
+
+def _print(scores: list[Score], facts: Mapping[str, Any], judged: str) -> None:
     click.echo(_table(scores).markdown())
     for name in ("images per prompt", "seeds", "sampling", "interval"):
         click.echo(f"{name}: {facts[name]}")
-    click.echo(f"model: {backbone.name}; judge: {judge.name}")
+    click.echo(judged)
     for metric, formula in facts["formulas"].items():
         click.echo(f"{metric}: {formula}")
-    for note in dict.fromkeys(score.note for score in scores if score.note):
-        options.notice(note)
 
 
 def _config(backbone: Backbone, options: EvaluateOptions) -> EvaluateConfig:

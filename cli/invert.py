@@ -170,6 +170,8 @@ def invert(**given: Any) -> None:
     with job.outputs.held(resume=options.resume):
         backbone, concept = run(job, options)
     if after is not None:
+        from sentinv.cli.tune import tune_after
+
         tune_after(backbone, concept, job, after, options)
 
 
@@ -222,26 +224,6 @@ def read_pictures(paths: Sequence[Path], masks: Sequence[Path], crop: Crop, opti
     return pictures
 
 
-def tune_after(backbone: Backbone, concept: Concept, job: Job, outputs: TuneOutputs, options: InvertOptions) -> None:
-    """Train a LoRA around the word that was learned.
-
-    Raises:
-        Interrupted: If it was asked to stop: another command goes on.
-    """
-    from sentinv.cli.tune import TuneJob, tune_word
-    from sentinv.errors import Interrupted
-    from sentinv.training.config import TuneConfig
-
-    config = TuneConfig(seed=options.seed, gradient_checkpointing=options.gradient_checkpointing)
-    tuning = TuneJob(concept=concept, outputs=outputs, pictures=job.pictures, config=config)
-    try:
-        with outputs.held(resume=False):
-            tune_word(backbone, tuning, options, samples=options.samples, force=options.force)
-    except Interrupted as error:
-        again = f"sentinv tune {outputs.word} {' '.join(map(str, options.images))} --resume"
-        raise Interrupted(f"{error}, by: {again}", error.signal_number) from error
-
-
 def run(job: Job, options: InvertOptions) -> tuple[Backbone, Concept]:
     """Learn the word, and write and print what came of it; the model and the word are for what follows."""
     from sentinv.cli.results import Clock, print_result, samples_of
@@ -265,16 +247,13 @@ def run(job: Job, options: InvertOptions) -> tuple[Backbone, Concept]:
     start = find_start(backbone, job.pictures, said, options.max_vectors)
     vectors = "1 vector" if start.count == 1 else f"{start.count} vectors"
     options.notice(f"{job.token} starts from {job.init}: {start.text!r}, {vectors}")
-    checkpoints = Checkpoints(job.outputs.checkpoints, resume=options.resume)
+    kept = Checkpoints(job.outputs.checkpoints, resume=options.resume)
     with watched(job.outputs, job.config.steps, options) as on_step:
-        learned = learn(
-            backbone, job.pictures, start, job.config, token=job.token, checkpoints=checkpoints, on_step=on_step
-        )
+        learned = learn(backbone, job.pictures, start, job.config, token=job.token, checkpoints=kept, on_step=on_step)
     learned.concept.save(job.outputs.concept, overwrite=options.force)
     clock.lap("training")
-    samples = samples_of(learned, backbone, options)
+    report = Report(learned=learned, samples=samples_of(learned, backbone, options), seconds=clock.seconds)
     clock.lap("images of this page")
-    report = Report(learned=learned, samples=samples, seconds=clock.seconds)
     try:
         write_result(job.outputs, report)
     except SentinvError as error:

@@ -23,6 +23,7 @@ from sentinv.report.outputs import TuneOutputs
 from sentinv.training.config import TuneConfig
 
 if TYPE_CHECKING:
+    from sentinv.cli.invert import InvertOptions, Job
     from sentinv.concepts.concept import Concept
     from sentinv.files.cropping import Crop
     from sentinv.files.decoding import Picture
@@ -217,3 +218,21 @@ def tune_word(backbone: Backbone, job: TuneJob, options: OutputOptions, *, sampl
             f"{WRONG[tuned.history.stop]} in step {len(tuned.history.records) + 1} of {config.steps}: the best weights until "
             f"then are in {shown(outputs.concept)}; try a smaller --lr"
         )
+
+
+def tune_after(backbone: Backbone, concept: Concept, job: Job, outputs: TuneOutputs, options: InvertOptions) -> None:
+    """Train a LoRA around the word that was learned.
+
+    Raises:
+        Interrupted: If it was asked to stop: another command goes on.
+    """
+    from sentinv.errors import Interrupted
+
+    config = TuneConfig(seed=options.seed, gradient_checkpointing=options.gradient_checkpointing)
+    tuning = TuneJob(concept=concept, outputs=outputs, pictures=job.pictures, config=config)
+    try:
+        with outputs.held(resume=False):
+            tune_word(backbone, tuning, options, samples=options.samples, force=options.force)
+    except Interrupted as error:
+        again = f"sentinv tune {outputs.word} {' '.join(map(str, options.images))} --resume"
+        raise Interrupted(f"{error}, by: {again}", error.signal_number) from error

@@ -59,8 +59,7 @@ class Backbone:
         vae: `AutoencoderKL`, or the `VQModel` of a latent diffusion model.
         text_encoders: one or two.
         scheduler: any diffusers scheduler; only its config is read.
-        guidance_scale: the scale of classifier-free guidance that suits the model where none is asked for; by its configs if
-            None.
+        guidance_scale: of classifier-free guidance, what suits the model where none is asked for; by its configs if None.
         zeros_for_empty_prompt: whether zeros stand for the empty prompt, as in Stable Diffusion XL.
 
     Attributes:
@@ -83,13 +82,12 @@ class Backbone:
     ) -> None:
         model = described(name, unet, vae, text_encoders, scheduler)
         check_model(model)
-        self.name = name
-        scale = own_guidance(name, model.unet, model.scheduler) if guidance_scale is None else guidance_scale
-        self.guidance_scale = scale
+        self.name, self.zeros_for_empty_prompt = name, zeros_for_empty_prompt
+        self.guidance_scale = (
+            own_guidance(name, model.unet, model.scheduler) if guidance_scale is None else guidance_scale
+        )
         self.schedule = NoiseSchedule.of(scheduler, name)
-        self.zeros_for_empty_prompt = zeros_for_empty_prompt
-        self.unet, self.vae = unet, vae
-        self.text_encoders = tuple(text_encoders)
+        self.unet, self.vae, self.text_encoders = unet, vae, tuple(text_encoders)
         for module in self._modules():
             check_weights(name, module)
             module.requires_grad_(False).eval()
@@ -106,16 +104,12 @@ class Backbone:
         """
         parts = pipeline.components
         unet, vae = parts.get("unet"), parts.get("vae", parts.get("vqvae"))
-        models = {"": parts.get("text_encoder", parts.get("bert")), "_2": parts.get("text_encoder_2")}
-        encoders = [
-            TextEncoder(f"text_encoder{suffix}", parts[f"tokenizer{suffix}"], model)
-            for suffix, model in models.items()
-            if model is not None
-        ]
+        found = {"": parts.get("text_encoder", parts.get("bert")), "_2": parts.get("text_encoder_2")}
+        models = {suffix: model for suffix, model in found.items() if model is not None}
+        encoders = [TextEncoder(f"text_encoder{n}", parts[f"tokenizer{n}"], model) for n, model in models.items()]
         if not encoders or unet is None or vae is None:
-            raise ModelError(
-                f"expected a Stable Diffusion 1, 2 or XL or a latent diffusion pipeline, got {type(pipeline).__name__}"
-            )
+            kind = type(pipeline).__name__
+            raise ModelError(f"expected a Stable Diffusion 1, 2 or XL or a latent diffusion pipeline, got {kind}")
         name = name or pipeline.config.get("_name_or_path") or type(pipeline).__name__
         zeros = bool(pipeline.config.get("force_zeros_for_empty_prompt", False))
         return cls(str(name), unet, vae, encoders, parts["scheduler"], zeros_for_empty_prompt=zeros)
@@ -299,5 +293,7 @@ class Backbone:
             height, width = (side * self.vae_scale for side in latents.shape[-2:])
             sizes = torch.tensor([height, width, 0, 0, height, width], dtype=self.dtype, device=latents.device)
             extra["added_cond_kwargs"] = {"text_embeds": condition.pooled, "time_ids": sizes.repeat(len(latents), 1)}
-        hidden = condition.hidden.to(self.dtype)
-        return self.unet(latents.to(self.dtype), timesteps, hidden, return_dict=False, **extra)[0].float()
+        answer = self.unet(
+            latents.to(self.dtype), timesteps, condition.hidden.to(self.dtype), return_dict=False, **extra
+        )
+        return answer[0].float()

@@ -5,6 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from sentinv.models.check import check_model
+from sentinv.models.describe import described
+
 if TYPE_CHECKING:
     from sentinv.models.backbone import Backbone
 
@@ -61,3 +64,16 @@ def deviations(backbone: Backbone) -> list[str]:
         (abs(last - known.betas[1]) < 1e-4, f"last beta {last:.2g}", known.betas[1]),
     ]
     return [f"{got} (published {wanted})" for right, got, wanted in found if not right]
+
+
+def supported(backbone: Backbone) -> str:
+    """Judge a loaded model once more, and say what it was taken for.
+
+    Raises:
+        ModelError: If it is none that is supported.
+    """
+    from diffusers import DDIMScheduler
+
+    scheduler = DDIMScheduler.from_config(backbone.schedule.config)
+    check_model(described(backbone.name, backbone.unet, backbone.vae, backbone.text_encoders, scheduler))
+    return summary(backbone)

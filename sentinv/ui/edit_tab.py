@@ -36,31 +36,39 @@ def edit_tab(desk: Desk, model: gr.Dropdown) -> gr.HTML:
     state = gr.HTML(elem_id="edit-state", elem_classes="line")
     result = gr.HTML(elem_id="edit-result")
 
-    def look(path: str, model: str) -> list[Any]:
-        with plainly():
-            pictures = desk.pictures(path)
-            said = f"a photo of {desk.engine.seen(pictures, model).caption}"
-            chips = html.word_chips(desk.folder.words(), html.NEW_WORDS)
-            return [
-                path,
-                gr.Column(visible=True),
-                said,
-                html.brush("edit", pictures[0].image, "The picture, to paint on"),
-                chips,
-            ]
-
     def change(*values: Any) -> Iterator[list[Any]]:
         yield from _changed(desk, *values)
 
     def answer(*values: Any) -> Iterator[list[Any]]:
         yield from _changed(desk, *values, only_quick=True)
 
-    on(drop.upload, look, [drop, model], [path, fields, source, brush, chips], show_progress="minimal")
+    on(
+        drop.upload,
+        lambda path, model: _looked(desk, path, model),
+        [drop, model],
+        [path, fields, source, brush, chips],
+        show_progress="minimal",
+    )
     wanted = [path, source, prompt, keep, mask, model]
     for event in (button.click, prompt.submit):
         on(event, change, wanted, [state, result], js=_MASK_JS)
     on(keep.release, answer, wanted, [state, result], js=_MASK_JS, trigger_mode="always_last")
     return chips
+
+
+def _looked(desk: Desk, path: str, model: str) -> list[Any]:
+    """What the picture shows, and the fields for what it is to show."""
+    with plainly():
+        pictures = desk.pictures(path)
+        said = f"a photo of {desk.engine.seen(pictures, model).caption}"
+        chips = html.word_chips(desk.folder.words(), html.NEW_WORDS)
+        return [
+            path,
+            gr.Column(visible=True),
+            said,
+            html.brush("edit", pictures[0].image, "The picture, to paint on"),
+            chips,
+        ]
 
 
 def _changed(

@@ -67,16 +67,6 @@ def library_tab(desk: Desk) -> LibraryTab:
             desk.folder.rename(names[0], wanted or "")
             return [*tab.refreshed(desk), ""]
 
-    def ask(names: list[str]) -> list[Any]:
-        with plainly():
-            if not names:
-                raise SentinvError("Choose a word first.")
-            tokens = ", ".join(desk.folder.word(one).concept.token for one in names)
-            return [
-                gr.Row(visible=True),
-                html.note(f"Delete {tokens} and what its training left? This cannot be undone."),
-            ]
-
     def deleted(names: list[str]) -> list[Any]:
         with plainly():
             for one in names or []:
@@ -84,7 +74,16 @@ def library_tab(desk: Desk) -> LibraryTab:
             return [*tab.refreshed(desk), gr.Row(visible=False)]
 
     on(rename.click, renamed, [choice, name], [cards, choice, name])
-    on(delete.click, ask, choice, [asked, question])
+    on(delete.click, lambda names: _question(desk, names), choice, [asked, question])
     on(keep.click, lambda: gr.Row(visible=False), None, asked)
     on(sure.click, deleted, choice, [cards, choice, asked])
     return tab
+
+
+def _question(desk: Desk, names: list[str]) -> list[Any]:
+    """Ask before anything is deleted."""
+    with plainly():
+        if not names:
+            raise SentinvError("Choose a word first.")
+        tokens = ", ".join(desk.folder.word(one).concept.token for one in names)
+        return [gr.Row(visible=True), html.note(f"Delete {tokens} and what its training left? This cannot be undone.")]
