@@ -1,10 +1,10 @@
 """How learned words are weighed: likeness to the picture and to the prompt as the weight varies, for three ways.
 
-    python benchmarks/weights.py benchmarks/results/weights.md
+    python benchmarks/weights.py benchmarks/results/weights.md --concepts 4 --count 2
 
-"empty" scales the states of the word's tokens away from those of the empty prompt. "compel" does so above 1; below, it mixes
-the states of the prompt with those that it has where nobody attends to the word (shares 1 : tan((1 - weight) * pi / 2)).
-"rescaled" multiplies the states of the word's tokens and scales all states back to the mean that they had.
+"unseen", which is what `--weight` does, goes away from the states of the prompt in which no token attends to the word, or
+towards them. "empty" scales the states of the word's own tokens away from those of the empty prompt. "compel" is "empty" above
+1; below, it mixes the states of the prompt with the unseen ones, in shares of 1 : tan((1 - weight) * pi / 2).
 The words are those of `results/ablation/seed`: one picture, from a caption, 100 steps.
 """
 
@@ -16,6 +16,7 @@ from pathlib import Path
 import torch
 
 from sentinv.concepts.concept import Concept
+from sentinv.concepts.tokens import tokenize
 from sentinv.evaluation.judges import ClipJudge
 from sentinv.files.images import read_image, to_pil
 from sentinv.files.tensors import read_safetensors
@@ -34,25 +35,22 @@ WEIGHTS = {
 honest = module.weighed
 
 
-def compel(backbone, condition, empty, ids, places):
-    (tokens, weight), encoder = places[0], backbone.text_encoders[0]
-    own = ids[encoder.name]
-    seen = ~torch.isin(own, torch.tensor(tokens))
-    plain = torch.where(own < 0, encoder.pad_id, own)  # what nobody attends to matters to its own place only
-    without = encoder.model(plain, attention_mask=seen.long())[0]
+def compel(backbone, condition, ids, words):
+    ((tokens, weight),) = words
     other = math.tan((1 - weight) * math.pi / 2)
-    return Condition((condition.hidden + other * without) / (1 + other), condition.pooled)
+    without = backbone.encode_ids(ids, unseen=tokens)
+    return Condition((condition.hidden + other * without.hidden) / (1 + other), condition.pooled)
 
 
-def unseen(backbone, condition, empty, ids, places):
-    (tokens, weight), encoder = places[0], backbone.text_encoders[0]
-    own = ids[encoder.name]
-    plain = torch.where(own < 0, encoder.pad_id, own)
-    without = encoder.model(plain, attention_mask=(~torch.isin(own, torch.tensor(tokens))).long())[0]
-    return Condition(without + weight * (condition.hidden - without), condition.pooled)
+def empty(backbone, condition, ids, words):
+    ((tokens, weight),) = words
+    none = backbone.encode_ids(tokenize(backbone, [""])).hidden
+    own = torch.isin(ids[backbone.text_encoders[0].name], torch.tensor(tokens))[..., None]
+    scaled = none + weight * (condition.hidden - none)
+    return Condition(torch.where(own, scaled, condition.hidden), condition.pooled)
 
 
-WAYS = {"empty": honest, "compel": compel, "unseen": unseen}
+WAYS = {"unseen": honest, "empty": empty, "compel": compel}
 
 
 def learned(count):
@@ -69,8 +67,8 @@ def learned(count):
 def main():
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("output", type=Path)
-    parser.add_argument("--concepts", type=int, default=6)
-    parser.add_argument("--count", type=int, default=1)
+    parser.add_argument("--concepts", type=int, default=4)
+    parser.add_argument("--count", type=int, default=2)
     parser.add_argument("--steps", type=int, default=15)
     options = parser.parse_args()
     torch.set_num_threads(1)
@@ -98,10 +96,9 @@ def write(options, found):
     lines = [
         "# Weights of learned words",
         "",
-        f"`python benchmarks/weights.py benchmarks/results/weights.md --concepts {options.concepts} --count {options.count} "
-        f"--steps {options.steps}`",
+        f"`python benchmarks/weights.py benchmarks/results/weights.md --concepts {options.concepts} --count {options.count}`",
         "",
-        f"{len(next(iter(found.values()))) // len(PROMPTS)} words, {len(PROMPTS)} prompts, {options.count} image each.",
+        f"{len(next(iter(found.values()))) // len(PROMPTS)} words, {len(PROMPTS)} prompts, {options.count} images each.",
         "CLIP-I: cosine to the picture; CLIP-T: cosine to the prompt without the word.",
         "",
         "| way | weight | CLIP-I | CLIP-T |",

@@ -111,24 +111,38 @@ def test_a_wide_picture_is_told_in_python_too(sd1_backbone):
 # weights
 
 
-def test_weights_scale_the_states_of_the_word_and_no_others(sd1_backbone, word):
-    plain, empty = (encode_prompts(sd1_backbone, [text], word).hidden[0] for text in ("a <c> on the moon", ""))
-    for weight in (0.0, 0.5, 1.0, 1.7):
-        states = encode_prompts(sd1_backbone, ["a <c> on the moon"], word, {"<c>": weight}).hidden[0]
-        wanted = plain.clone()
-        wanted[2:4] = empty[2:4] + weight * (plain[2:4] - empty[2:4])
-        assert torch.allclose(states, wanted, atol=1e-6)
-        both = encode_prompts(sd1_backbone, [None, "a <c> on the moon"], word, {"<c>": weight}).hidden
-        assert torch.allclose(both[1], wanted, atol=1e-6) and torch.allclose(both[0], empty, atol=1e-6)
+def test_weights_lead_away_from_the_prompt_in_which_nothing_attends_to_the_word(sd1_backbone, word):
+    prompt, other = "a <c> on the <d> moon", Concept(token="<d>", rows={"text_encoder": torch.rand(1, 16)})
+    both = [word, other]
+    plain, none = (encode_prompts(sd1_backbone, [text], both).hidden[0] for text in (prompt, ""))
+    unseen = {name: encode_prompts(sd1_backbone, [prompt], both, {name: 0.0}).hidden[0] for name in ("<c>", "<d>")}
+    assert torch.equal(unseen["<c>"][:3], plain[:3]) and not torch.allclose(unseen["<c>"][3:], plain[3:], atol=1e-4)
+    for first, second in ((0.5, 1.0), (1.0, 1.0), (1.7, 0.2)):
+        weights = {"<c>": first, "<d>": second}
+        wanted = plain + (first - 1) * (plain - unseen["<c>"]) + (second - 1) * (plain - unseen["<d>"])
+        alone = encode_prompts(sd1_backbone, [prompt], both, weights).hidden[0]
+        guided = encode_prompts(sd1_backbone, [None, prompt], both, weights).hidden
+        assert torch.allclose(alone, wanted, atol=1e-5) and torch.allclose(guided[1], wanted, atol=1e-5)
+        assert torch.allclose(guided[0], none, atol=1e-6)
+
+
+def test_what_is_unseen_does_not_count(sd1_backbone, word):
+    louder = Concept(token="<c>", rows={"text_encoder": 3 * word.rows["text_encoder"].flip(-1)})
+    states = [
+        encode_prompts(sd1_backbone, ["a <c> on the moon"], one, {"<c>": 0.0}).hidden[0] for one in (word, louder)
+    ]
+    assert torch.allclose(states[0][4:], states[1][4:], atol=1e-6)  # behind the word's two vectors
 
 
 def test_weights_for_two_text_encoders(xl):
     xl_backbone = Backbone.from_pipeline(xl, "xl")
     shapes = {encoder.name: encoder.dim for encoder in xl_backbone.text_encoders}
     word = Concept(token="<c>", rows={name: torch.ones(1, dim) / 10 for name, dim in shapes.items()})
-    plain, double = (encode_prompts(xl_backbone, ["a <c>"], word, {"<c>": w}) for w in (1.0, 2.0))
-    changed = (plain.hidden[0] - double.hidden[0]).abs().sum(dim=-1) > 1e-6
-    assert changed.nonzero().flatten().tolist() == [2] and torch.equal(plain.pooled, double.pooled)
+    weights = ({}, {"<c>": 1.0}, {"<c>": 2.0})
+    plain, same, double = (encode_prompts(xl_backbone, ["a <c> cat"], word, one) for one in weights)
+    assert torch.equal(plain.hidden, same.hidden) and torch.equal(plain.pooled, double.pooled)
+    changed = (plain.hidden[0] - double.hidden[0]).abs() > 1e-6
+    assert not changed[:2].any() and changed[3, :16].any() and changed[3, 16:].any()
 
 
 @pytest.mark.parametrize("weights", [{"<c>": 4.0}, {"<c>": float("nan")}, {"<dog>": 1.2}])

@@ -438,9 +438,9 @@ def main():
     for source, what, case in CASES:
         right, calls, outcome = tried(case)
         wrong += not right
-        shown = "; ".join(
-            call if "`" in call or " " not in call or call.startswith(("a ", "the ")) else f"`{call}`" for call in calls
-        )
+        calls = [call.replace(LEARN, "…") for call in calls]
+        plain = [call.split()[0] not in ("invert", "edit", "generate", "inspect") for call in calls]
+        shown = "; ".join(call if is_text else f"`{call}`" for call, is_text in zip(calls, plain, strict=True))
         rows.append(
             f"| {source} | {what} | {shown.replace('|', chr(92) + '|')} | {outcome.replace('|', chr(92) + '|')} |"
         )
@@ -449,7 +449,8 @@ def main():
         "# Complaints that were tried",
         "",
         f"{len(CASES)} complaints from the threads of other programs: {wrong} wrong.",
-        "`python benchmarks/reliability/complaints.py` runs and checks each on a tiny model and writes this table.",
+        "`python benchmarks/reliability/complaints.py` runs and checks each on a tiny model and writes this table;",
+        f"`…` stands for `{LEARN}`.",
         "",
         "| thread | complaint | run | outcome |",
         "|---|---|---|---|",

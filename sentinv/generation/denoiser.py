@@ -57,18 +57,16 @@ def encode_prompts(
     check_weights(weights or {}, texts[-1])
     with rows.installed(backbone) if rows is not None else nullcontext():
         condition = backbone.encode_ids(tokenize(backbone, texts, rows))
+        if rows is not None and weights:
+            words = [(rows.vocabulary[token], weight) for token, weight in weights.items()]
+            last = weighed(backbone, condition[-1:], tokenize(backbone, texts[-1:], rows), words)
+            condition = Condition(torch.cat([condition.hidden[:-1], last.hidden]), condition.pooled)
     if backbone.zeros_for_empty_prompt:
         empty = torch.tensor([prompt is None for prompt in prompts], device=backbone.device)
         condition.hidden[empty] = 0
         if condition.pooled is not None:
             condition.pooled[empty] = 0
-    if rows is None or not weights:
-        return condition
-    ids = tokenize(backbone, texts[-1:], rows)
-    nothing = backbone.encode_ids(tokenize(backbone, [""]))
-    places = [(rows.vocabulary[token], weight) for token, weight in weights.items()]
-    last = weighed(backbone, condition[-1:], nothing, ids, places)
-    return Condition(torch.cat([condition.hidden[:-1], last.hidden]), condition.pooled)
+    return condition
 
 
 class Denoiser:

@@ -5,7 +5,7 @@ Every size and constant is read from the model's configs.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
@@ -264,16 +264,19 @@ class Backbone:
         """Words that somebody added to the tokenizers of all text encoders, with rows in their tables."""
         return frozenset.intersection(*(frozenset(encoder.learned_words) for encoder in self.text_encoders))
 
-    def encode_ids(self, ids: Mapping[str, Tensor]) -> Condition:
-        """Run the text encoders on token ids; gradients reach installed placeholder rows."""
+    def encode_ids(self, ids: Mapping[str, Tensor], unseen: Collection[int] = ()) -> Condition:
+        """Run the text encoders on token ids `[B, L]` each, to `unseen` of which no token attends.
+
+        Gradients reach installed placeholder rows.
+        """
         hidden, pooled = [], None
         for encoder in self.text_encoders:
+            mask = encoder.attention_mask(ids[encoder.name], unseen)
             if self.is_xl:
-                output = encoder.model(ids[encoder.name], output_hidden_states=True)
+                output = encoder.model(ids[encoder.name], attention_mask=mask, output_hidden_states=True)
                 hidden.append(output.hidden_states[-2])
                 pooled = output[0]  # of the last encoder, which has a projection
             else:
-                mask = (ids[encoder.name] != encoder.pad_id) if encoder.wants_mask else None
                 hidden.append(encoder.model(ids[encoder.name], attention_mask=mask, return_dict=True)[0])
         return Condition(torch.cat(hidden, dim=-1), pooled)
 

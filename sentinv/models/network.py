@@ -4,10 +4,22 @@ from __future__ import annotations
 
 import os
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 _PROXIES = ("HTTPS_PROXY", "https_proxy", "ALL_PROXY", "all_proxy", "HTTP_PROXY", "http_proxy")
 _CERTIFICATES = ("SSL_CERT_FILE", "SSL_CERT_DIR", "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE")
+
+
+@contextmanager
+def without_surroundings() -> Iterator[None]:
+    """Hide proxies and certificates for a while: a client that can't be made with them reads the cache no less without."""
+    hidden = {name: os.environ.pop(name) for name in (*_PROXIES, *_CERTIFICATES) if name in os.environ}
+    try:
+        yield
+    finally:
+        os.environ.update(hidden)
 
 
 def why_out_of_reach(error: BaseException) -> str:

@@ -9,7 +9,7 @@ from typing import Any
 
 from sentinv.errors import ModelError, SentinvError
 from sentinv.models.built_in import TOYBOX
-from sentinv.models.network import why_out_of_reach
+from sentinv.models.network import why_out_of_reach, without_surroundings
 
 
 def local_path(name: str | Path) -> Path:
@@ -83,6 +83,8 @@ def _go_offline_if_unreachable() -> None:
     except Exception as error:  # which errors there are depends on the client that the hub's library uses
         _why[:] = [why_out_of_reach(error)]
         constants.HF_HUB_OFFLINE = True
+        with without_surroundings():
+            get_session()  # it is kept, and asks nobody from now on
 
 
 _why: list[str] = []

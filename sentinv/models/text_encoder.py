@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Collection
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import count, takewhile
 from typing import Any
+
+import torch
+from torch import Tensor
 
 
 @dataclass(frozen=True)
@@ -64,6 +68,14 @@ class TextEncoder:
     def wants_mask(self) -> bool:
         """Whether the model is told which tokens are padding."""
         return bool(getattr(self.model.config, "use_attention_mask", False))
+
+    def attention_mask(self, ids: Tensor, unseen: Collection[int] = ()) -> Tensor | None:
+        """Which tokens of ids `[B, L]` may be attended to: all but `unseen`, and padding where the model is told of it."""
+        mask = (ids != self.pad_id) if self.wants_mask else None
+        if not unseen:
+            return mask
+        seen = ~torch.isin(ids, torch.tensor(list(unseen), device=ids.device))
+        return (seen if mask is None else mask & seen).long()
 
     @cached_property
     def learned_words(self) -> dict[str, str]:

@@ -17,6 +17,7 @@ from torch import Generator, Tensor
 from sentinv.concepts.prompts import TEMPLATES, fill
 from sentinv.concepts.tokens import tokenize
 from sentinv.errors import SentinvError
+from sentinv.files.cropping import square
 from sentinv.files.decoding import Picture, picture_of
 from sentinv.files.images import prepare, prepare_mask
 from sentinv.models.backbone import Moments
@@ -79,8 +80,8 @@ class TrainingSet:
 
     Args:
         backbone: encodes the images; the rows need not be installed.
-        images: of any size, ≥ 1; cropped to the model's square. A `Picture`'s mask is white where the concept is; so is what is
-            opaque of an image.
+        images: of any size, ≥ 1; cut to the square around the mask, or in the middle. A `Picture`'s mask is white where the
+            concept is; so is what is opaque of an image.
         rows: of the placeholders that prompts may have.
         config: templates, flip, mask_background, batch size, evaluation grid.
         token: the placeholder that prompts have; the only one there are rows of, if not given.
@@ -105,7 +106,7 @@ class TrainingSet:
         self.config = config
         token = token or only(rows.vocabulary)
         size = (backbone.resolution, backbone.resolution)
-        pictures = [image if isinstance(image, Picture) else picture_of(image) for image in images]
+        pictures = [square(image if isinstance(image, Picture) else picture_of(image)) for image in images]
         self.pixels = torch.cat([prepare(picture.image, size, multiple=backbone.vae_scale) for picture in pictures])
         self.image_count = len(images)
         self.moments = self._encode(self._mirrored_too(self.pixels))
