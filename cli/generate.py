@@ -97,7 +97,7 @@ def generate(**given: Any) -> None:
 
     \b
       sentinv generate "a photo of <cat> on the moon" -c cat-concept.safetensors
-      sentinv generate "watercolor of <cat>" -c cat-concept.safetensors -n 8 --rank
+      sentinv generate "a watercolor of <cat>" -c cat-concept.safetensors --rank
       sentinv generate "<a> in a <mug>" -c a.safetensors -c mug.safetensors
       sentinv generate "<cat>" -c cat-concept.safetensors --lora cat-lora.safetensors:0.8
     """  # noqa: D301 - click reads \b as "leave these lines as they are"

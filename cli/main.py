@@ -201,7 +201,7 @@ def cli(ctx: click.Context, debug: bool) -> None:
     """Learn a word for the thing in one image, and use it in sentences.
 
     \b
-      sentinv invert cat.png                                  → cat-concept.safetensors
+      sentinv invert cat.png                             → cat-concept.safetensors
       sentinv generate "a photo of <cat> on the moon" -c cat-concept.safetensors
     """  # noqa: D301 - click reads \b as "leave these lines as they are"
     ctx.meta["sentinv.debug"] = debug

@@ -277,7 +277,7 @@ def load_backbone(model: str, device: str | None = None, dtype: str | None = Non
     from sentinv.models.loading import load
 
     quieten_transformers()
-    logging.set_verbosity_error()
+    logging.set_verbosity(logging.CRITICAL)  # it calls errors what it tries one after another
     logging.disable_progress_bar()
     try:
         target = torch.device(device) if device else None
