@@ -17,6 +17,7 @@ from sentinv.cli.options import (
     model_options,
     output_options,
     tell_toybox,
+    was_given,
 )
 from sentinv.cli.outputs import TuneOutputs
 from sentinv.training.config import TuneConfig
@@ -38,6 +39,7 @@ class TuneOptions(ModelOptions, OutputOptions):
     output: Path | None
     masks: tuple[Path, ...]
     words: str | None
+    kind: str
     scene_file: Path | None
     steps: int
     learning_rate: float
@@ -86,6 +88,9 @@ class TuneJob:
 @click.option("--words", help="What the thing is, without where it is.  [default: what the word started from]")
 @click.option(
     "--scenes", "scene_file", type=_PATH, help="A text file: a place a line, such as: on the moon; styles have a {}."
+)
+@click.option(
+    "--kind", type=click.Choice(["object", "style"]), default=TuneConfig.kind, show_default=True, help="What it is."
 )
 @click.option("--steps", default=TuneConfig.steps, show_default=True, help="Training steps.")
 @click.option(
@@ -162,6 +167,8 @@ def tune_config(options: TuneOptions) -> TuneConfig:
 
     names = {field.name for field in fields(TuneConfig)} & {field.name for field in fields(options)}
     values = {name: getattr(options, name) for name in names}
+    if options.kind == "style" and not was_given("blended"):
+        values["blended"] = 0
     if options.target:
         values["targets"] = options.target
     if options.scene_file:
