@@ -22,8 +22,7 @@ from sentinv.concepts.prompts import fill
 from sentinv.concepts.scenes import SCENES, STYLES, THINGS, without_scene
 from sentinv.concepts.tokens import tokenize
 from sentinv.diffusion.conversions import add_noise, target
-from sentinv.generation.denoiser import encode_prompts
-from sentinv.generation.generate import GenerateConfig, sample
+from sentinv.generation.generate import GenerateConfig, generate_latents
 from sentinv.models.backbone import Condition
 from sentinv.training.data import Batch, TrainingSet, only
 from sentinv.training.objective import DenoisingObjective, denoising_loss
@@ -153,15 +152,14 @@ class BlendedSet(TrainingSet):
 
     def _other_pictures(self) -> Tensor:
         """What the model makes of the prompts of other things, `[others, C, h, w]`: clean, scaled latents."""
-        empty, words = encode_prompts(self.backbone, [None]), encode_prompts(self.backbone, list(self.blend.others))
-        generator = Generator().manual_seed(self.config.seed)
-        noise = torch.randn((len(self.blend.others), *self.moments.mean.shape[1:]), generator=generator)
-        return torch.cat(
-            [
-                sample(self.backbone, one[None].to(self.backbone.device), pair(empty, words[n : n + 1]), _SAMPLING)
-                for n, one in enumerate(noise)
-            ]
-        )
+        seed = self.config.seed
+        made = [
+            generate_latents(
+                self.backbone, prompt, generators=[Generator().manual_seed(seed + number)], config=_SAMPLING
+            )
+            for number, prompt in enumerate(self.blend.others)
+        ]
+        return torch.cat(made)
 
     def draw(self, generator: Generator) -> BlendedBatch:
         """Draw a batch; every random number is of this generator, which is on the CPU."""
@@ -265,12 +263,6 @@ class BlendedObjective(DenoisingObjective):
         wanted = true.clone()
         wanted[taught] = torch.lerp(answer, true[taught], batch.own[taught])
         return wanted
-
-
-def pair(first: Condition, second: Condition) -> Condition:
-    """Two prompts as one condition."""
-    pooled = None if first.pooled is None or second.pooled is None else torch.cat([first.pooled, second.pooled])
-    return Condition(torch.cat([first.hidden, second.hidden]), pooled)
 
 
 @torch.no_grad()
