@@ -18,6 +18,7 @@ from sentinv.cli.options import (
     model_options,
     output_options,
     tell_toybox,
+    was_given,
 )
 from sentinv.report.outputs import TuneOutputs
 from sentinv.training.config import TuneConfig
@@ -42,6 +43,7 @@ class TuneOptions(ModelOptions, OutputOptions):
     masks: tuple[Path, ...]
     crop: Crop
     words: str | None
+    kind: str
     scene_file: Path | None
     steps: int
     learning_rate: float
@@ -91,6 +93,9 @@ class TuneJob:
 @click.option("--words", help="What the thing is, without where it is.  [default: what the word started from]")
 @click.option(
     "--scenes", "scene_file", type=_PATH, help="A text file: a place a line, such as: on the moon; styles have a {}."
+)
+@click.option(
+    "--kind", type=click.Choice(["object", "style"]), default=TuneConfig.kind, show_default=True, help="What it is."
 )
 @click.option("--steps", default=TuneConfig.steps, show_default=True, help="Training steps.")
 @click.option(
@@ -167,6 +172,8 @@ def tune_config(options: TuneOptions) -> TuneConfig:
 
     names = {field.name for field in fields(TuneConfig)} & {field.name for field in fields(options)}
     values = {name: getattr(options, name) for name in names}
+    if options.kind == "style" and not was_given("blended"):
+        values["blended"] = 0
     if options.target:
         values["targets"] = options.target
     if options.scene_file:
@@ -228,7 +235,12 @@ def tune_after(backbone: Backbone, concept: Concept, job: Job, outputs: TuneOutp
     """
     from sentinv.errors import Interrupted
 
-    config = TuneConfig(seed=options.seed, gradient_checkpointing=options.gradient_checkpointing)
+    config = TuneConfig(
+        kind=job.config.kind,
+        blended=0 if job.config.kind == "style" else TuneConfig.blended,
+        seed=options.seed,
+        gradient_checkpointing=options.gradient_checkpointing,
+    )
     tuning = TuneJob(concept=concept, outputs=outputs, pictures=job.pictures, config=config)
     try:
         with outputs.held(resume=False):

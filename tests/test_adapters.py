@@ -235,26 +235,21 @@ def test_original_names_are_those_that_diffusers_converts_from(which, request):
 # What is refused
 
 
+def matrices(name, down, up):
+    return {f"{name}.lora_down.weight": torch.ones(down), f"{name}.lora_up.weight": torch.ones(up)}
+
+
 HOSTILE = {
     "NaN": (lambda t: t | {k: torch.full_like(v, float("nan")) for k, v in list(t.items())[:1]}, "NaN or infinite"),
     "alpha 0": (lambda t: t | {k: torch.tensor(0.0) for k in t if k.endswith("alpha")}, "does nothing"),
     "alpha of several": (lambda t: t | {k: torch.ones(2) for k in t if k.endswith("alpha")}, "one number"),
-    "rank 100,000": (
-        lambda t: {
-            "lora_unet_mid.lora_down.weight": torch.ones(100_000, 1),
-            "lora_unet_mid.lora_up.weight": torch.ones(1, 100_000),
-        },
-        "rank of at most",
-    ),
+    "rank 100,000": (lambda t: matrices("lora_unet_mid", (100_000, 1), (1, 100_000)), "rank of at most"),
     "half a layer": (lambda t: {k: v for k, v in t.items() if "up" not in k}, "lacks one"),
     "shapes that do not fit": (lambda t: t | {k: v[:, :1] for k, v in t.items() if "up.weight" in k}, "expected matrices"),
     "unknown keys": (lambda t: t | {"what.is.this": torch.ones(2)}, "expected the tensors of a LoRA"),
     "LoHa": (lambda t: {"lora_unet_mid.hada_w1_a": torch.ones(2)}, "LoHa"),
     "DoRA": (lambda t: t | {"lora_unet_mid.dora_scale": torch.ones(2)}, "DoRA"),
-    "text encoder only": (
-        lambda t: {"lora_te_a.lora_down.weight": torch.ones(2, 2), "lora_te_a.lora_up.weight": torch.ones(2, 2)},
-        "layers of a UNet",
-    ),
+    "text encoder only": (lambda t: matrices("lora_te_a", (2, 2), (2, 2)), "layers of a UNet"),
     "a word": (lambda t: {"<c>": torch.ones(2, 16)}, "expected the tensors of a LoRA"),
     "zeros": (lambda t: {k: torch.zeros_like(v) for k, v in t.items()}, "nothing but zeros"),
 }  # fmt: skip

@@ -26,7 +26,15 @@ from sentinv.training.train import train_concept
 from sentinv.training.tune import tune
 
 QUICK = TuneConfig(
-    steps=8, evaluate_every=4, evaluation_timesteps=4, checkpoint_every=3, scenes=("on the moon", "in a mug"), rank=2
+    batch_size=4,
+    blended=4,
+    others=2,
+    steps=8,
+    evaluate_every=4,
+    evaluation_timesteps=4,
+    checkpoint_every=3,
+    scenes=("on the moon", "in a mug"),
+    rank=2,
 )
 
 
@@ -140,8 +148,12 @@ def test_a_step_has_plain_items_blended_ones_and_others(backbone, picture):
     said = [data.prompts[index] for index in batch.prompts]
     assert all("<c>" in prompt for prompt in said[:8]) and not any("<c>" in prompt for prompt in said[8:])
     assert all(prompt in data.templates for prompt in said[:4]) and not any(p in data.templates for p in said[4:])
-    for item in range(4, 10):  # of the same noisy pictures
-        assert any(torch.equal(batch.noise[item], batch.noise[plain]) for plain in range(4))
+    for item in range(4, 10):  # with the same noises, and of the same pictures but for other things
+        same_noise = [plain for plain in range(4) if torch.equal(batch.noise[item], batch.noise[plain])]
+        assert len(same_noise) == 1 and batch.timesteps[item] == batch.timesteps[same_noise[0]]
+        assert torch.equal(batch.latents[item], batch.latents[same_noise[0]]) == (item < 8)
+    for item in (8, 9):  # these are the model's own
+        assert torch.equal(batch.latents[item], data.others[data.blend.others.index(said[item])])
     own = [ids.tolist() for ids in batch.ids["text_encoder"]]
     assert own == [ids.tolist() for ids in data.all_ids["text_encoder"][batch.prompts]]
 
@@ -208,8 +220,8 @@ def test_gradient_of_a_step_equals_peft(sd1, sd1_backbone, picture):
         BlendedObjective(data, None, frozen=adapters.off, fixed_rows=True).errors(batch).mean().backward()
         ours = {name: parameter.grad for name, parameter in adapters.parameters.items()}
     sd1.load_textual_inversion({"<c>": word_of(sd1_backbone).rows["text_encoder"]})
-    ends = {"lora_A": "down", "lora_B": "up"}
-    state = {f"unet.{n}.{end}.weight": getattr(one, part) for n, one in layers.items() for end, part in ends.items()}
+    state = {f"unet.{name}.lora_A.weight": one.down for name, one in layers.items()}
+    state |= {f"unet.{name}.lora_B.weight": one.up for name, one in layers.items()}
     sd1.load_lora_weights(state)
     text = sd1.maybe_convert_prompt("a photo of <c>", sd1.tokenizer)
     ids = sd1.tokenizer([text] * 4, padding="max_length", max_length=40, return_tensors="pt").input_ids

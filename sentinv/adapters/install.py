@@ -142,12 +142,12 @@ def check_words(loras: Sequence[Lora], concepts: Sequence[Concept]) -> None:
         own = [concept for concept in concepts if concept.token == lora.token]
         if lora.token and not own:
             warnings.warn(
-                f"{lora.title} belongs to {lora.token}, which is not given: add its concept file", stacklevel=3
+                f"{lora.title} belongs to {lora.token}, which is not given: add its concept file", stacklevel=2
             )
         elif lora.word_digest and own and own[0].digest != lora.word_digest:
             warnings.warn(
                 f"{lora.title} was trained around other rows of {lora.token} than those given: use the word it came with",
-                stacklevel=3,
+                stacklevel=2,
             )
 
 

@@ -219,8 +219,8 @@ def _check_base(concept: Concept, target: Program, base: str) -> None:
     family = concept.metadata.get("modelspec.architecture", "").split("/")[0] or "an unknown kind of model"
     takes = "Stable Diffusion 1, 2 and XL (768, 1024, 768 and 1280 numbers a vector)"
     raise ConceptError(
-        f"{target.label}: no words there for the base of {concept.token}, {concept.base_model or 'which is not named'} ({family}, "
-        f"{widths} numbers a vector); expected {takes}: learn the word on one of these"
+        f"{target.label}: no words there for the base of {concept.token}, {concept.base_model or 'which is not named'} "
+        f"({family}, {widths} numbers a vector); expected {takes}: learn the word on one of these"
     )
 
 

@@ -34,7 +34,7 @@ STYLES = (
 """How a picture of it may be made."""
 
 THINGS = ("a dog", "a car", "a house", "a flower", "a cat", "a chair", "a boat", "a bird", "a cup", "a tree", "a fish")
-"""Other things, of many kinds. Their number has no divisor in common with that of scenes and styles."""
+"""Other things, of many kinds."""
 
 _SCENE = re.compile(
     r" (?:sitting |standing |lying |laying |parked )?"

@@ -265,10 +265,7 @@ class Backbone:
         return frozenset.intersection(*(frozenset(encoder.learned_words) for encoder in self.text_encoders))
 
     def encode_ids(self, ids: Mapping[str, Tensor], unseen: Collection[int] = ()) -> Condition:
-        """Run the text encoders on token ids `[B, L]` each, to `unseen` of which no token attends.
-
-        Gradients reach installed placeholder rows.
-        """
+        """Run the text encoders on token ids `[B, L]`, `unseen` ones attended to by none; gradients reach installed rows."""
         hidden, pooled = [], None
         for encoder in self.text_encoders:
             mask = encoder.attention_mask(ids[encoder.name], unseen)

@@ -3,15 +3,15 @@
 Besides prompts that show the whole picture ("a photo of <c>"), a step has the same noisy pictures with a scene or a style in
 the prompt ("a photo of <c> on the moon"). Their target is the true one inside the mask; outside it is what the frozen model
 answers to the words for the thing, without the place that they name, and that scene. For styles it is that answer everywhere.
-And there may be prompts of other things, whose answers are to stay as they are. The frozen model is never told the learned
-word: one that has kept its table would hand the table on.
+And there may be prompts of other things, on pictures of them that the model has made: those answers are
+to stay. The frozen model is never told the learned word: one that has kept its table would hand the table on.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import torch
@@ -22,6 +22,7 @@ from sentinv.concepts.prompts import fill
 from sentinv.concepts.scenes import SCENES, STYLES, THINGS, without_scene
 from sentinv.concepts.tokens import tokenize
 from sentinv.diffusion.conversions import add_noise, target
+from sentinv.generation.generate import GenerateConfig, generate_latents
 from sentinv.models.backbone import Condition
 from sentinv.training.data import Batch, TrainingSet, only
 from sentinv.training.objective import DenoisingObjective, denoising_loss
@@ -34,6 +35,10 @@ if TYPE_CHECKING:
     from sentinv.training.config import TrainConfig
 
 SCENE_PROMPT = "a photo of {}"
+OTHERS = 8
+"""Pictures of other things that the model makes to keep its answers to them."""
+
+_SAMPLING = GenerateConfig(steps=10)
 _AT_ONCE = 32  # prompts that are encoded together
 
 
@@ -87,8 +92,7 @@ class Blend:
         styles = config.styles if config.styles is not None else STYLES
         scenes = tuple(f"{SCENE_PROMPT} {place}" for place in places)
         looks = (SCENE_PROMPT, *scenes, *styles)
-        several = max(len(THINGS), len(looks))
-        others = tuple(fill(looks[n % len(looks)], THINGS[n % len(THINGS)]) for n in range(several))
+        others = tuple(fill(looks[3 * n % len(looks)], THINGS[n % len(THINGS)]) for n in range(OTHERS))
         return cls(scenes, styles, without_scene(words), others, config.blended, others_count)
 
     @property
@@ -133,6 +137,7 @@ class BlendedSet(TrainingSet):
         places = [1.0] * len(blend.scenes) + [0.0] * (len(blend.styles) + len(blend.others))
         self._has_place = torch.tensor(places, device=backbone.device)[:, None, None, None]
         self.own = self._mirrored_too(torch.cat(self._things())).to(backbone.device)
+        self.others = self._other_pictures() if blend.others_count else None
 
     def _things(self) -> list[Tensor]:
         """Where the thing is in each picture, `[1, 1, h, w]`: its mask, or what is found where it has none."""
@@ -144,6 +149,17 @@ class BlendedSet(TrainingSet):
             found = mask is None and self.blend.count > 0
             things.append(thing_mask(self.backbone, latents, self.blend.thing, places) if found else self._share(mask))
         return things
+
+    def _other_pictures(self) -> Tensor:
+        """What the model makes of the prompts of other things, `[others, C, h, w]`: clean, scaled latents."""
+        seed = self.config.seed
+        made = [
+            generate_latents(
+                self.backbone, prompt, generators=[Generator().manual_seed(seed + number)], config=_SAMPLING
+            )
+            for number, prompt in enumerate(self.blend.others)
+        ]
+        return torch.cat(made)
 
     def draw(self, generator: Generator) -> BlendedBatch:
         """Draw a batch; every random number is of this generator, which is on the CPU."""
@@ -158,7 +174,11 @@ class BlendedSet(TrainingSet):
             items.append(torch.randperm(plain, generator=generator)[:count])
             prompts.append(first + torch.randint(low, high, (count,), generator=generator))
         further = self.to_device(torch.cat(prompts))
-        return self._extended(batch, which, self.to_device(torch.cat(items)), torch.cat([templates, further]))
+        drawn = self._extended(batch, which, self.to_device(torch.cat(items)), torch.cat([templates, further]))
+        if self.others is None:
+            return drawn
+        shown = self.others[further[blend.count :] - first - len(blend.own)]
+        return replace(drawn, latents=torch.cat([drawn.latents[: -len(shown)], shown]))
 
     def evaluation_batches(self) -> list[Batch]:
         """The fixed grid twice: with the first template, and blended, with one prompt after the other."""

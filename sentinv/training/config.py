@@ -121,7 +121,8 @@ class TuneConfig(TrainConfig):
     Attributes:
         learning_rate: of the LoRA's weights.
         mask_background: the word's own prompts show the whole picture, and so this is 1.
-        others: items per step, in [0, batch_size], whose prompts are of other things: they are to stay as they are.
+        batch_size: see `TrainConfig`; three, with as many blended ones and one more, cost twice a step of a word alone.
+        others: items per step, in [0, batch_size], of other things, which the model is to show as before.
         rank: of each layer, ≥ 1.
         targets: ends of the names of the UNet's modules that get a layer.
         train_rows: let the word's rows learn too.
@@ -135,8 +136,9 @@ class TuneConfig(TrainConfig):
     betas: tuple[float, float] = (0.9, 0.999)
     flip: bool = False
     mask_background: float = 1.0
-    blended: int = 4
-    others: int = 2
+    batch_size: int = 3
+    blended: int = 3
+    others: int = 1
     rank: int = 8
     targets: tuple[str, ...] = ("to_q", "to_k", "to_v", "to_out.0")
     train_rows: bool = False
