@@ -48,7 +48,7 @@ def workplace(tmp_path_factory):
 def in_short(command):
     """The same command with fewer steps, where it does not say how many."""
     name = shlex.split(command)[1]
-    few = {"invert": "--samples 1 --steps 4", "generate": "--steps 2"}.get(name, "")
+    few = {"invert": "--samples 1 --steps 4", "tune": "--samples 1 --steps 2", "generate": "--steps 2"}.get(name, "")
     return shlex.split(re.sub(r"--steps \d+", "", command)) + few.split()
 
 
