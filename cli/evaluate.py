@@ -117,11 +117,9 @@ def evaluate(**given: Any) -> None:
         print_json({"concept": str(options.concept), "model": backbone.name, **facts})
         return
     click.echo(_table(scores).markdown())
-    for name in ("images per prompt", "seeds", "sampling", "interval"):
+    facts |= {"model": f"{backbone.name}; judge: {judge.name}", **facts["formulas"]}
+    for name in ("images per prompt", "seeds", "sampling", "interval", "model", *facts["formulas"]):
         click.echo(f"{name}: {facts[name]}")
-    click.echo(f"model: {backbone.name}; judge: {judge.name}")
-    for metric, formula in facts["formulas"].items():
-        click.echo(f"{metric}: {formula}")
     for note in dict.fromkeys(score.note for score in scores if score.note):
         options.notice(note)
 

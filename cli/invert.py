@@ -223,13 +223,9 @@ def tune_after(backbone: Backbone, concept: Concept, job: Job, outputs: TuneOutp
     from sentinv.errors import Interrupted
     from sentinv.training.config import TuneConfig
 
-    blended = 0 if job.config.kind == "style" else TuneConfig.blended
-    config = TuneConfig(
-        kind=job.config.kind,
-        blended=blended,
-        seed=options.seed,
-        gradient_checkpointing=options.gradient_checkpointing,
-    )
+    kind, lean = job.config.kind, options.gradient_checkpointing
+    blended = 0 if kind == "style" else TuneConfig.blended
+    config = TuneConfig(kind=kind, blended=blended, seed=options.seed, gradient_checkpointing=lean)
     tuning = TuneJob(concept=concept, outputs=outputs, pictures=job.pictures, config=config)
     try:
         with outputs.held(resume=False):
