@@ -10,7 +10,6 @@ are in OUT/learned. What is there is not made again. Differences are to the refe
 """
 
 import argparse
-import json
 import tomllib
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass, replace
@@ -20,6 +19,7 @@ from typing import Any
 
 import torch
 from PIL import Image
+from tuning_tables import MEASURES, records_of, sheets, tables
 
 import sentinv
 from sentinv.adapters.install import adapted
@@ -31,7 +31,6 @@ from sentinv.concepts.concept import Concept
 from sentinv.concepts.prompts import fill
 from sentinv.diffusion.conversions import add_noise
 from sentinv.evaluation.judges import AttributeJudge, ClipJudge
-from sentinv.evaluation.statistics import bootstrap
 from sentinv.files.images import prepare, prepare_mask, read_image, save_png
 from sentinv.files.json_lines import JsonLines
 from sentinv.generation.denoiser import encode_prompts
@@ -40,7 +39,6 @@ from sentinv.initializers import make
 from sentinv.models.backbone import Backbone
 from sentinv.models.built_in import built_in
 from sentinv.report.contact_sheet import contact_sheet
-from sentinv.report.tables import Table
 from sentinv.training.config import TrainConfig, TuneConfig
 from sentinv.training.invert import invert
 from sentinv.training.tune import tune
@@ -57,16 +55,6 @@ OTHERS = {  # prompt → the object that is to be seen
     "a photo of a castle in the desert": "castle",
 }
 TIMES = (100, 300, 500, 700, 900)
-MEASURES = {
-    "clip_i": "CLIP-I, picture",
-    "clip_i_views": "other views",
-    "clip_i_edits": "edits to true targets",
-    "clip_t": "CLIP-T",
-    "right": "right scene or style",
-    "rms": "RMS in the mask",
-    "drift": "drift of other prompts",
-    "others_right": "other objects right",
-}
 
 
 @dataclass(frozen=True)
@@ -249,93 +237,6 @@ def run(given: argparse.Namespace) -> None:
             names = {"arm": arm.name, "concept": source.name, "seed": seed, "guidance": guidance}
             lines.write({"key": key, **names, "reference": study["reference"], "scores": scores})
             print(*names.values(), *(f"{name} {scores[name]:.3f}" for name in MEASURES if name in scores), flush=True)
-
-
-def records_of(folder: Path) -> list[dict[str, Any]]:
-    path = folder / "records.jsonl"
-    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()] if path.is_file() else []
-
-
-def tables(folder: Path) -> str:
-    """Means of all arms at every guidance, and what they differ by from the reference."""
-    records = records_of(folder)
-    parts = []
-    for guidance in sorted({record["guidance"] for record in records}):
-        own = [record for record in records if record["guidance"] == guidance]
-        arms = list(dict.fromkeys(record["arm"] for record in own))
-        means = [[arm, str(len(of(own, arm))), *(cell(mean(of(own, arm), name)) for name in MEASURES)] for arm in arms]
-        heads = ["arm", "runs", *MEASURES.values()]
-        reference = own[0]["reference"]
-        differences = [
-            [
-                arm,
-                str(len(paired(own, arm, reference, "clip_i"))),
-                *(difference(own, arm, reference, m) for m in MEASURES),
-            ]
-            for arm in arms
-            if arm != reference
-        ]
-        parts.append(Table(f"Guidance {guidance:g}", heads, means).markdown())
-        if differences:
-            heads = ["arm", "concepts", *MEASURES.values()]
-            note = "Mean over concepts, each the mean over its seeds; 95 % bootstrap intervals over concepts."
-            parts.append(Table(f"Guidance {guidance:g}: less {reference}", heads, differences, note).markdown())
-    return "\n\n".join(parts) + "\n"
-
-
-def of(records: list[dict[str, Any]], arm: str) -> dict[tuple[str, int], dict[str, float]]:
-    return {(record["concept"], record["seed"]): record["scores"] for record in records if record["arm"] == arm}
-
-
-def mean(runs: dict[tuple[str, int], dict[str, float]], name: str) -> float | None:
-    values = [scores[name] for scores in runs.values() if name in scores]
-    return sum(values) / len(values) if values else None
-
-
-def cell(value: float | None) -> str:
-    return "-" if value is None else f"{value:.3f}"
-
-
-def paired(records: list[dict[str, Any]], arm: str, reference: str, name: str) -> list[float]:
-    """Differences to the reference, one per concept: the mean over its seeds."""
-    mine, theirs = of(records, arm), of(records, reference)
-    by_concept: dict[str, list[float]] = {}
-    for (concept, seed), scores in mine.items():
-        if (concept, seed) in theirs and name in scores:
-            by_concept.setdefault(concept, []).append(scores[name] - theirs[concept, seed][name])
-    return [sum(values) / len(values) for values in by_concept.values()]
-
-
-def difference(records: list[dict[str, Any]], arm: str, reference: str, name: str) -> str:
-    values = paired(records, arm, reference, name)
-    if not values:
-        return "-"
-    interval = bootstrap(values)
-    return f"{interval.mean:+.3f} [{interval.low:+.3f}, {interval.high:+.3f}], worst {min(values):+.3f}"
-
-
-def sheets(folder: Path, pictures: Path) -> None:
-    """One sheet for every concept, seed and guidance: a row for each arm, and the true pictures."""
-    sources = {source.name: source for source in read_concepts(pictures)}
-    groups: dict[tuple[str, int, float], list[dict[str, Any]]] = {}
-    for record in records_of(folder):
-        groups.setdefault((record["concept"], record["seed"], record["guidance"]), []).append(record)
-    for (concept, seed, guidance), records in groups.items():
-        source = sources[concept]
-        true = [read_image(path).image for path in (source.image, *source.targets)]
-        images, captions = [*true], ["picture", *(prompt.format("…") for prompt in source.edits)]
-        for record in records:
-            strip = read_image(folder / "images" / f"{record['key']}.png").image
-            images += cut(strip, len(true), true[0].size)
-            captions += [record["arm"], *[""] * (len(true) - 1)]
-        large = [one.resize((128, 128), Image.Resampling.LANCZOS) for one in images]
-        sheet = contact_sheet(large, columns=len(true), captions=captions)
-        save_png(folder / f"sheet-{concept}-{seed}-{guidance:g}.png", sheet, overwrite=True)
-
-
-def cut(strip: Image.Image, count: int, size: tuple[int, int]) -> list[Image.Image]:
-    """The pictures of a strip again."""
-    return [strip.crop((n * size[0], 0, (n + 1) * size[0], size[1])) for n in range(count)]
 
 
 def main() -> None:
