@@ -99,7 +99,8 @@ def generate(**given: Any) -> None:
       sentinv generate "a photo of <cat> on the moon" -c cat-concept.safetensors
       sentinv generate "a watercolor of <cat>" -c cat-concept.safetensors --rank
       sentinv generate "<a> in a <mug>" -c a.safetensors -c mug.safetensors
-      sentinv generate "<cat>" -c cat-concept.safetensors --lora cat-lora.safetensors:0.8
+      sentinv generate "<cat>" -c cat-concept.safetensors \\
+        --lora cat-lora.safetensors:0.8
     """  # noqa: D301 - click reads \b as "leave these lines as they are"
     from sentinv.concepts.reading import load_concepts
     from sentinv.generation.weights import check_weights

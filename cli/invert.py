@@ -145,7 +145,7 @@ def invert(**given: Any) -> None:
       sentinv invert cat.png
       sentinv invert mug.jpg --phrase "a red striped mug" --steps 200
       sentinv invert toy-1.jpg toy-2.jpg --token "<toy>" --stop auto
-      sentinv invert cat.png --tune                           → cat-lora.safetensors too
+      sentinv invert cat.png --tune
     """  # noqa: D301 - click reads \b as "leave these lines as they are"
     from sentinv.cli.planning import print_plan
     from sentinv.concepts.names import check_token

@@ -135,8 +135,9 @@ def tune(**given: Any) -> None:
     The model itself is not changed: the LoRA lies beside the word, and is used with it.
 
     \b
-      sentinv tune cat-concept.safetensors cat.png            → cat-lora.safetensors
-      sentinv generate "<cat>" -c cat-concept.safetensors --lora cat-lora.safetensors
+      sentinv tune cat-concept.safetensors cat.png
+      sentinv generate "<cat>" -c cat-concept.safetensors \\
+        --lora cat-lora.safetensors
     """  # noqa: D301 - click reads \b as "leave these lines as they are"
     from sentinv.cli.planning import print_tune_plan
     from sentinv.concepts.reading import load_concepts

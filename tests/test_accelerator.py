@@ -165,8 +165,7 @@ def on_cuda(pipeline, dtype, monkeypatch):
     _ = backbone.fingerprint
     norms = [encoder.median_norm for encoder in backbone.text_encoders]
     assert all(norm > 0 for norm in norms)
-    for module in ("edit", "archive"):
-        monkeypatch.setattr(f"sentinv.editing.{module}.rows_digest", lambda concept: "")
+    monkeypatch.setattr(Concept, "digest", property(lambda _: ""))
     whole = region_of(halved(Image.new("L", (20, 16))), (16, 20), 2)
     monkeypatch.setattr("sentinv.editing.masked.region_of", lambda *_: whole)
     monkeypatch.setattr(Archive, "check", lambda *_: None)  # it compares numbers

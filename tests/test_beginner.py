@@ -103,7 +103,7 @@ CALLS = [
     (GENERATE + " --weight '<dog>=1.3'", 1, "<dog> has a weight and does not occur in the prompt"),
     (GENERATE + " --negative blurry --guidance 1", 2, "--negative has no effect with --guidance 1"),
     (GENERATE + " --width 100001", 2, "is not in the range"),
-    (GENERATE.replace("c.safetensors", "mug.png"), 1, "mug.png is not a safetensors file"),
+    (GENERATE.replace("c.safetensors", "mug.png"), 1, "mug.png is a picture without a word in its text"),
     ("generate 'кот на луне' --steps 1 -n 1", 0, "кот-на-луне/seed-0.png"),
     ("generate '一只猫' --steps 1 -n 1", 0, "一只猫/seed-0.png"),
     # changing a picture
@@ -122,7 +122,7 @@ CALLS = [
     ),
     # looking around
     ("inspect c.safetensors", 0, "vector  started as   width"),
-    ("inspect mug.png", 1, "is not a safetensors file"),
+    ("inspect mug.png", 1, "mug.png is a picture without a word in its text"),
     ("insepct c.safetensors", 2, "No such command 'insepct'"),
     ("describe mug.png --word red --classifier vit", 1, "caption: "),
 ]

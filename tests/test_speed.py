@@ -32,10 +32,11 @@ def test_sd15_has_the_published_number_of_parameters():
     assert [sum(p.numel() for p in part.parameters()) for part in parts] == [859_520_964, 83_653_863, 123_060_480]
 
 
-def test_the_counted_floor_of_sd15_is_that_of_the_literature(tmp_path):
+def test_the_counted_floor_of_sd15_is_that_of_the_literature(tmp_path, monkeypatch):
     """Oracle: 1.669 TFLOP for the UNet and 0.027 for the text encoder at 512 pixels, batch 1, counted independently."""
     from diffusers import DDIMScheduler
 
+    monkeypatch.setattr("sentinv.models.backbone.check_weights", lambda *_: None)  # shapes are enough here
     with torch.device("meta"):
         unet, vae, text = sd15.models()
     words = sd15.tokenizer(tmp_path / "tokenizer")

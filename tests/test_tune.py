@@ -179,6 +179,7 @@ def test_the_target_is_true_inside_and_the_frozen_models_outside(pipeline, backb
     rows, make = parts_of(backbone, masked(picture))
     layers = fresh_layers(backbone.unet, ("to_q", "conv1"), 2, torch.Generator().manual_seed(0))
     layers = {name: LoraLayer(one.down, torch.ones_like(one.up), one.alpha) for name, one in layers.items()}
+    _ = backbone.fingerprint  # which is taken before anything is installed
     with rows.installed(backbone), learning(backbone, layers) as adapters:
         data = make()
         objective = BlendedObjective(data, None, frozen=adapters.off)
@@ -214,6 +215,7 @@ def test_gradient_of_a_step_equals_peft(sd1, sd1_backbone, picture):
     rows, make = parts_of(sd1_backbone, picture, config)
     layers = fresh_layers(sd1_backbone.unet, ("to_q",), 2, torch.Generator().manual_seed(0))
     layers = {name: LoraLayer(one.down, torch.ones_like(one.up), one.alpha) for name, one in layers.items()}
+    _ = sd1_backbone.fingerprint
     with rows.installed(sd1_backbone), learning(sd1_backbone, layers) as adapters:
         data = make()
         batch = data.draw(torch.Generator().manual_seed(5))

@@ -17,6 +17,9 @@ Record = dict[str, Any]
 GONE = {"warmup_steps": 0, "final_learning_rate": 0.0, "weight_decay": 0.0, "pull": 0.0, "max_norm": None}
 """Hyper-parameters that there are no more → the value at which they had no effect."""
 
+ADDED: dict[str, Any] = {"blended": 0, "scenes": None, "styles": None}
+"""Hyper-parameters that older records don't have → the value at which they have no effect."""
+
 
 def read_records(folder: str | Path) -> dict[str, Record]:
     """Read all records of a folder, by the key that their settings have today.
@@ -44,20 +47,27 @@ def read_records(folder: str | Path) -> dict[str, Record]:
 
 
 def _key_today(record: Record) -> str:
-    """A record's key; that without the hyper-parameters that there are no more, if they had no effect."""
+    """The key that a record's settings have today.
+
+    What there is no more is left out if it had no effect; what is new since then had none.
+    """
     settings = record.get("settings", {})
     train = settings.get("train", {})
-    gone = {name: value for name, value in train.items() if name in GONE}
-    if not gone or any(value != GONE[name] for name, value in gone.items()):
+    if not train or any(train.get(name, off) != off for name, off in GONE.items()):
         return record["key"]
-    return key_of({**settings, "train": {name: value for name, value in train.items() if name not in gone}})
+    kept = {name: value for name, value in train.items() if name not in GONE}
+    return key_of({**settings, "train": {**ADDED, **kept}})
 
 
 def same_settings(there: Any, now: Any) -> bool:
-    """Whether settings of a record are those of today. One that there is no more must have been off (0, false or null)."""
+    """Whether settings of a record are those of today. One that only one of them has must be off (0, false or null)."""
     if isinstance(there, dict) and isinstance(now, dict):
-        gone = there.keys() - now.keys()
-        return not any(there[name] for name in gone) and all(
-            name in there and same_settings(there[name], own) for name, own in now.items()
+        return all(
+            same_settings(there[name], now[name])
+            if name in there and name in now
+            else not (there.get(name) or now.get(name))
+            for name in there.keys() | now.keys()
         )
+    if isinstance(there, list) and isinstance(now, list):
+        return len(there) == len(now) and all(map(same_settings, there, now))
     return there == now

@@ -177,7 +177,7 @@ class Backbone:
             ValueError: If weights that train are installed, which would give it another one.
         """
         with turn(self):
-            if any(parameter.requires_grad for module in self._modules() for parameter in module.parameters()):
+            if any(parameter.requires_grad for module in self._modules() for _, parameter in module.named_parameters()):
                 raise ValueError("weights that train are installed in this model: take its fingerprint before")
             return weights_digest(self._modules())
 
