@@ -135,6 +135,7 @@ def test_rows_learn_only_when_asked(sd1_backbone, picture):
 
 def parts_of(backbone, picture, config=QUICK, words="a striped mug on the moon"):
     word = word_of(backbone)
+    _ = backbone.fingerprint
     rows = PlaceholderRows.of_concepts([word])
     return rows, lambda: BlendedSet(backbone, [picture], rows, config, Blend.of(config, words, config.others))
 
