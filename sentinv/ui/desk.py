@@ -150,7 +150,7 @@ def _told(text: str) -> gr.Error:
     return gr.Error(sentence, duration=20, title="That did not work", print_exception=False)
 
 
-def on(events: Any, work: Callable[..., Any], inputs: Any = None, outputs: Any = None, **options: Any) -> Any:
+def on(events: Any, work: Callable[..., Any] | None, inputs: Any = None, outputs: Any = None, **options: Any) -> Any:
     """Tie work to something that happens on the page; nothing of it is an interface for programs."""
     options = {"api_visibility": "private", "show_progress": "hidden"} | options
     return events(work, inputs, outputs, **options)
