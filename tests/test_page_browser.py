@@ -186,7 +186,7 @@ def test_every_tab_can_be_read_and_used_by_everybody(visit, width, scheme):
     one = visit(width, scheme, bypass_csp=True)
     assert one.serious() == []
     one.page.locator("[data-press='#example-1']").click()
-    one.page.locator("#learn-sketch img").first.wait_for()
+    one.field("learn-text").wait_for()
     for name in ("#learn-options", "#learn-mask", "#model"):
         one.page.locator(f"{name} button").first.click()
     one.page.wait_for_timeout(400)

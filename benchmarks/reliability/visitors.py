@@ -66,9 +66,9 @@ class Page:
     ) -> bytes:
         """Send one request, read the answer for some seconds, and judge it."""
         own = {"Host": f"127.0.0.1:{self.port}", "Content-Type": "application/json"}
-        said, status = b"", 0
+        said, status = b"", "closed"
         connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=limit)
-        with suppress(OSError, http.client.HTTPException, UnicodeError, ValueError):
+        try:
             connection.putrequest(method, path, skip_host=True, skip_accept_encoding=True)
             for name, value in (own | {"Content-Length": str(len(body))} | (headers or {})).items():
                 connection.putheader(name, value)
@@ -80,24 +80,28 @@ class Page:
                 said += part
                 if b"process_completed" in part or b"close_stream" in part or len(said) > 20_000_000:
                     break
+        except TimeoutError:
+            status = "late" if status == "closed" else status
+        except (OSError, http.client.HTTPException, UnicodeError, ValueError):
+            pass
         connection.close()
         self.judge(method, path, status, said)
         return said
 
-    def judge(self, method: str, path: str, status: int, said: bytes) -> None:
+    def judge(self, method: str, path: str, status: int | str, said: bytes) -> None:
         """Whether an answer is one that must not be."""
         bad = [name for name in (b"Traceback (most", b"root:x:0", CANARY.encode(), b"site-packages") if name in said]
         with self.lock:
             self.statuses[status] += 1
-            if bad or (status >= 500 and status not in (503, 507)):
+            if bad or (isinstance(status, int) and status >= 500 and status not in (503, 507)):
                 self.wrong.append(f"{method} {path[:120]} → {status}, {bad}: {said[:200]!r}")
 
     def event(self, number: int, data: object, limit: int = 8) -> bytes:
         """Do what a button of the page does, with any data."""
         session = f"hostile{random.getrandbits(40):x}"
         body = {"data": data, "fn_index": number, "session_hash": session, "trigger_id": None, "event_data": None}
-        with suppress(ValueError):
-            self.ask("POST", "/gradio_api/queue/join", json.dumps(body).encode())
+        if b"event_id" not in self.ask("POST", "/gradio_api/queue/join", json.dumps(body).encode()):
+            return b""
         return self.ask("GET", f"/gradio_api/queue/data?session_hash={session}", limit=limit)
 
     def memory(self) -> int:

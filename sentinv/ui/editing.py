@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from sentinv.ui.engine import Engine
     from sentinv.ui.folder import Folder
 
-_STEPS = 50
+_STEPS = 30
 _ARCHIVES, _KEPT, _MOST_KEPT = "archives", 3, 20
 
 

@@ -216,6 +216,7 @@ class _Parts:
 
     def _state(self, run: Run) -> list[Any]:
         done = run.state == "done"
+        run.seen = run.seen or run.over
         return [
             gr.Column(visible=True),
             html.progress(run),

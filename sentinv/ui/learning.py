@@ -86,6 +86,7 @@ class Run:
         began: when the first step began, of `time.monotonic`; 0 before.
         seconds: what took how long, when it is over.
         stopping: set where it is to end early.
+        seen: whether somebody has seen how it ended.
     """
 
     wish: Wish
@@ -100,6 +101,7 @@ class Run:
     began: float = 0.0
     seconds: dict[str, float] = field(default_factory=dict)
     stopping: Event = field(default_factory=Event)
+    seen: bool = False
 
     @property
     def over(self) -> bool:
@@ -146,9 +148,9 @@ class Learning:
         return next((run for run in reversed(self.runs) if run.wish.name == name), None)
 
     def newest(self) -> Run | None:
-        """The run that somebody who opens the page should see: one that goes on, else the last."""
+        """The run that somebody who opens the page should see: one that goes on, else the last whose end nobody saw."""
         going = next((run for run in self.runs if not run.over), None)
-        return going or (self.runs[-1] if self.runs else None)
+        return going or next((run for run in reversed(self.runs) if not run.seen), None)
 
     def close(self) -> list[Run]:
         """Let every run end after its step, and wait for them; those that had begun are returned, their words saved."""

@@ -45,13 +45,14 @@ class Serving:
 
 
 def stay_offline(cache: Path) -> None:
-    """Keep the libraries behind the page off the network; to be called before they are imported."""
+    """Keep the libraries behind the page off the network, and in the folder; to be called before they are imported."""
     os.environ |= {
         "GRADIO_ANALYTICS_ENABLED": "False",
         "GRADIO_TEMP_DIR": str(cache),
         "GRADIO_SSR_MODE": "False",
         "HF_HUB_OFFLINE": "1",
         "HF_HUB_DISABLE_TELEMETRY": "1",
+        "MPLCONFIGDIR": str(cache),
     }
 
 
