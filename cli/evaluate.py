@@ -131,8 +131,8 @@ def _pictures(options: EvaluateOptions) -> list[Image.Image]:
     pictures = [square(read_image(path)) for path in options.images]
     for path, picture in zip(options.images, pictures, strict=True):
         for text in picture.notices:
-            told = text.partition("; --crop")[0]
-            options.notice(told if str(path) in text else f"{path}: {told}")
+            told = text.partition("; --crop")[0].replace("trained on", "compared")
+            options.notice(told if str(path) in told else f"{path}: {told}")
     return [picture.image for picture in pictures]
 
 
