@@ -234,7 +234,7 @@ def _installed(backbone: Backbone, fitted: Sequence[Fitted], scales: Sequence[fl
             for place, layer in one.lora.layers.items():
                 _fill(unet.get_submodule(place), name, layer, scale)
         for wrapper in wrappers:
-            wrapper.set_adapter(names)  # type: ignore[operator]
+            wrapper.set_adapter(names)
             wrapper.requires_grad_(False)
         yield Adapters(fitted, wrappers, _first(unet, names[:1], fitted))
 
