@@ -239,6 +239,17 @@ def test_gradient_of_a_step_equals_peft(sd1, sd1_backbone, picture):
         assert torch.allclose(gradient, theirs, rtol=1e-3, atol=1e-7)
 
 
+def test_other_things_count_alike_at_every_noise_level(sd1_backbone, picture):
+    rows, make = parts_of(sd1_backbone, picture)
+    with rows.installed(sd1_backbone):
+        data = make()
+        objective = BlendedObjective(data, 0.05, fixed_rows=True)
+        batch = data.draw(torch.Generator().manual_seed(2))
+    weights = objective.weights(batch)
+    assert batch.kept.tolist() == [False] * 8 + [True] * 2 and weights[8:].tolist() == [1.0, 1.0]
+    assert torch.equal(weights[:8], objective.timestep_weights[batch.timesteps[:8]])
+
+
 def test_parts_of_a_batch_cost_what_the_whole_does(sd1_backbone, picture):
     rows, make = parts_of(sd1_backbone, picture)
     with rows.installed(sd1_backbone):

@@ -51,12 +51,14 @@ class BlendedBatch(Batch):
         teacher: which prompt of `BlendedSet.teacher_prompts` the frozen model gets, `[B]` int64; no matter where it gets none.
         taught: whether it gets one, `[B]` bool on the CPU, so that no host waits for it.
         own: the share of the true target, `[B, 1, h, w]` in [0, 1]; the rest is the frozen model's answer.
+        kept: whether it is of another thing, whose answers are to stay at every noise level alike, `[B]` bool.
     """
 
     prompts: Tensor
     teacher: Tensor
     taught: Tensor
     own: Tensor
+    kept: Tensor
 
 
 @dataclass(frozen=True)
@@ -217,6 +219,7 @@ class BlendedSet(TrainingSet):
             teacher=teacher,
             taught=torch.arange(len(items)) >= plain,
             own=own,
+            kept=prompts >= len(self.templates) + len(self.blend.own),
         )
 
 
@@ -250,6 +253,17 @@ class BlendedObjective(DenoisingObjective):
         wanted = self.wanted(batch, noisy)
         condition = self.backbone.encode_ids(batch.ids) if self.conditions is None else self.conditions[batch.prompts]
         return denoising_loss(self.backbone.predict(noisy, batch.timesteps, condition), wanted, batch.mask)
+
+    def weights(self, batch: Batch) -> Tensor | float:
+        """What each item counts, `[B]`: its timestep's min-SNR weight, and 1 for other things.
+
+        The weights are for what a picture shows and where. What another prompt gives changes at low noise as well, and most
+        there, as a share of what its words do.
+        """
+        weights = super().weights(batch)
+        if not isinstance(weights, Tensor) or not isinstance(batch, BlendedBatch):
+            return weights
+        return torch.where(batch.kept, 1.0, weights)
 
     @torch.no_grad()
     def wanted(self, batch: BlendedBatch, noisy: Tensor) -> Tensor:
