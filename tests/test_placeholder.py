@@ -4,7 +4,7 @@ from conftest import same, snapshot
 from torch import nn
 
 from sentinv.concepts.names import check_free, check_token
-from sentinv.concepts.placeholder import PlaceholderRows
+from sentinv.concepts.placeholder import PlaceholderRows, laid_aside
 from sentinv.concepts.tokens import tokenize
 from sentinv.errors import ConceptError, PromptError
 
@@ -124,3 +124,18 @@ def test_half_precision_base_keeps_float32_rows(backbone):
     assert hidden.dtype == torch.bfloat16
     (parameter,) = rows.parameters()
     assert parameter.dtype == parameter.grad.dtype == torch.float32
+
+
+def test_rows_that_are_laid_aside_come_back(sd1_backbone):
+    backbone = sd1_backbone
+    rows = PlaceholderRows({"<c>": {encoder.name: torch.ones(2, encoder.dim) for encoder in backbone.text_encoders}})
+    own = [encoder.table for encoder in backbone.text_encoders]
+    with pytest.raises(ValueError, match="no rows"), laid_aside(backbone):
+        pass
+    with rows.installed(backbone):
+        installed = [encoder.table for encoder in backbone.text_encoders]
+        with pytest.raises(ZeroDivisionError), laid_aside(backbone):
+            assert [encoder.table for encoder in backbone.text_encoders] == own
+            _ = 1 / 0
+        assert [encoder.table for encoder in backbone.text_encoders] == installed
+    assert [encoder.table for encoder in backbone.text_encoders] == own

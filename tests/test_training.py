@@ -365,3 +365,19 @@ def test_a_signal_that_is_ignored_stays_ignored():
         assert signal.getsignal(signal.SIGINT) is signal.SIG_IGN
     finally:
         signal.signal(signal.SIGINT, previous)
+
+
+def test_a_run_that_is_watched_learns_the_same_and_may_be_ended(sd1_backbone, picture):
+    seen = []
+
+    def watch(loop):
+        seen.append(loop.step)
+        if loop.step == 6:
+            loop.end()
+
+    whole, _ = train_concept(sd1_backbone, [picture], WORDS, QUICK, watch=lambda loop: None)
+    assert rows_of(whole) == rows_of(train_concept(sd1_backbone, [picture], WORDS, QUICK)[0])
+    _, history = train_concept(sd1_backbone, [picture], WORDS, QUICK, watch=watch)
+    assert seen == [1, 2, 3, 4, 5, 6]
+    assert history.stop == "asked"
+    assert [step for step, _ in history.evaluations] == [0, 4, 6]

@@ -298,7 +298,7 @@ def main() -> None:
         "visitors",
         f"{count} hostile requests: {len(page.wrong)} wrong answers, {len(touched)} files outside the folder touched, "
         f"at most {memory / 1e6:.0f} MB, the page {'lives on' if lives else 'is DEAD'}",
-        statuses={str(status): number for status, number in sorted(page.statuses.items())},
+        statuses={str(status): number for status, number in sorted(page.statuses.items(), key=str)},
         wrong=page.wrong[:20],
         touched=touched[:20],
     )
