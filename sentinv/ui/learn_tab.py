@@ -215,16 +215,16 @@ class _Parts:
         return [count, *state]
 
     def _state(self, run: Run) -> list[Any]:
-        done = run.state == "done"
-        run.seen = run.seen or run.over
+        over, done = run.over, run.state == "done"  # read once: the run goes on meanwhile
+        run.seen = run.seen or over
         return [
             gr.Column(visible=True),
             html.progress(run),
             html.arrival(run),
             html.curve(run),
-            gr.Button(visible=not run.over),
+            gr.Button(visible=not over),
             gr.Button(f"Use {run.wish.token} in a sentence", visible=done),
-            gr.Timer(active=not run.over),
+            gr.Timer(active=not over),
         ]
 
     def end(self, name: str) -> None:
