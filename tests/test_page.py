@@ -4,6 +4,7 @@ import asyncio
 import io
 import threading
 import time
+from importlib.util import find_spec
 
 import pytest
 import torch
@@ -330,7 +331,9 @@ def test_words_come_to_vectors_and_a_picture_to_words(engine):
 # What the page is given by its visitors
 
 
-gradio = pytest.importorskip("gradio", reason="the page needs Gradio: pip install 'sentinv[ui]'")
+needs_gradio = pytest.mark.skipif(
+    find_spec("gradio") is None, reason="the page needs Gradio: pip install 'sentinv[ui]'"
+)
 
 
 def png(size, colour="white"):
@@ -339,6 +342,7 @@ def png(size, colour="white"):
     return buffer.getvalue()
 
 
+@needs_gradio
 def test_masks_are_those_that_are_painted_here():
     import base64
 
@@ -358,6 +362,7 @@ def test_masks_are_those_that_are_painted_here():
             painted(address, own)
 
 
+@needs_gradio
 def test_pictures_are_those_that_were_dropped_here(engine, folder, tmp_path):
     from sentinv.ui.desk import Desk
 
@@ -372,6 +377,7 @@ def test_pictures_are_those_that_were_dropped_here(engine, folder, tmp_path):
             desk.pictures([str(path)])
 
 
+@needs_gradio
 @pytest.mark.parametrize(
     "values",
     [(0,), (10**9,), ("x",), (10, "cat"), (10, "object", True, float("nan")), (10, "object", 1, 1, 99), (True,)],
