@@ -76,7 +76,7 @@ def test_rows_that_learn_too_are_a_word_of_their_own():
 
 def test_invert_can_tune_as_well():
     told = run("invert", "mug.png", "--phrase", "a red mug", "--steps", "2", "--samples", "0", "--tune", "--quiet")
-    assert Path("mug.safetensors").is_file() and load_lora("mug-lora.safetensors").token == "<mug>"
+    assert Path("mug-concept.safetensors").is_file() and load_lora("mug-lora.safetensors").token == "<mug>"
     assert "mug-lora.safetensors" in told.output
 
 
@@ -90,14 +90,14 @@ def test_plan_tells_and_does_nothing():
         "c-lora.safetensors",
     ):
         assert part in told.output
-    plan = json.loads(run("tune", "c.safetensors", "mug.png", "--plan", "--json", "--words", "a cup in space").output)
+    plan = json.loads(run("tune", "c.safetensors", "mug.png", "--plan", "--json", "--words", "a cup in space").stdout)
     assert plan["thing"] == "a cup" and plan["memory"]["total"] > 0
     assert not Path("c-lora.safetensors").exists() and not Path("c-lora-run").exists()
 
 
 def test_scenes_of_ones_own(tmp_path):
     Path("scenes.txt").write_text("# mine\non my desk\n\na comic of {}\n")
-    plan = json.loads(run("tune", "c.safetensors", "mug.png", "--plan", "--json", "--scenes", "scenes.txt").output)
+    plan = json.loads(run("tune", "c.safetensors", "mug.png", "--plan", "--json", "--scenes", "scenes.txt").stdout)
     assert plan["scenes"] == ["a photo of {} on my desk"] and plan["styles"] == ["a comic of {}"]
     Path("scenes.txt").write_text("# none\n")
     assert (

@@ -14,7 +14,7 @@ from judging import DESCRIBERS, random_picture, write_concepts
 
 from sentinv.bench.arms import arms
 from sentinv.bench.concepts import read_concepts
-from sentinv.bench.records import read_records, same_settings
+from sentinv.bench.records import ADDED, read_records, same_settings
 from sentinv.bench.runner import Workbench, cost, run_study, shares
 from sentinv.bench.study import Study, key_of, read_study, trials
 from sentinv.bench.study_report import write_report
@@ -283,7 +283,7 @@ def test_published_tables_are_those_of_the_published_records(folder, tmp_path, m
 
 
 def test_records_with_hyper_parameters_that_are_gone_are_read_if_those_had_no_effect(tmp_path):
-    now = {"start": "caption", "train": {"steps": 100}}
+    now = {"start": "caption", "train": {"steps": 100, **ADDED}}
     then = [{**now, "train": {"steps": 100, "pull": pull, "max_norm": None}} for pull in (0.0, 0.5)]
     lines = [json.dumps({"key": key_of(settings), "settings": settings}) + "\n" for settings in then]
     (tmp_path / "records.jsonl").write_text("".join(lines))
@@ -292,6 +292,8 @@ def test_records_with_hyper_parameters_that_are_gone_are_read_if_those_had_no_ef
     assert same_settings(old, {"study": 1, "train": {"steps": 100}})
     assert not same_settings(old | {"train": {"steps": 100, "pull": 0.1}}, {"study": 1, "train": {"steps": 100}})
     assert not same_settings(old, {"study": 1, "train": {"steps": 100, "seed": 0}})
+    assert same_settings(old, {"study": 1, "train": {"steps": 100, **ADDED}})
+    assert not same_settings(old, {"study": 1, "train": {"steps": 100, **ADDED, "blended": 4}})
 
 
 # The command line

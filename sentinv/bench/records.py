@@ -18,7 +18,10 @@ GONE = {"warmup_steps": 0, "final_learning_rate": 0.0, "weight_decay": 0.0, "pul
 """Hyper-parameters that there are no more → the value at which they had no effect."""
 
 ADDED: dict[str, Any] = {"blended": 0, "scenes": None, "styles": None}
-"""Hyper-parameters that older records don't have → the value at which they have no effect."""
+"""Hyper-parameters of the training that older records don't have → the value at which they have no effect."""
+
+_NEW = {*ADDED, "weights"}
+"""Settings that older records don't have, and that are off where they are 0, false, null or empty."""
 
 
 def read_records(folder: str | Path) -> dict[str, Record]:
@@ -60,13 +63,16 @@ def _key_today(record: Record) -> str:
 
 
 def same_settings(there: Any, now: Any) -> bool:
-    """Whether settings of a record are those of today. One that only one of them has must be off (0, false or null)."""
+    """Whether settings of a record are those of today.
+
+    One that there is no more, or that is new since then, must be off (0, false, null or empty).
+    """
     if isinstance(there, dict) and isinstance(now, dict):
-        return all(
-            same_settings(there[name], now[name])
-            if name in there and name in now
-            else not (there.get(name) or now.get(name))
-            for name in there.keys() | now.keys()
+        gone, new = there.keys() - now.keys(), now.keys() - there.keys()
+        return (
+            new <= _NEW
+            and not any([*(there[name] for name in gone), *(now[name] for name in new)])
+            and all(same_settings(there[name], now[name]) for name in there.keys() & now.keys())
         )
     if isinstance(there, list) and isinstance(now, list):
         return len(there) == len(now) and all(map(same_settings, there, now))
