@@ -7,6 +7,7 @@ before a pixel is decoded.
 from __future__ import annotations
 
 import io
+import logging
 import warnings
 from dataclasses import dataclass, replace
 
@@ -17,6 +18,8 @@ from sentinv.errors import SentinvError
 from sentinv.files.atomic import shown
 from sentinv.files.kinds import kind_of, webp_size
 from sentinv.files.masks import mask_of
+
+logging.getLogger("PIL").addHandler(logging.NullHandler())  # else what it says of damaged files goes to stderr
 
 MAX_PIXELS = 50_000_000
 MIN_SIDE = 16
