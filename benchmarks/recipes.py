@@ -34,7 +34,7 @@ from sentinv.training.data import Batch, TrainingSet
 from sentinv.training.lean_convolutions import lean_convolutions
 from sentinv.training.loop import Loop
 from sentinv.training.objective import DenoisingObjective
-from sentinv.training.train import rows_group
+from sentinv.training.train import rows_groups
 
 CONCEPTS = Path(__file__).resolve().parent / "concepts" / "concepts.json"
 SEEDS = (0,)
@@ -209,7 +209,7 @@ def losses(
     with rows.installed(backbone), lean_convolutions(backbone.unet):
         data = recipe.data(backbone, [read_image(concept.image).image], rows, config)
         objective, plain = recipe.objective(backbone, config.min_snr), DenoisingObjective(backbone, config.min_snr)
-        loop = Loop(data, objective, [rows_group(rows, backbone, config.learning_rate)], config)
+        loop = Loop(data, objective, rows_groups(rows, backbone, config), config)
         grid = data.evaluation_batches()
         (group,) = loop.optimizer.param_groups
         loop.optimizer = recipe.optimizer(**{key: group[key] for key in ("params", "lr", "betas", "weight_decay")})

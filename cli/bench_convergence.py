@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from sentinv.cli.options import SEED, learning_rate_option, schedule_option
+from sentinv.cli.options import SEED, flip_option, learning_rate_option, schedule_option
 from sentinv.cli.studying import StudyOptions, conduct, study_options
 from sentinv.errors import SentinvError
 
@@ -29,8 +29,10 @@ class ConvergenceOptions(StudyOptions):
     seeds: int | None
     own_seeds: tuple[int, ...]
     steps: int
-    learning_rate: float
+    relative_learning_rate: float
+    learning_rate: float | None
     schedule: str
+    flip: bool
     count: int | None
     sampling_steps: int
     small: bool
@@ -45,6 +47,7 @@ class ConvergenceOptions(StudyOptions):
 )
 @learning_rate_option
 @schedule_option
+@flip_option
 @click.option("--count", type=click.IntRange(min=1), help="Images per prompt.  [default: 4; 2 with --small]")
 @click.option("--sampling-steps", type=click.IntRange(min=1), default=25, show_default=True, help="DDIM steps.")
 @click.option("--small", is_flag=True, help="Two concepts, four starts, one seed: minutes, not a night.")
@@ -67,7 +70,8 @@ def convergence(**given: Any) -> None:
 
     options = ConvergenceOptions(**given)
     small = options.small
-    train = {"steps": options.steps, "learning_rate": options.learning_rate, "schedule": options.schedule}
+    names = ("steps", "relative_learning_rate", "learning_rate", "schedule", "flip")
+    train = {name: getattr(options, name) for name in names}
     study = Study(
         title="Convergence",
         question="How many steps does each start need to reach the loss of plain textual inversion?",

@@ -13,6 +13,8 @@ from sentinv.cli.edit_options import edit_guidance_option
 from sentinv.cli.options import (
     ModelOptions,
     OutputOptions,
+    flip_option,
+    learning_rate_option,
     model_options,
     notice,
     output_options,
@@ -40,6 +42,9 @@ class EditingOptions(ModelOptions, OutputOptions):
     only: tuple[str, ...]
     output: Path
     train_steps: int
+    relative_learning_rate: float
+    learning_rate: float | None
+    flip: bool
     steps: int
     guidance: float | None
     arms: tuple[str, ...]
@@ -53,6 +58,8 @@ class EditingOptions(ModelOptions, OutputOptions):
 @click.option("--concept", "only", multiple=True, help="Only this one; repeatable.  [default: all]")
 @click.option("-o", "--output", type=_PATH, default=Path("outputs/editing"), show_default=True, help="Folder.")
 @click.option("--train-steps", type=click.IntRange(0), default=100, show_default=True, help="To learn each concept.")
+@learning_rate_option
+@flip_option
 @click.option("--steps", type=click.IntRange(2, 1000), default=50, show_default=True, help="DDIM steps.")
 @edit_guidance_option
 @click.option("--arm", "arms", multiple=True, help="Only this one; repeatable.  [default: all]")
@@ -125,7 +132,9 @@ def _bench(options: EditingOptions) -> EditingBench:
         raise click.UsageError(str(error)) from error
     folder = make_folder(options.output)
     tell_toybox(options.model, quiet=options.quiet)
-    return EditingBench(options.load(), study, TrainConfig(steps=options.train_steps), _judge(options), folder)
+    names = ("relative_learning_rate", "learning_rate", "flip")
+    train = TrainConfig(steps=options.train_steps, **{name: getattr(options, name) for name in names})
+    return EditingBench(options.load(), study, train, _judge(options), folder)
 
 
 def _run(bench: EditingBench, sources: Sequence[StudyConcept], *, quiet: bool) -> list[list[str]]:

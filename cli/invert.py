@@ -14,6 +14,7 @@ from sentinv.cli.options import (
     ModelOptions,
     OutputOptions,
     crop_option,
+    flip_option,
     force_option,
     learning_rate_option,
     model_options,
@@ -50,11 +51,12 @@ class InvertOptions(StartingOptions, ModelOptions, OutputOptions):
     steps: int
     kind: str
     templates: Path | None
-    learning_rate: float
+    relative_learning_rate: float
+    learning_rate: float | None
     batch_size: int
     schedule: str
     min_snr: float
-    no_flip: bool
+    flip: bool
     stop: str
     gradient_checkpointing: bool
     samples: int
@@ -113,7 +115,7 @@ class Job:
     show_default=True,
     help="Gamma of the loss's weights. Less: composition counts more, fine detail less. 0: all noise levels alike.",
 )
-@click.option("--no-flip", is_flag=True, help="Do not learn from the mirrored image too.")
+@flip_option
 @click.option(
     "--stop",
     type=click.Choice(["never", "auto"]),
@@ -186,7 +188,7 @@ def train_config(options: InvertOptions) -> TrainConfig:
 
     names = {field.name for field in fields(TrainConfig)} & {field.name for field in fields(options)}
     values = {name: getattr(options, name) for name in names}
-    values |= {"min_snr": options.min_snr or None, "flip": not options.no_flip}
+    values |= {"min_snr": options.min_snr or None}
     values["templates"] = read_templates(options.templates) if options.templates else None
     try:
         return TrainConfig(**values)
@@ -263,7 +265,7 @@ def run(job: Job, options: InvertOptions) -> tuple[Backbone, Concept]:
     if history.stop in WRONG:
         raise TrainingError(
             f"{WRONG[history.stop]} in step {len(history.records) + 1} of {job.config.steps}: the best rows until then are in "
-            f"{shown(job.outputs.concept)}; try a smaller --lr"
+            f"{shown(job.outputs.concept)}; try a smaller --relative-lr"
         )
     return backbone, learned.concept
 

@@ -138,14 +138,24 @@ def guidance_option(command: Decorated) -> Decorated:
 
 
 def learning_rate_option(command: Decorated) -> Decorated:
-    """Add --lr."""
+    """Add --relative-lr and --lr."""
+    command = click.option(
+        "--lr", "learning_rate", type=float, help="An absolute learning rate in its place, such as 0.005."
+    )(command)
     return click.option(
-        "--lr",
-        "learning_rate",
+        "--relative-lr",
+        "relative_learning_rate",
         type=float,
-        default=TrainConfig.learning_rate,
+        default=TrainConfig.relative_learning_rate,
         show_default=True,
-        help="Learning rate at its highest.",
+        help="How far a step goes at most, as a share of the usual length of the vocabulary's rows.",
+    )(command)
+
+
+def flip_option(command: Decorated) -> Decorated:
+    """Add --flip and --no-flip."""
+    return click.option(
+        "--flip/--no-flip", default=TrainConfig.flip, show_default=True, help="Learn from the mirrored image too."
     )(command)
 
 

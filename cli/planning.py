@@ -36,8 +36,7 @@ def print_plan(job: Job, options: InvertOptions) -> None:
         "vectors": f"{plan.vectors}: {' · '.join(plan.tokens)}",
         "placeholder": plan.token,
         "templates": f"{len(plan.templates)}: {examples} …",
-        "training": f"{plan.steps} steps x batch {plan.batch_size}, learning rate {plan.learning_rate:g}, "
-        f"{job.config.schedule}",
+        "training": f"{plan.steps} steps x batch {plan.batch_size}, {plan.learning_rate}, {job.config.schedule}",
         "memory": _memory(plan.memory),
         "files": f"{outputs.concept}, {outputs.folder}/",
         "but": outputs.in_the_way(force=options.force, resume=options.resume),

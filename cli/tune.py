@@ -53,7 +53,8 @@ class TuneOptions(ModelOptions, OutputOptions):
     blended: int
     others: int
     train_rows: bool
-    rows_learning_rate: float
+    relative_learning_rate: float
+    rows_learning_rate: float | None
     seed: int
     gradient_checkpointing: bool
     samples: int
@@ -113,13 +114,14 @@ class TuneJob:
 @click.option("--others", default=TuneConfig.others, show_default=True, help="… with prompts that must not change.")
 @click.option("--train-rows", is_flag=True, help="Let the word learn on too.")
 @click.option(
-    "--rows-lr",
-    "rows_learning_rate",
+    "--relative-lr",
+    "relative_learning_rate",
     type=FiniteRange(0),
-    default=TuneConfig.rows_learning_rate,
+    default=TuneConfig.relative_learning_rate,
     show_default=True,
-    help="Of the word, with --train-rows.",
+    help="Of the word with --train-rows, as in invert.",
 )
+@click.option("--rows-lr", "rows_learning_rate", type=FiniteRange(0), help="An absolute one in its place.")
 @click.option("--seed", default=TuneConfig.seed, show_default=True, help="Equal seeds give equal files.")
 @click.option("--gradient-checkpointing", is_flag=True, help="Less memory, slower.")
 @click.option("--samples", type=click.IntRange(0, 16), default=4, show_default=True, help="Images in the report.")

@@ -28,7 +28,7 @@ from sentinv.training.data import TrainingSet
 from sentinv.training.lean_convolutions import lean_convolutions
 from sentinv.training.loop import Loop
 from sentinv.training.objective import DenoisingObjective
-from sentinv.training.train import rows_group
+from sentinv.training.train import rows_groups
 
 CONFIG = TrainConfig(steps=25, evaluate_every=25, evaluation_timesteps=2)
 WORDS = Initialization("a striped mug")
@@ -46,7 +46,7 @@ class Looped:
             self.loop = Loop(
                 data,
                 self.objective,
-                [rows_group(self.rows, backbone, config.learning_rate)],
+                rows_groups(self.rows, backbone, config),
                 config,
                 evaluation=data.evaluation_batches(),
                 on_step=self.told.append,
@@ -191,9 +191,9 @@ def test_training_on_an_accelerator(fake, picture):
     with rows.installed(fake), lean_convolutions(fake.unet):
         assert fake.device.type == "cuda" and rows.rows["text_encoder"].device.type == "cuda"
         data = TrainingSet(fake, [picture], rows, config)
-        group = rows_group(rows, fake, 0.1)
+        groups = rows_groups(rows, fake, config)
         objective = DenoisingObjective(fake, config.min_snr)
-        loop = Loop(data, objective, [group], config, evaluation=data.evaluation_batches(), steps_per_sync=10)
+        loop = Loop(data, objective, groups, config, evaluation=data.evaluation_batches(), steps_per_sync=10)
         waits = [fake.answers.waits for _ in loop.steps()]
         assert len(waits) == 12 and [later > sooner for sooner, later in pairwise(waits)] == [False] * 8 + [
             True,

@@ -18,7 +18,7 @@ from sentinv.training.data import TrainingSet
 from sentinv.training.loop import RUNAWAY, Loop
 from sentinv.training.objective import DenoisingObjective
 from sentinv.training.rescue import is_out_of_memory
-from sentinv.training.train import rows_group, train_concept
+from sentinv.training.train import rows_groups, train_concept
 
 CONFIG = TrainConfig(steps=6, evaluate_every=3, evaluation_timesteps=2, checkpoint_every=1)
 WORDS = Initialization("red cat")
@@ -228,8 +228,8 @@ def test_rows_that_are_not_finite_are_seen_in_any_text_encoder(xl, picture):
     for bad in start.rows:
         rows = PlaceholderRows({"<c>": {name: own.clone() for name, own in start.rows.items()}})
         with rows.installed(backbone):
-            data, group = TrainingSet(backbone, [picture], rows, CONFIG), rows_group(rows, backbone, 0.1)
-            run = Loop(data, DenoisingObjective(backbone, None), [group], CONFIG)
+            data, groups = TrainingSet(backbone, [picture], rows, CONFIG), rows_groups(rows, backbone, CONFIG)
+            run = Loop(data, DenoisingObjective(backbone, None), groups, CONFIG)
             assert run._wrong([0.0]) == ""
             with torch.no_grad():
                 rows.rows[bad][0, 0] = float("nan")

@@ -34,6 +34,10 @@ PLAN = Plan(
     save_every=100,
 )
 KL_WEIGHT = 1e-4
+CROP = 64
+"""Side of the squares of the pictures with which the training begins: it is convolutions, and they cost a quarter."""
+WHOLE_FROM = 0.75
+"""Share of the steps after which pictures are whole."""
 CHANNELS = 12
 
 
@@ -68,6 +72,13 @@ def distance(x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
     return 4 * difference.pow(2).mean() + 0.2 * difference.abs().mean() + 0.2 * edges
 
 
+def crop(x: torch.Tensor, side: int, generator: torch.Generator) -> torch.Tensor:
+    """A square at a random place of each picture `[N, C, H, W]`."""
+    room = torch.tensor(x.shape[-2:]) - side + 1
+    corners = (torch.rand(len(x), 2, generator=generator) * room).long().tolist()
+    return torch.stack([picture[:, i : i + side, j : j + side] for picture, (i, j) in zip(x, corners, strict=True)])
+
+
 @click.command()
 @click.option("--channels", default=CHANNELS, show_default=True, help="Channels of the latents.")
 @click.option("--steps", default=PLAN.steps, show_default=True, help="Steps in all.")
@@ -81,6 +92,8 @@ def main(channels: int, steps: int, run: str) -> None:
     def loss(step: int, generator: torch.Generator) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
         seed = int(torch.randint(2**29, (), generator=generator))
         x = world.render(world.sample_specs(plan.batch // me.count, seed), device=me.device) * 2 - 1
+        if step < WHOLE_FROM * plan.steps:
+            x = crop(x, CROP, generator)
         moments = vae.encode(x).latent_dist
         noise = torch.randn(moments.mean.shape, generator=generator).to(x)
         z = moments.mean + moments.std * noise

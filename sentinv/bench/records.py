@@ -9,15 +9,23 @@ from typing import Any
 from sentinv.bench.study import key_of
 from sentinv.errors import SentinvError
 from sentinv.files.atomic import shown
+from sentinv.training.config import TrainConfig
 
 Record = dict[str, Any]
 """``key``, ``settings``, ``result``, and ``timing``, the only part that differs between two runs of the same study."""
 
 
-GONE = {"warmup_steps": 0, "final_learning_rate": 0.0, "weight_decay": 0.0, "pull": 0.0, "max_norm": None}
+GONE = {"warmup_steps": 0, "final_learning_rate": 0.0, "weight_decay": 0.0, "pull": 0.0}
 """Hyper-parameters that there are no more → the value at which they had no effect."""
 
-ADDED: dict[str, Any] = {"blended": 0, "scenes": None, "styles": None}
+ADDED: dict[str, Any] = {
+    "blended": 0,
+    "scenes": None,
+    "styles": None,
+    "max_norm": None,
+    "fixed_norms": False,
+    "relative_learning_rate": TrainConfig.relative_learning_rate,  # older records have an absolute one
+}
 """Hyper-parameters of the training that older records don't have → the value at which they have no effect."""
 
 _NEW = {*ADDED, "weights"}
@@ -65,13 +73,14 @@ def _key_today(record: Record) -> str:
 def same_settings(there: Any, now: Any) -> bool:
     """Whether settings of a record are those of today.
 
-    One that there is no more, or that is new since then, must be off (0, false, null or empty).
+    One that there is no more must be off (0, false, null or empty), and so must one that is new since then, or as in `ADDED`.
     """
     if isinstance(there, dict) and isinstance(now, dict):
         gone, new = there.keys() - now.keys(), now.keys() - there.keys()
         return (
             new <= _NEW
-            and not any([*(there[name] for name in gone), *(now[name] for name in new)])
+            and not any(there[name] for name in gone)
+            and all(now[name] == ADDED[name] if name in ADDED else not now[name] for name in new)
             and all(same_settings(there[name], now[name]) for name in there.keys() & now.keys())
         )
     if isinstance(there, list) and isinstance(now, list):

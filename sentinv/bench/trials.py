@@ -26,7 +26,7 @@ from sentinv.training.data import TrainingSet
 from sentinv.training.lean_convolutions import lean_convolutions
 from sentinv.training.loop import Loop
 from sentinv.training.objective import DenoisingObjective
-from sentinv.training.train import rows_group
+from sentinv.training.train import rows_groups
 
 if TYPE_CHECKING:
     from sentinv.bench.concepts import StudyConcept
@@ -142,8 +142,8 @@ def _stage(
     rows = PlaceholderRows({TOKEN: start.rows})
     with rows.installed(backbone), lean_convolutions(backbone.unet):
         objective = DenoisingObjective(backbone, config.min_snr)
-        group = rows_group(rows, backbone, config.learning_rate)
-        loop = Loop(TrainingSet(backbone, pictures, rows, config), objective, [group], config)
+        groups = rows_groups(rows, backbone, config)
+        loop = Loop(TrainingSet(backbone, pictures, rows, config), objective, groups, config)
         first = TrainingSet(backbone, [replace(pictures[0], mask=None)], rows, config)
         grid = first.evaluation_batches()
 

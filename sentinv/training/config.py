@@ -1,5 +1,6 @@
 """Hyper-parameters: frozen, keyword-only, checked when made. No paths, devices or loggers."""
 
+import math
 from dataclasses import dataclass, fields
 from typing import Literal, get_args
 
@@ -17,7 +18,14 @@ class TrainConfig:
 
     Attributes:
         steps: optimiser steps, ≥ 0 (0 keeps the starting rows).
-        learning_rate: AdamW's step size at its highest, > 0, in units of the rows' own entries.
+        relative_learning_rate: ρ, AdamW's step size at its highest as a share of what the vocabulary's entries measure, > 0:
+            for each text encoder ρ · (median length of its rows) / √(their width). AdamW moves each entry by about its step
+            size, and so a step is about ρ median rows long, whatever the model.
+        learning_rate: the step size itself in its place, > 0, the same for all text encoders; None for ρ's.
+        max_norm: the longest that rows may get, in median lengths of their vocabulary's rows, > 0; None for no limit. Rows that
+            start longer may stay as long as they are.
+        fixed_norms: rows keep the length they start with: gradients lose their part along the row, and after each step the row
+            is brought back to its length (as Kim et al. 2025, "Directional Textual Inversion", arXiv:2512.13672, do).
         batch_size: (timestep, noise, template) triples per step, ≥ 1.
         schedule: the learning rate stays, or falls to 0 along half a cosine.
         betas: AdamW's two decay rates, each in [0, 1). The usual (0.9, 0.999) average over ten and a thousand steps; a
@@ -49,7 +57,10 @@ class TrainConfig:
     """
 
     steps: int = 100
-    learning_rate: float = 2e-2
+    relative_learning_rate: float = 0.95
+    learning_rate: float | None = None
+    max_norm: float | None = None
+    fixed_norms: bool = False
     batch_size: int = 4
     schedule: Schedule = "constant"
     betas: tuple[float, float] = (0.8, 0.9)
@@ -76,6 +87,35 @@ class TrainConfig:
         """Items that a step has in all."""
         return self.batch_size + self.blended
 
+    def rows_rate(self, median_norm: float, dim: int) -> float:
+        """Learning rate of the rows of a text encoder.
+
+        Args:
+            median_norm: median length of its vocabulary's rows.
+            dim: width of a row.
+        """
+        return self._absolute_rows_rate or self.relative_learning_rate * median_norm / dim**0.5
+
+    @property
+    def _absolute_rows_rate(self) -> float | None:
+        return self.learning_rate
+
+    def share_of_rate(self, step: int) -> float:
+        """Learning rate of a step, counted from 0, as a share of the highest."""
+        if self.schedule == "constant":
+            return 1.0
+        return (1 + math.cos(math.pi * (step / max(1, self.steps)))) / 2
+
+    @property
+    def rate_in_words(self) -> str:
+        """The rows' learning rate, for people."""
+        absolute = self._absolute_rows_rate
+        return (
+            f"relative learning rate {self.relative_learning_rate:g}"
+            if absolute is None
+            else f"learning rate {absolute:g}"
+        )
+
     def __post_init__(self) -> None:
         for field in fields(self):
             kind = type(field.default)
@@ -85,7 +125,10 @@ class TrainConfig:
         for name in (*positive, "checkpoint_every"):
             check(self, name, getattr(self, name) >= 1, "at least 1")
         check(self, "steps", self.steps >= 0, "at least 0")
-        check(self, "learning_rate", 0 < self.learning_rate < float("inf"), "finite and above 0")
+        check(self, "relative_learning_rate", 0 < self.relative_learning_rate < float("inf"), "finite and above 0")
+        for name in ("learning_rate", "max_norm"):
+            value = getattr(self, name)
+            check(self, name, value is None or 0 < value < float("inf"), "finite and above 0")
         check(self, "mask_background", 0 <= self.mask_background <= 1, "in [0, 1]")
         check(self, "min_improvement", 0 <= self.min_improvement < 1, "in [0, 1)")
         check(
@@ -119,19 +162,21 @@ class TuneConfig(TrainConfig):
     """How a LoRA is trained around a word. What is not told here is as in `TrainConfig`.
 
     Attributes:
-        learning_rate: of the LoRA's weights.
+        learning_rate: of the LoRA's weights, > 0.
         mask_background: the word's own prompts show the whole picture, and so this is 1.
         batch_size: see `TrainConfig`; three, with as many blended ones and one more, cost twice a step of a word alone.
         others: items per step, in [0, batch_size], of other things, which the model is to show as before.
         rank: of each layer, ≥ 1.
         targets: ends of the names of the UNet's modules that get a layer.
         train_rows: let the word's rows learn too.
-        rows_learning_rate: theirs.
+        relative_learning_rate: theirs, if `rows_learning_rate` is None.
+        rows_learning_rate: theirs, absolute.
 
     Raises:
         ValueError: If a value is out of its range, or not of its type.
     """
 
+    relative_learning_rate: float = 0.25
     learning_rate: float = 1e-3
     betas: tuple[float, float] = (0.9, 0.999)
     flip: bool = False
@@ -142,17 +187,22 @@ class TuneConfig(TrainConfig):
     rank: int = 8
     targets: tuple[str, ...] = ("to_q", "to_k", "to_v", "to_out.0")
     train_rows: bool = False
-    rows_learning_rate: float = 5e-3
+    rows_learning_rate: float | None = None
 
     @property
     def items(self) -> int:
         """Items that a step has in all."""
         return super().items + self.others
 
+    @property
+    def _absolute_rows_rate(self) -> float | None:
+        return self.rows_learning_rate
+
     def __post_init__(self) -> None:
         super().__post_init__()
         check(self, "others", 0 <= self.others <= self.batch_size, f"in [0, {self.batch_size}], which is batch_size")
         check(self, "rank", 1 <= self.rank <= MAX_RANK, f"in [1, {MAX_RANK}]")
         check(self, "targets", len(self.targets) > 0 and all(self.targets), "names such as 'to_q'")
+        check(self, "learning_rate", self.learning_rate is not None, "finite and above 0")
         rate = self.rows_learning_rate
-        check(self, "rows_learning_rate", 0 < rate < float("inf"), "finite and above 0")
+        check(self, "rows_learning_rate", rate is None or 0 < rate < float("inf"), "finite and above 0")

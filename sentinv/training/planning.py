@@ -40,7 +40,7 @@ class RunPlan:
         templates: prompts of the training.
         steps: of the training.
         batch_size: of each step.
-        learning_rate: at its highest.
+        learning_rate: at its highest, in words.
         memory: bytes of "weights", "activations" and "total"; None where it cannot be told.
     """
 
@@ -57,7 +57,7 @@ class RunPlan:
     templates: list[str]
     steps: int
     batch_size: int
-    learning_rate: float
+    learning_rate: str
     memory: dict[str, int] | None
 
 
@@ -116,7 +116,7 @@ def plan_run(
         templates=[fill(template, token) for template in config.templates or TEMPLATES[config.kind]],
         steps=config.steps,
         batch_size=config.batch_size,
-        learning_rate=config.learning_rate,
+        learning_rate=config.rate_in_words,
         memory=training_memory(place.model, config, place.dtype, place.device),
     )
 

@@ -38,6 +38,7 @@ def provenance(
         "sentinv.initial_text": start.text,
         "sentinv.tokens": json.dumps(start.tokens),
         "sentinv.norms_and_cosines": json.dumps(rounded),
+        **_rates(backbone, config),
     }
 
 
@@ -47,7 +48,17 @@ def lora_provenance(backbone: Backbone, concept: Concept, config: TuneConfig, hi
         "sentinv.concept_hash": concept.digest,
         "sentinv.initial_text": concept.metadata.get("sentinv.initial_text", ""),
         "sentinv.rank": str(config.rank),
+        "sentinv.learning_rate": repr(config.learning_rate),
     }
+
+
+def _rates(backbone: Backbone, config: TrainConfig) -> dict[str, str]:
+    """The rows' learning rate for each text encoder, and what it comes of."""
+    rates = [config.rows_rate(encoder.median_norm, encoder.dim) for encoder in backbone.text_encoders]
+    entries = {"sentinv.learning_rate": ", ".join(f"{rate:.6g}" for rate in dict.fromkeys(rates))}
+    if config.learning_rate is None:
+        entries["sentinv.relative_learning_rate"] = repr(config.relative_learning_rate)
+    return entries
 
 
 def _of_run(backbone: Backbone, kind: str, config: TrainConfig, history: History) -> dict[str, str]:
@@ -60,7 +71,6 @@ def _of_run(backbone: Backbone, kind: str, config: TrainConfig, history: History
         "sentinv.version": __version__,
         "sentinv.base_model_hash": backbone.fingerprint,
         "sentinv.steps": str(history.best_step),
-        "sentinv.learning_rate": repr(config.learning_rate),
         "sentinv.seed": str(config.seed),
         "sentinv.start_loss": repr(history.start_loss),
         "sentinv.best_loss": repr(history.best_loss),

@@ -23,6 +23,7 @@ from sentinv.training.data import TrainingSet
 from sentinv.training.history import History
 from sentinv.training.interrupt import StopRequest, stop_request
 from sentinv.training.lean_convolutions import lean_convolutions
+from sentinv.training.lengths import Lengths
 from sentinv.training.loop import Loop, OnStep, ParameterGroup, Watch
 from sentinv.training.objective import DenoisingObjective
 from sentinv.training.provenance import provenance
@@ -98,7 +99,7 @@ def _trained(
         loop = Loop(
             data,
             objective,
-            [rows_group(rows, backbone, config.learning_rate)],
+            rows_groups(rows, backbone, config),
             config,
             evaluation=data.evaluation_batches(),
             rescue=rescue,
@@ -126,13 +127,26 @@ def _data_and_objective(
     return data, BlendedObjective(data, config.min_snr)
 
 
-def rows_group(rows: PlaceholderRows, backbone: Backbone, learning_rate: float) -> ParameterGroup:
-    """What trains of placeholders: the rows for each text encoder, called "rows." and its name."""
-    return ParameterGroup(
-        parameters={f"rows.{name}": parameter for name, parameter in rows.rows.items()},
-        learning_rate=learning_rate,
-        usual_norm={f"rows.{encoder.name}": encoder.median_norm for encoder in backbone.text_encoders},
-    )
+def rows_groups(rows: PlaceholderRows, backbone: Backbone, config: TrainConfig) -> list[ParameterGroup]:
+    """What trains of placeholders: for each text encoder the rows, called "rows." and its name, at its learning rate."""
+    groups = []
+    for encoder in backbone.text_encoders:
+        name = f"rows.{encoder.name}"
+        parameters = {name: rows.rows[encoder.name]}
+        lengths = None
+        if config.fixed_norms:
+            lengths = Lengths.fixed_to(parameters)
+        elif config.max_norm is not None:
+            lengths = Lengths.up_to(parameters, {name: config.max_norm * encoder.median_norm})
+        groups.append(
+            ParameterGroup(
+                parameters=parameters,
+                learning_rate=config.rows_rate(encoder.median_norm, encoder.dim),
+                usual_norm={name: encoder.median_norm},
+                lengths=lengths,
+            )
+        )
+    return groups
 
 
 def run_to_the_end(

@@ -29,7 +29,7 @@ from sentinv.training.lean_convolutions import lean_convolutions
 from sentinv.training.loop import Loop, ParameterGroup
 from sentinv.training.provenance import lora_provenance
 from sentinv.training.rescue import Rescue
-from sentinv.training.train import STEPS_PER_SYNC, rows_group, run_settings, run_to_the_end
+from sentinv.training.train import STEPS_PER_SYNC, rows_groups, run_settings, run_to_the_end
 
 if TYPE_CHECKING:
     from sentinv.files.decoding import Picture
@@ -105,7 +105,7 @@ def tune(
         data = BlendedSet(backbone, pictures, rows, config, blend)
         groups = [ParameterGroup(parameters=adapters.parameters, learning_rate=config.learning_rate)]
         if config.train_rows:
-            groups.append(rows_group(rows, backbone, config.rows_learning_rate))
+            groups += rows_groups(rows, backbone, config)
         loop = Loop(
             data,
             BlendedObjective(data, config.min_snr, frozen=adapters.off, fixed_rows=not config.train_rows),
