@@ -19,6 +19,7 @@ from sentinv.ui.drawing import Drawing, draw, words_of
 from sentinv.ui.editing import Editing, Editor
 from sentinv.ui.engine import Engine
 from sentinv.ui.folder import Folder
+from sentinv.ui.fragments import vectors
 from sentinv.ui.guard import Guard
 from sentinv.ui.learning import Learning, Wish
 from sentinv.ui.line import LONGEST, Line
@@ -322,7 +323,11 @@ def test_models_are_chosen_from_a_list_only(engine):
 
 
 def test_words_come_to_vectors_and_a_picture_to_words(engine):
-    assert engine.plan("a cat on the beach", TOYBOX).tokens == ("a", "cat", "on", "the", "beach")
+    found = engine.plan("a cat on the beach", TOYBOX)
+    assert found.tokens == ("a", "cat", "on", "the", "beach") and found.counts == (1,) * 5
+    several = engine.plan("a zzqq cat", TOYBOX)  # a word of several vectors is left out as one
+    assert len(several.tokens) == sum(several.counts) > 3 and len(several.counts) == 3
+    assert vectors(several).count("data-without") == 3 and vectors(several).count("<span>") == len(several.tokens)
     seen = engine.seen([picture()], TOYBOX)
     assert "cat" in seen.caption
     assert seen.label == "cat"

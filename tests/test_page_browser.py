@@ -139,7 +139,9 @@ def test_from_a_picture_to_the_thing_on_the_moon(visit, served, width, scheme, t
     playwright.expect(one.field("learn-text")).to_have_value("a cat on the beach", timeout=ENOUGH)
     playwright.expect(page.locator("#learn-words .vectors")).to_contain_text("5 vectors", timeout=ENOUGH)
     page.locator("#learn-sketch img").nth(1).wait_for()
-    one.field("learn-text").fill("a cat")
+    for word in ("beach", "the", "on"):
+        page.get_by_role("button", name=f"Leave out {word}").click()
+    playwright.expect(one.field("learn-text")).to_have_value("a cat")
     playwright.expect(page.locator("#learn-words .vectors")).to_contain_text("2 vectors", timeout=ENOUGH)
     page.locator("#learn-options button").first.click()
     steps = page.locator("#learn-options input[type=number]").first
@@ -178,6 +180,16 @@ def test_from_a_picture_to_the_thing_on_the_moon(visit, served, width, scheme, t
     playwright.expect(page.locator("#edit-state")).to_contain_text("The picture comes back")
     one.tab("Library")
     playwright.expect(page.locator("#library-cards")).to_contain_text(token)
+    page.locator("#library-choice input").click()
+    page.get_by_role("option", name=token).click()
+    page.locator("#library-export button").first.click()
+    page.locator("#library-program input").click()
+    page.get_by_role("option", name="diffusers").click()
+    page.locator("#library-make").click()
+    with page.expect_download() as download:
+        page.locator("#library-files a[download]").click()
+    download.value.save_as(tmp_path / "exported.safetensors")
+    assert_diffusers_loads(tmp_path / "exported.safetensors", token)
     assert one.narrow_enough()
 
 
@@ -257,11 +269,11 @@ def huge():
     return b"\x89PNG\r\n\x1a\n" + head + chunk(b"IDAT", zlib.compress(bytes(1000))) + chunk(b"IEND", b"")
 
 
-def assert_diffusers_loads(file):
+def assert_diffusers_loads(file, token=None):
     from diffusers import StableDiffusionPipeline
 
     from sentinv.models.built_in import built_in
 
     pipeline = StableDiffusionPipeline.from_pretrained(built_in("pipeline"))
     pipeline.load_textual_inversion(file)
-    assert f"<{file.stem}>" in pipeline.tokenizer.get_vocab()
+    assert (token or f"<{file.stem}>") in pipeline.tokenizer.get_vocab()

@@ -58,12 +58,14 @@ class Plan:
         dropped: the words that were cut off for want of room; "" if none.
         tokens: one per vector, readable, such as ("a", "rain", "bow").
         ids: their ids.
+        counts: how many of them each of the words has.
     """
 
     text: str
     dropped: str
     tokens: tuple[str, ...]
     ids: tuple[int, ...]
+    counts: tuple[int, ...]
 
 
 @dataclass(frozen=True, eq=False)
@@ -112,13 +114,14 @@ def plan(text: str, tokenizer: Any, max_vectors: int | None = None) -> Plan:
     limit = room if max_vectors is None else min(max_vectors, room)
     words = check_text(text).split()
     ids: list[int] = []
-    used = 0
+    counts: list[int] = []
     for word in words:
         more = _word_ids(word, tokenizer)
         if len(ids) + len(more) > limit:
             break
         ids += more
-        used += 1
+        counts.append(len(more))
+    used = len(counts)
     if not words or (used == len(words) and not ids):
         raise PromptError(f"expected words to start from, got {text!r}: give a word or a phrase")
     if not ids:
@@ -127,7 +130,7 @@ def plan(text: str, tokenizer: Any, max_vectors: int | None = None) -> Plan:
             f"{short(words[0])!r} alone needs {need} vectors, allowed are {limit}: allow more or choose another word"
         )
     tokens = tuple(token.removesuffix("</w>") for token in tokenizer.convert_ids_to_tokens(ids))
-    return Plan(" ".join(words[:used]), " ".join(words[used:]), tokens, tuple(ids))
+    return Plan(" ".join(words[:used]), " ".join(words[used:]), tokens, tuple(ids), tuple(counts))
 
 
 def _word_ids(word: str, tokenizer: Any) -> list[int]:

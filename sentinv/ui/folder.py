@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,79}")
 _WORD, _PICTURES = ".safetensors", "pictures"
+EXPORTS = "exports"
+"""Folder of the files for other programs, in a folder of each program's name."""
 _MAX_WORDS = 500
 _MAX_BYTES = 20_000_000  # a learned word of SDXL with 75 vectors has less than one
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from html import escape
+from itertools import islice
 from typing import TYPE_CHECKING
 from urllib.parse import quote
 
@@ -13,6 +14,7 @@ from sentinv.report.html import image
 if TYPE_CHECKING:
     from PIL import Image
 
+    from sentinv.concepts.export import Export
     from sentinv.concepts.initialization import Plan
     from sentinv.ui.drawing import Drawn
     from sentinv.ui.folder import Word
@@ -25,7 +27,7 @@ SUGGESTIONS = (
     "a watercolor of {}",
     "a photo of {} on the beach",
 )
-PROMPT, NEW_WORDS = "#draw-prompt", "#edit-prompt"
+TEXT, PROMPT, NEW_WORDS = "#learn-text", "#draw-prompt", "#edit-prompt"
 
 
 def small(picture: Image.Image, side: int = _SHOWN) -> Image.Image:
@@ -58,9 +60,15 @@ def examples(pictures: Sequence[tuple[str, Image.Image]]) -> str:
 
 
 def vectors(found: Plan) -> str:
-    """The vectors that words come to: "5 vectors: a · cat · on · the · beach"."""
+    """The vectors that words come to: "5 vectors: a · cat · on · the · beach"; a press on a word leaves it out."""
     count = "1 vector" if len(found.tokens) == 1 else f"{len(found.tokens)} vectors"
-    parts = "".join(f"<span>{escape(token)}</span>" for token in found.tokens)
+    tokens, parts = iter(found.tokens), ""
+    for word, own in zip(found.text.split(), found.counts, strict=True):
+        pieces = "".join(f"<span>{escape(token)}</span>" for token in islice(tokens, own))
+        parts += (
+            f'<button type="button" data-without="{escape(word)}" data-into="{TEXT}" title="Leave “{escape(word)}” out" '
+            f'aria-label="Leave out {escape(word)}">{pieces}<i aria-hidden="true">&times;</i></button>'
+        )
     cut = f"<b>No room for “{escape(found.dropped)}”.</b>" if found.dropped else ""
     return f'<div class="vectors">{count}: {parts}{cut}</div>'
 
@@ -199,6 +207,18 @@ def cards(words: Sequence[Word]) -> str:
     if not words:
         return '<p class="lead">There are no learned words here yet. Learn one on the first tab.</p>'
     return f'<div class="cards">{"".join(map(_card, words))}</div>'
+
+
+def exported(made: Sequence[Export], folders: Sequence[str]) -> str:
+    """Files for another program, to be had, and what to do with them."""
+    parts = []
+    for one in made:
+        links = "".join(
+            f'<a class="button" href="{kept(*folders, name)}" download>Download {escape(name)}</a>'
+            for name in one.files
+        )
+        parts.append(f'<p class="big">{escape(one.line)}.</p><div class="result">{links}</div>')
+    return "".join(parts)
 
 
 def _card(word: Word) -> str:

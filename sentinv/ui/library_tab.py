@@ -7,9 +7,11 @@ from typing import Any
 
 import gradio as gr
 
+from sentinv.concepts.export import PROGRAMS, export_word, write_exports
 from sentinv.errors import SentinvError
 from sentinv.ui import fragments as html
 from sentinv.ui.desk import Desk, on, plainly
+from sentinv.ui.folder import EXPORTS
 
 
 @dataclass(frozen=True, eq=False)
@@ -50,6 +52,11 @@ def library_tab(desk: Desk) -> LibraryTab:
         [], label="Choose one word, or several to draw together", multiselect=True, elem_id="library-choice"
     )
     use = gr.Button("Draw with it", variant="primary", elem_id="library-use")
+    with gr.Accordion("Use it in another program", open=False, elem_classes="fold", elem_id="library-export"):
+        programs = [(one.label, name) for name, one in PROGRAMS.items()]
+        program = gr.Dropdown(programs, value="a1111", label="Program", elem_id="library-program")
+        export = gr.Button("Make files for it of the chosen words", elem_id="library-make")
+        files = gr.HTML(elem_id="library-files")
     with gr.Accordion("Rename or delete", open=False, elem_classes="fold", elem_id="library-more"):
         name = gr.Textbox(label="New name", max_lines=1, elem_id="library-name")
         rename = gr.Button("Rename the chosen word", elem_id="library-rename")
@@ -73,11 +80,24 @@ def library_tab(desk: Desk) -> LibraryTab:
                 desk.folder.delete(one)
             return [*tab.refreshed(desk), gr.Row(visible=False)]
 
+    on(export.click, lambda names, program: _exported(desk, names, program), [choice, program], files)
     on(rename.click, renamed, [choice, name], [cards, choice, name])
     on(delete.click, lambda names: _question(desk, names), choice, [asked, question])
     on(keep.click, lambda: gr.Row(visible=False), None, asked)
     on(sure.click, deleted, choice, [cards, choice, asked])
     return tab
+
+
+def _exported(desk: Desk, names: list[str], program: str) -> str:
+    """Write the chosen words as another program reads them, into a folder of that program's name."""
+    with plainly():
+        if not names:
+            raise SentinvError("Choose a word first.")
+        if program not in PROGRAMS:
+            raise SentinvError("Choose a program of the list.")
+        made = [export_word(desk.folder.word(one).concept, program) for one in names]
+        write_exports(made, desk.folder.inside(EXPORTS, program), overwrite=True)
+        return html.exported(made, (EXPORTS, program))
 
 
 def _question(desk: Desk, names: list[str]) -> list[Any]:

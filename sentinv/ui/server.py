@@ -11,10 +11,11 @@ from pathlib import Path
 from threading import Thread
 from typing import TYPE_CHECKING, Any
 
+from sentinv.concepts.export import PROGRAMS
 from sentinv.errors import SentinvError
 from sentinv.files.atomic import make_folder
 from sentinv.files.locks import lock
-from sentinv.ui.folder import Folder
+from sentinv.ui.folder import EXPORTS, Folder
 from sentinv.ui.guard import Guard
 
 if TYPE_CHECKING:
@@ -182,7 +183,7 @@ def application(desk: Desk) -> Any:
 
 
 def _servable(path: str) -> list[str]:
-    """The parts of a path, if they are those of a word, a picture or a report.
+    """The parts of a path, if they are those of a word, an export of one, a picture or a report.
 
     Raises:
         SentinvError: If they are not.
@@ -191,6 +192,7 @@ def _servable(path: str) -> list[str]:
     word = len(parts) == 1 and parts[0].endswith(".safetensors")
     picture = len(parts) == 2 and parts[0] == "pictures" and parts[1].endswith(".png")
     report = len(parts) == 2 and parts[0].endswith("-run") and parts[1] == "report.html"
-    if not (word or picture or report):
+    export = len(parts) == 3 and parts[0] == EXPORTS and parts[1] in PROGRAMS and parts[2].endswith(".safetensors")
+    if not (word or picture or report or export):
         raise SentinvError("there is no such file in the folder")
     return parts

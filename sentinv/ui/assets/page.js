@@ -38,13 +38,18 @@
   });
 
   document.addEventListener("click", (event) => {
-    const chip = event.target.closest("[data-fill], [data-add], [data-press], [data-clear]");
+    const chip = event.target.closest("[data-fill], [data-add], [data-without], [data-press], [data-clear]");
     if (!chip) return;
     if (chip.dataset.fill !== undefined) fill(chip.dataset.into, chip.dataset.fill);
     if (chip.dataset.add !== undefined) {
       const field = document.querySelector(`${chip.dataset.into} textarea, ${chip.dataset.into} input`);
       const text = field.value.trimEnd();
       fill(chip.dataset.into, text ? `${text} ${chip.dataset.add}` : `a photo of ${chip.dataset.add}`);
+    }
+    if (chip.dataset.without !== undefined) {
+      const field = document.querySelector(`${chip.dataset.into} textarea, ${chip.dataset.into} input`);
+      const place = [...chip.parentElement.querySelectorAll("[data-without]")].indexOf(chip);
+      fill(chip.dataset.into, field.value.trim().split(/\s+/).filter((_, index) => index !== place).join(" "));
     }
     if (chip.dataset.press !== undefined) document.querySelector(chip.dataset.press)?.click();
     if (chip.dataset.clear !== undefined) {
