@@ -5,7 +5,7 @@ from dataclasses import replace
 
 import pytest
 import torch
-from conftest import same, snapshot
+from conftest import build_pipeline, same, snapshot
 from diffusers import DDPMScheduler
 from diffusers.training_utils import compute_snr
 from PIL import Image
@@ -382,3 +382,18 @@ def test_a_run_that_is_watched_learns_the_same_and_may_be_ended(sd1_backbone, pi
     assert seen == [1, 2, 3, 4, 5, 6]
     assert history.stop == "asked"
     assert [step for step, _ in history.evaluations] == [0, 4, 6]
+
+
+@pytest.mark.parametrize(
+    ("width", "norm"), [(768, 0.39), (1024, 0.35), (1280, 0.38)], ids=["CLIP-L", "OpenCLIP-H", "OpenCLIP-bigG"]
+)
+def test_rows_of_real_widths_keep_to_the_size_of_their_vocabulary(tokenizer, picture, width, norm):
+    """A hundred steps at the default rate: the widths of real text encoders, rows as long as theirs (and random weights)."""
+    backbone = Backbone.from_pipeline(build_pipeline(tokenizer, width, "epsilon"), "tiny")
+    (encoder,) = backbone.text_encoders
+    with torch.no_grad():
+        encoder.table.weight *= norm / encoder.table.weight.norm(dim=1, keepdim=True)
+    config = TrainConfig(evaluate_every=100, evaluation_timesteps=1, evaluation_noises=1, batch_size=2)
+    concept, _ = train_concept(backbone, [picture], Initialization("red cat on the moon"), config)
+    assert encoder.median_norm == pytest.approx(norm, rel=1e-4)
+    assert concept.rows["text_encoder"].norm(dim=1).max() <= 3 * norm
