@@ -26,6 +26,7 @@ from sentinv.errors import Interrupted, SentinvError, Terminated
 
 COMMANDS = {
     "invert": "Learn a word from one image, or from several of one thing.",
+    "batch": "Learn a word from each picture of a folder or a list, on one machine or many.",
     "describe": "Show what each initializer would start from.",
     "tune": "Train a LoRA around a learned word.",
     "generate": "Make images from a prompt with learned words in it.",

@@ -22,6 +22,11 @@ class Bar:
     def __init__(self, bar: Any) -> None:
         self._bar = bar
 
+    @property
+    def shown(self) -> bool:
+        """Whether there is a bar to see."""
+        return self._bar is not None
+
     def at(self, step: int, text: str = "") -> None:
         """Show the number of steps done, and a short text behind the bar."""
         if self._bar is not None:

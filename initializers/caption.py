@@ -5,6 +5,7 @@ from __future__ import annotations
 import html
 import re
 import unicodedata
+from collections.abc import Sequence
 from functools import cached_property
 from typing import Any
 
@@ -60,10 +61,14 @@ class Caption:
 
     def __call__(self, image: Image.Image) -> Initialization:
         """Describe an image; the score is the mean log-probability of the sentence's tokens."""
+        return self.several([image])[0]
+
+    def several(self, images: Sequence[Image.Image]) -> list[Initialization]:
+        """Describe images, all in one pass."""
         import torch
 
         model, processor = self._loaded
-        inputs = processor(images=image.convert("RGB"), return_tensors="pt")
+        inputs = processor(images=[image.convert("RGB") for image in images], return_tensors="pt")
         with looking(model, self.device) as device, torch.no_grad():
             output = model.generate(
                 **inputs.to(device),
@@ -72,10 +77,17 @@ class Caption:
                 output_scores=True,
                 return_dict_in_generate=True,
             )
-        sentence = processor.tokenizer.decode(output.sequences[0], skip_special_tokens=True)
-        logprobs = [step[0].log_softmax(-1).max().item() for step in output.scores]
+        logprobs = torch.stack([step.log_softmax(-1).max(-1).values for step in output.scores], 1).tolist()
+        ends = model.config.text_config.sep_token_id
+        return [self._said(*said, ends) for said in zip(output.sequences.tolist(), logprobs, strict=True)]
+
+    def _said(self, sequence: list[int], logprobs: list[float], ends: int) -> Initialization:
+        own = sequence[-len(logprobs) :] if logprobs else []  # what was begun with has no probability
+        count = own.index(ends) + 1 if ends in own else len(own)
+        _, processor = self._loaded
+        sentence = processor.tokenizer.decode(sequence, skip_special_tokens=True)
         text = tidy(sentence, drop_stopwords=self.drop_stopwords, drop_scene=self.drop_scene)
-        return Initialization(text, "caption", sum(logprobs) / max(1, len(logprobs)))
+        return Initialization(text, "caption", sum(logprobs[:count]) / max(1, count))
 
     @cached_property
     def _loaded(self) -> tuple[Any, Any]:

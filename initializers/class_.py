@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import cached_property
 from typing import Any
 
@@ -30,14 +31,20 @@ class ClassLabel:
 
     def __call__(self, image: Image.Image) -> Initialization:
         """Name an image's class; the score is its probability."""
+        return self.several([image])[0]
+
+    def several(self, images: Sequence[Image.Image]) -> list[Initialization]:
+        """Name the classes of images, all in one pass."""
         import torch
 
         model, processor = self._loaded
-        inputs = processor(images=image.convert("RGB"), return_tensors="pt")
+        inputs = processor(images=[image.convert("RGB") for image in images], return_tensors="pt")
         with looking(model, self.device) as device, torch.no_grad():
-            probabilities = model(**inputs.to(device)).logits[0].softmax(dim=-1)
-        best = int(probabilities.argmax())
-        return Initialization(first_synonym(model.config.id2label[best]), "class", probabilities[best].item())
+            probabilities, best = model(**inputs.to(device)).logits.softmax(dim=-1).max(dim=-1)
+        labels = [first_synonym(model.config.id2label[index]) for index in best.tolist()]
+        return [
+            Initialization(*said) for said in zip(labels, ["class"] * len(labels), probabilities.tolist(), strict=True)
+        ]
 
     @cached_property
     def _loaded(self) -> tuple[Any, Any]:

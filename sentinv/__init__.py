@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from sentinv.generation.generate import GenerateConfig, GeneratedImage, generate, generate_images
     from sentinv.models.backbone import Backbone
     from sentinv.models.loading import load
+    from sentinv.training.batch import Job, Outcome, train_concepts
     from sentinv.training.checkpoint import Checkpoints
     from sentinv.training.config import TrainConfig, TuneConfig
     from sentinv.training.history import History
@@ -54,9 +55,11 @@ _HOME = {
     "Initialization": "concepts.initialization",
     "Initializer": "concepts.initialization",
     "InversionConfig": "editing.inversion",
+    "Job": "training.batch",
     "Learned": "training.invert",
     "Lora": "adapters.lora",
     "MaskConfig": "editing.masked",
+    "Outcome": "training.batch",
     "Picture": "files.decoding",
     "PlaceholderRows": "concepts.placeholder",
     "SentinvError": "errors",
@@ -83,6 +86,7 @@ _HOME = {
     "starting_rows": "concepts.initialization",
     "sweep": "editing.edit",
     "train_concept": "training.train",
+    "train_concepts": "training.batch",
     "tune": "training.tune",
 }
 
@@ -99,9 +103,11 @@ __all__ = [
     "Initialization",
     "Initializer",
     "InversionConfig",
+    "Job",
     "Learned",
     "Lora",
     "MaskConfig",
+    "Outcome",
     "Picture",
     "PlaceholderRows",
     "SentinvError",
@@ -129,6 +135,7 @@ __all__ = [
     "starting_rows",
     "sweep",
     "train_concept",
+    "train_concepts",
     "tune",
 ]
 

@@ -16,6 +16,7 @@ from sentinv.errors import CheckpointError, Interrupted, TrainingError
 from sentinv.files.decoding import Picture
 from sentinv.files.images import read_image
 from sentinv.generation.generate import GenerateConfig, generate_latents, seeded
+from sentinv.models.backbone import Backbone
 from sentinv.training.checkpoint import Checkpoints, latest_checkpoint
 from sentinv.training.config import TrainConfig
 from sentinv.training.data import TrainingSet

@@ -9,12 +9,13 @@ writes to it. Negative ids have a second use: text encoders that pool at the lar
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
+from torch.nn.functional import pad
 
 from sentinv.concepts.names import check_free, check_token
 from sentinv.errors import ConceptError
@@ -23,6 +24,7 @@ from sentinv.models.turns import turn
 if TYPE_CHECKING:
     from sentinv.concepts.concept import Concept
     from sentinv.models.backbone import Backbone
+    from sentinv.models.text_encoder import TextEncoder
 
 Rows = Mapping[str, Tensor]
 """Text encoder name ("text_encoder", "text_encoder_2", …) → rows `[n, dim]`."""
@@ -33,15 +35,18 @@ class PlaceholderRows(nn.Module):
 
     Args:
         starts: token → (text encoder name → `[n, dim]` rows). The rows are copied, to float32.
+        first: how many ids are left to others.
 
     Attributes:
-        vocabulary: token → ids of its vectors, all negative: -1 is the first row of the parameter, -2 the second.
+        vocabulary: token → ids of its vectors, all negative: -1 is the first row of the parameter, -2 the second, and with
+            `first` so many less.
+        first: how many ids are left to others.
 
     Raises:
         ValueError: If there are no rows, or the text encoders differ in them.
     """
 
-    def __init__(self, starts: Mapping[str, Rows]) -> None:
+    def __init__(self, starts: Mapping[str, Rows], first: int = 0) -> None:
         super().__init__()
         encoders = {tuple(rows) for rows in starts.values()}
         counts = {token: {len(value) for value in rows.values()} for token, rows in starts.items()}
@@ -50,7 +55,7 @@ class PlaceholderRows(nn.Module):
                 "every placeholder needs rows, equally many for each text encoder, for the same text encoders"
             )
         self.vocabulary: dict[str, list[int]] = {}
-        first = 0
+        self.first = first
         for token, (count,) in counts.items():
             self.vocabulary[check_token(token)] = [-1 - first - index for index in range(count)]
             first += count
@@ -80,7 +85,7 @@ class PlaceholderRows(nn.Module):
 
     def of(self, token: str) -> dict[str, Tensor]:
         """The rows of one placeholder, a detached float32 copy `[n, dim]` per text encoder."""
-        indices = [-1 - index for index in self.vocabulary[token]]
+        indices = [-1 - self.first - index for index in self.vocabulary[token]]
         return {name: parameter.detach()[indices].clone() for name, parameter in self.rows.items()}
 
     @contextmanager
@@ -94,20 +99,18 @@ class PlaceholderRows(nn.Module):
             PromptError: If a placeholder's name is in the vocabulary already.
             ValueError: If rows are installed in this backbone already.
         """
-        self._check_fit(backbone)
+        self.check_fit(backbone)
         self.to(backbone.device)
-        with turn(backbone), ExitStack() as undo:
-            for encoder in backbone.text_encoders:
-                table = encoder.table
-                if isinstance(table, _TableWithRows):
-                    raise ValueError(
-                        "rows are installed in this backbone already: put all concepts into one PlaceholderRows"
-                    )
-                undo.callback(encoder.model.set_input_embeddings, table)
-                encoder.model.set_input_embeddings(_TableWithRows(table, self.rows[encoder.name]))
+        with _in_place_of_tables(backbone, lambda encoder: _TableWithRows(encoder.table, self.rows[encoder.name])):
             yield self
 
-    def _check_fit(self, backbone: Backbone) -> None:
+    def check_fit(self, backbone: Backbone) -> None:
+        """Refuse a backbone that these rows cannot be installed in.
+
+        Raises:
+            ConceptError: If the rows do not fit its text encoders.
+            PromptError: If a placeholder's name is in the vocabulary already.
+        """
         wanted = {encoder.name: encoder.dim for encoder in backbone.text_encoders}
         got = {name: parameter.shape[1] for name, parameter in self.rows.items()}
         if got != wanted:
@@ -133,11 +136,83 @@ class _TableWithRows(nn.Module):
         """The frozen table, as whoever asks an embedding module for its weight expects."""
         return self.table.weight  # type: ignore[return-value]
 
+    def known_rows(self) -> Tensor:
+        """What the ids -1, -2, … stand for, `[n, dim]`."""
+        return self.rows
+
     def forward(self, ids: Tensor) -> Tensor:
         """Look up ids `[..., L]` → `[..., L, dim]` in the table's dtype."""
         known = self.table(ids.clamp(min=0))
-        own = self.rows[(-1 - ids).clamp(min=0)].to(known.dtype)
+        own = self.known_rows()[(-1 - ids).clamp(min=0)].to(known.dtype)
         return torch.where((ids < 0).unsqueeze(-1), own, known)
+
+
+class Shelf:
+    """Places for the rows of words that come and go while all of them are installed, each with ids of its own.
+
+    Args:
+        backbone: of the rows.
+        places: how many words there can be at a time, ≥ 1.
+    """
+
+    def __init__(self, backbone: Backbone, places: int) -> None:
+        self.backbone = backbone
+        self.width = max(encoder.max_length for encoder in backbone.text_encoders)
+        self.words: list[PlaceholderRows | None] = [None] * places
+
+    def put(self, token: str, rows: Rows) -> PlaceholderRows:
+        """Give a word a place.
+
+        Raises:
+            ConceptError, PromptError: As `PlaceholderRows.installed`; and if it has more vectors than a prompt has tokens.
+            ValueError: If no place is free.
+        """
+        place = self.words.index(None)
+        word = PlaceholderRows({token: rows}, first=place * self.width)
+        word.check_fit(self.backbone)
+        count = len(word.vocabulary[token])
+        if count > self.width:
+            raise ConceptError(f"{token} has {count} vectors, the text encoder takes {self.width} tokens")
+        self.words[place] = word.to(self.backbone.device)
+        return word
+
+    def free(self, word: PlaceholderRows) -> None:
+        """Give a word's place to others."""
+        self.words[self.words.index(word)] = None
+
+    @contextmanager
+    def installed(self) -> Iterator[Shelf]:
+        """Let the text encoders see what is on the shelf, inside a ``with`` block. Otherwise as `PlaceholderRows.installed`."""
+        with _in_place_of_tables(self.backbone, lambda encoder: _TableWithShelf(encoder.table, self, encoder.name)):
+            yield self
+
+
+class _TableWithShelf(_TableWithRows):
+    """A vocabulary table that also answers the ids of a shelf's words."""
+
+    def __init__(self, table: nn.Module, shelf: Shelf, name: str) -> None:
+        weight: Tensor = table.weight  # type: ignore[assignment]
+        super().__init__(table, nn.Parameter(torch.zeros(shelf.width, weight.shape[1], device=weight.device)))
+        self.shelf, self.name = shelf, name
+
+    def known_rows(self) -> Tensor:
+        """All rows, with zeros where there are none: the same shape whatever words there are."""
+        values = [self.rows if word is None else word.rows[self.name] for word in self.shelf.words]
+        return torch.cat([pad(value, (0, 0, 0, self.shelf.width - len(value))) for value in values])
+
+
+@contextmanager
+def _in_place_of_tables(backbone: Backbone, made: Callable[[TextEncoder], _TableWithRows]) -> Iterator[None]:
+    with turn(backbone), ExitStack() as undo:
+        for encoder in backbone.text_encoders:
+            table = encoder.table
+            if isinstance(table, _TableWithRows):
+                raise ValueError(
+                    "rows are installed in this backbone already: put all concepts into one PlaceholderRows"
+                )
+            undo.callback(encoder.model.set_input_embeddings, table)
+            encoder.model.set_input_embeddings(made(encoder))
+        yield
 
 
 def _widths(widths: Mapping[str, int]) -> str:

@@ -55,6 +55,14 @@ class Batch:
         """Some of the items; a field that is a mapping holds as many of each of its values."""
         return replace(self, **{field.name: _some(getattr(self, field.name), items) for field in fields(self)})
 
+    def joined(self, others: Sequence[Batch]) -> Batch:
+        """These items and then those of others, whose fields are alike."""
+        batches = [self, *others]
+        return replace(
+            self,
+            **{field.name: _joined([getattr(one, field.name) for one in batches]) for field in fields(self)},
+        )
+
     def parts(self, count: int) -> list[Batch]:
         """Split into so many parts of about the same size; into single items where there are fewer of them."""
         size = -(-len(self) // count)
@@ -65,6 +73,12 @@ def _some(value: Any, items: slice) -> Any:
     if isinstance(value, Mapping):
         return {name: one[items] for name, one in value.items()}
     return None if value is None else value[items]
+
+
+def _joined(values: Sequence[Any]) -> Any:
+    if isinstance(values[0], Mapping):
+        return {name: torch.cat([one[name] for one in values]) for name in values[0]}
+    return None if values[0] is None else torch.cat(list(values))
 
 
 class Data(Protocol):

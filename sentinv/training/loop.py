@@ -7,7 +7,6 @@ an objective. There is one optimiser, one format of checkpoints and one best sta
 from __future__ import annotations
 
 import math
-import time
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
@@ -20,6 +19,7 @@ from sentinv.errors import TrainingError
 from sentinv.training.checkpoint import Checkpoint
 from sentinv.training.history import History, StepRecord
 from sentinv.training.rescue import Measures, NoRescue
+from sentinv.training.rolling import rolling
 
 if TYPE_CHECKING:
     from sentinv.training.config import TrainConfig
@@ -44,8 +44,6 @@ WRONG = {
     "runaway": f"a row grew to more than {RUNAWAY:g} times the vocabulary's median length",
 }
 """What `history.stop` says of a run that went wrong, in words."""
-
-_HALF_PRECISION_SCALE = 256.0  # keeps the gradients of an fp16 model above the smallest number it has
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -82,6 +80,9 @@ class Loop:
         step: steps done.
         best: parameters of the smallest evaluation loss so far, by name, on the CPU.
         history: records and evaluations so far.
+        together: of how many runs a call of the model has the items where several share their steps, ≥ 1. With one a run has
+            the bits of a run of its own. Where it is more, calls that lack items are filled up: their shape, which decides on
+            the kernels that compute them, depends on no neighbour, and so the bits do not either.
     """
 
     def __init__(
@@ -108,30 +109,41 @@ class Loop:
         )
         self.generator = Generator().manual_seed(config.seed)
         self.history = History()
+        self.together = 1
         self.step = 0
         self.best = self._copy()
         self._good = (0, self._state())
         self._pending: list[tuple[int, Tensor, float]] = []
+        self._learning_rate = 0.0
 
     def steps(self) -> Iterator[int]:
         """Train to the end, yielding after every step."""
-        begun = time.perf_counter()
+        for _ in rolling([self]):
+            yield self.step
+
+    @property
+    def over(self) -> bool:
+        """Whether there is no further step."""
+        return self.step >= self.config.steps or bool(self.history.stop)
+
+    def begin(self) -> None:
+        """Evaluate the start, if that has not been done."""
         if self.evaluation and not self.history.evaluations:
             self._evaluate_start()
-        while self.step < self.config.steps and not self.history.stop:
-            learning_rate = self._set_learning_rates()
-            batch = self.data.draw(self.generator)
-            loss = self.rescue.attempt(lambda batch=batch: self._backward(batch))  # type: ignore[misc]
-            self._update()
-            self.step += 1
-            self._pending.append((self.step, loss, learning_rate))
-            evaluate = self.step % self.config.evaluate_every == 0 or self.step == self.config.steps
-            if evaluate or len(self._pending) >= self.steps_per_sync:
-                self.settle(evaluate=evaluate)
-            self.history.seconds += time.perf_counter() - begun
-            yield self.step
-            begun = time.perf_counter()
-        self.history.stop = self.history.stop or "steps"
+
+    def draw(self) -> Batch:
+        """Draw the next step's batch."""
+        self._learning_rate = self._set_learning_rates()
+        return self.data.draw(self.generator)
+
+    def advance(self, loss: Tensor) -> None:
+        """Take the step whose gradients are there; `loss` is that of its batch."""
+        self._update()
+        self.step += 1
+        self._pending.append((self.step, loss, self._learning_rate))
+        evaluate = self.step % self.config.evaluate_every == 0 or self.step == self.config.steps
+        if evaluate or len(self._pending) >= self.steps_per_sync:
+            self.settle(evaluate=evaluate)
 
     def end(self) -> None:
         """End the run after this step: somebody has seen enough. What it has come to is evaluated once more."""
@@ -157,21 +169,6 @@ class Loop:
         self.optimizer.step()
         for group in held:
             group.lengths.after_step(group.parameters)  # type: ignore[union-attr]
-
-    def _backward(self, batch: Batch) -> Tensor:
-        """Compute the gradient of the batch's mean loss, and return that loss."""
-        scale = _HALF_PRECISION_SCALE if self.objective.dtype == torch.float16 else 1.0
-        self.optimizer.zero_grad()
-        losses = []
-        for part in batch.parts(self.rescue.measures.parts):
-            share = len(part) / len(batch)
-            loss = self.objective(part).mean()
-            (scale * share * loss).backward()
-            losses.append(share * loss.detach())
-        for parameter in self.parameters.values():
-            if parameter.grad is not None:
-                parameter.grad /= scale
-        return torch.stack(losses).sum()
 
     def settle(self, *, evaluate: bool = False) -> None:
         """Read what the last steps gave, check it and report it. Reading makes the host wait for the device."""

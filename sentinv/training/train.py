@@ -95,27 +95,49 @@ def _trained(
     _ = backbone.fingerprint  # taken once and kept: with rows installed it could not be
     lean = lean_convolutions(backbone.unet)
     with Rescue(backbone, config) as rescue, rows.installed(backbone), lean, stop_request() as request:
-        data, objective = _data_and_objective(backbone, images, rows, config, start.text)
-        loop = Loop(
-            data,
-            objective,
-            rows_groups(rows, backbone, config),
-            config,
-            evaluation=data.evaluation_batches(),
-            rescue=rescue,
-            on_step=on_step,
-            steps_per_sync=1 if backbone.device.type == "cpu" else STEPS_PER_SYNC,
-        )
+        loop, data = word_loop(backbone, images, start, rows, config, rescue)
+        loop.on_step = on_step
         run_to_the_end(loop, run_settings(data, config, token, start.rows), checkpoints, request, watch)
+    return word_of(backbone, start, token, loop), loop.history
+
+
+def word_loop(
+    backbone: Backbone,
+    images: Sequence[Image.Image | Picture],
+    start: Start,
+    rows: PlaceholderRows,
+    config: TrainConfig,
+    rescue: Rescue,
+) -> tuple[Loop, TrainingSet]:
+    """What trains a word's rows, which are installed, and on what.
+
+    Raises:
+        SentinvError: As `TrainingSet`.
+    """
+    data, objective = _data_and_objective(backbone, images, rows, config, start.text)
+    loop = Loop(
+        data,
+        objective,
+        rows_groups(rows, backbone, config),
+        config,
+        evaluation=data.evaluation_batches(),
+        rescue=rescue,
+        steps_per_sync=1 if backbone.device.type == "cpu" else STEPS_PER_SYNC,
+    )
+    return loop, data
+
+
+def word_of(backbone: Backbone, start: Start, token: str, loop: Loop) -> Concept:
+    """The word that a run of `word_loop` has come to; it warns where that is its start."""
     history, learned = loop.history, {name.removeprefix("rows."): value for name, value in loop.best.items()}
-    if config.steps and not history.learned:
+    if loop.config.steps and not history.learned:
         warnings.warn(
             f"nothing was learned: no step had a smaller evaluation loss than the start ({history.start_loss:.4f}), "
             "whose rows are kept; try another learning rate or more steps",
-            stacklevel=2,
+            stacklevel=3,
         )
-    metadata = provenance(backbone, start, config, history, learned)
-    return Concept(token=token, rows=learned, base_model=backbone.name, metadata=metadata), history
+    metadata = provenance(backbone, start, loop.config, history, learned)
+    return Concept(token=token, rows=learned, base_model=backbone.name, metadata=metadata)
 
 
 def _data_and_objective(
