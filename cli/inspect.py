@@ -26,7 +26,7 @@ def inspect(files: tuple[Path, ...], allow_pickle: bool, quiet: bool, as_json: b
     """
     from sentinv.concepts.reading import load_concept
 
-    if len(files) == 1 and _holds_lora(files[0], allow_pickle=allow_pickle):
+    if len(files) == 1 and holds_lora(files[0]):
         _show_lora(files[0], as_json=as_json)
         return
     concept = load_concept(files, allow_pickle=allow_pickle)
@@ -108,14 +108,15 @@ def _rows(concept: Concept) -> list[dict[str, Any]]:
     return rows
 
 
-def _holds_lora(file: Path, *, allow_pickle: bool) -> bool:
-    """Whether it is a LoRA; what cannot be read is left to the reader of words, which tells why."""
+def holds_lora(file: Path) -> bool:
+    """Whether a file is a LoRA; what cannot be read is left to the reader of words, which tells why."""
+    from sentinv.adapters.lora import MAX_BYTES
     from sentinv.concepts.kinds import is_lora
     from sentinv.errors import SentinvError
     from sentinv.files.tensors import read_tensors
 
     try:
-        return is_lora(read_tensors(file, allow_pickle=allow_pickle)[0])
+        return is_lora(read_tensors(file, max_bytes=MAX_BYTES)[0])
     except SentinvError:
         return False
 

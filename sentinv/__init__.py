@@ -16,10 +16,10 @@ from typing import TYPE_CHECKING, Any
 from sentinv.version import __version__
 
 if TYPE_CHECKING:
+    from sentinv.adapters.export import export
     from sentinv.adapters.install import adapted
     from sentinv.adapters.lora import Lora, load_lora
     from sentinv.concepts.concept import Concept
-    from sentinv.concepts.export import export
     from sentinv.concepts.initialization import Initialization, Initializer, Start, starting_rows
     from sentinv.concepts.placeholder import PlaceholderRows
     from sentinv.concepts.reading import load_concepts
@@ -71,7 +71,7 @@ _HOME = {
     "ddim_invert": "editing.edit",
     "edit": "editing.edit",
     "edit_masked": "editing.masked",
-    "export": "concepts.export",
+    "export": "adapters.export",
     "find_start": "training.invert",
     "generate": "generation.generate",
     "generate_images": "generation.generate",

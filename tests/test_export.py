@@ -166,7 +166,7 @@ BAD = {
     "unknown program": (lambda path: word().save(path), "forge", "expected one of diffusers, a1111"),
     "no such file": (lambda path: None, "a1111", "does not exist"),
     "a folder with nothing": (lambda path: path.mkdir(), "a1111", "folder with 0 files"),
-    "lora": (lora, "a1111", "is a LoRA of 2 tensors, not a word"),
+    "lora of no known base": (lora, "a1111", "no LoRAs there for the base of c.safetensors"),
     "unet": (unet, "a1111", "is a model's weights"),
     "pickle": (pickled, "kohya", "is a pickle"),
     "latent diffusion": (latent_diffusion, "diffusers", "diffusers: no words there for the base of <c>"),
@@ -176,7 +176,7 @@ BAD = {
     "output embedding of xl": (save_keys("clip_l_out", "clip_g_out"), "a1111", "output embedding of OneTrainer"),
     "flux": (save_keys("clip_l", "t5"), "comfyui", "T5 text encoder (t5)"),
     "stable diffusion 3": (save_keys("clip_l", "clip_g", "t5xxl"), "comfyui", "T5 text encoder (t5xxl)"),
-    "bundle": (save_keys("lora_unet_a.lora_down.weight", "bundle_emb.c.clip_l"), "a1111", "with words bundled into it"),
+    "bundle": (save_keys("lora_unet_a.lora_down.weight", "bundle_emb.c.clip_l"), "a1111", "lacks one of its two matrices"),
     "loha": (save_keys("lora_unet_a.hada_w1_a", "lora_unet_a.hada_w1_b"), "a1111", "is an adapter"),
 }
 
@@ -198,7 +198,7 @@ def test_nothing_is_replaced_and_nothing_is_half_written(tmp_path, monkeypatch):
     Path("snail-sdxl_2.safetensors").write_bytes(b"mine")
     assert "exists: give --force" in run("xl.safetensors", "--to", "diffusers", code=1).stderr
     both = run("snail.safetensors", "snail.safetensors", "--to", "a1111", code=1).stderr
-    assert "two of the words would be written to" in both
+    assert "two of the files would be written to" in both
     run("snail.safetensors", "--to", "a1111")
     itself = run("snail-sd1.safetensors", "--to", "kohya", "--force", code=1).stderr
     assert "is a file that is being exported" in itself

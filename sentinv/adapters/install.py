@@ -85,17 +85,28 @@ def fit(lora: Lora, backbone: Backbone) -> Fitted:
     Raises:
         ConceptError: If none is there, or one has another shape there: the LoRA is for another model.
     """
-    own, modules = aliases(backbone.unet), adaptable(backbone.unet)
+    return find(lora, backbone.unet, backbone.name)
+
+
+def find(lora: Lora, unet: Any, model: str) -> Fitted:
+    """Find a LoRA's layers in a UNet, with values or without. Otherwise as `fit`.
+
+    Args:
+        lora: with its layers by whatever names.
+        unet: of diffusers.
+        model: what messages call it.
+    """
+    own, modules = aliases(unet), adaptable(unet)
     found, missing = {}, []
     for name, layer in lora.layers.items():
         module = own.get(flat(name))
         if module is None:
             missing.append(name)
         else:
-            found[module] = _shaped(lora, module, layer, modules[module], backbone.name)
+            found[module] = _shaped(lora, module, layer, modules[module], model)
     if not found:
         raise ConceptError(
-            f"{lora.title}: none of its {len(missing)} layers was found in {backbone.name}, such as {missing[0][:80]}: "
+            f"{lora.title}: none of its {len(missing)} layers was found in {model}, such as {missing[0][:80]}: "
             "it is for another kind of model"
         )
     return Fitted(replace(lora, layers=dict(sorted(found.items()))), tuple(missing))

@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from sentinv.adapters import MAX_RANK
+from sentinv.concepts.layouts import BUNDLED
 from sentinv.errors import ConceptError
 from sentinv.files.atomic import shown
 
@@ -34,7 +35,9 @@ _UNET = (
     "unet.",
 )
 _TEXT = ("lora_te", "text_encoder", "clip_l.", "clip_g.", "base_model.model.text", "text_model.", "te1.", "te2.")
-_BUNDLED = "bundle_emb."
+AS_WORDS = "bundled as words"
+"""What `Read.left_out` calls rows of words, which are read as words."""
+
 _PARTS = (
     re.compile(r"(.+)\.(lora_A|lora_B|lora_down|lora_up)(?:\.[\w-]+)?\.weight"),
     re.compile(r"(.+?)(?:\.lora_linear_layer|\.lora|_lora)\.(down|up)\.weight"),
@@ -129,9 +132,9 @@ def from_tensors(file: str, tensors: Mapping[str, Tensor], header: Mapping[str, 
     for key, tensor in tensors.items():
         _refuse_other_kinds(file, key)
         module, part = _parted(file, key)
-        if part == _BUNDLED or module.startswith(_TEXT):
-            what = "bundled as words" if part == _BUNDLED else "of the text encoder"
-            left_out[what] = left_out.get(what, 0) + (part in (_BUNDLED, "down"))
+        if part == BUNDLED or module.startswith(_TEXT):
+            what = AS_WORDS if part == BUNDLED else "of the text encoder"
+            left_out[what] = left_out.get(what, 0) + (part in (BUNDLED, "down"))
         else:
             found.setdefault(_module(module), {})[part] = tensor
     if not found:
@@ -150,8 +153,8 @@ def _refuse_other_kinds(file: str, key: str) -> None:
 
 def _parted(file: str, key: str) -> tuple[str, str]:
     """The name of a module, and which of its tensors a key is of."""
-    if key.startswith(_BUNDLED):
-        return key, _BUNDLED
+    if key.startswith(BUNDLED):
+        return key, BUNDLED
     for pattern in _PARTS:
         if match := pattern.fullmatch(key):
             return match[1], _PART.get(match[2], match[2])

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import torch
 
-from sentinv.adapters.layouts import ADAPTER_METADATA, LoraLayer, adapter_metadata, from_tensors, to_tensors
+from sentinv.adapters.layouts import ADAPTER_METADATA, AS_WORDS, LoraLayer, adapter_metadata, from_tensors, to_tensors
 from sentinv.concepts.names import check_token
 from sentinv.errors import ConceptError
 from sentinv.files.atomic import StrPath, atomic_write, shown
@@ -58,6 +58,11 @@ class Lora:
         return max(layer.rank for layer in self.layers.values())
 
     @property
+    def bundled(self) -> bool:
+        """Whether its file holds words, too, which `sentinv.load_concepts` reads."""
+        return AS_WORDS in self.left_out
+
+    @property
     def title(self) -> str:
         """What messages call it."""
         return self.name or (f"the LoRA for {self.token}" if self.token else "the LoRA")
@@ -72,15 +77,13 @@ class Lora:
         """Of the word's rows, as `Concept.digest`; "" if unknown."""
         return self.metadata.get("sentinv.concept_hash", "")
 
-    def to_bytes(self) -> bytes:
-        """The content of the file, weights in float16. Equal LoRAs give equal bytes.
+    @property
+    def is_ours(self) -> bool:
+        """Whether it was trained here, so that its layers have the names of the model's modules."""
+        return not self.name or any(key.startswith("sentinv.") for key in self.metadata)
 
-        Raises:
-            ConceptError: If a number is too large for float16.
-        """
-        tensors = to_tensors(self.layers)
-        if not all(torch.isfinite(tensor).all() for tensor in tensors.values()):
-            raise ConceptError(f"{self.title} has values that are not finite in float16: train with a smaller rate")
+    def header(self) -> dict[str, str]:
+        """What the header of its file says, less the digest."""
         header = {
             "modelspec.sai_model_spec": "1.0.0",
             "modelspec.title": self.token or "LoRA",
@@ -92,6 +95,21 @@ class Lora:
             "sentinv.base_model": self.base_model,
         }
         header.setdefault("sentinv.version", __version__)
+        return header
+
+    def to_bytes(self, header: Mapping[str, str] | None = None) -> bytes:
+        """The content of the file, weights in float16. Equal LoRAs give equal bytes.
+
+        Args:
+            header: in place of its own.
+
+        Raises:
+            ConceptError: If a number is too large for float16.
+        """
+        tensors = to_tensors(self.layers)
+        if not all(torch.isfinite(tensor).all() for tensor in tensors.values()):
+            raise ConceptError(f"{self.title} has values that are not finite in float16: train with a smaller rate")
+        header = dict(self.header() if header is None else header)
         header[DIGEST] = content_digest(tensors, header)
         return safetensors_bytes(tensors, header, dtype=torch.float16)
 

@@ -30,6 +30,16 @@ from sentinv.version import __version__
 if TYPE_CHECKING:
     from PIL import Image
 
+_OWN = {
+    DIGEST,
+    "sentinv.format",
+    "sentinv.token",
+    "sentinv.base_model",
+    "modelspec.title",
+    "modelspec.trigger_phrase",
+    "modelspec.sai_model_spec",
+}
+
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Concept:
@@ -126,8 +136,9 @@ class Concept:
         """Read a concept from a file, of ours or of another program, or from the hub.
 
         Besides our own (which is that of diffusers) the layouts of A1111, kohya's scripts and OneTrainer are read:
-        ``emp_params``, ``emb_params``, ``clip_l`` with ``clip_g``; and PNGs with a word in their text. A word in two files
-        is read by `sentinv.concepts.reading.load_concepts`.
+        ``emp_params``, ``emb_params``, ``clip_l`` with ``clip_g``; PNGs with a word in their text; and words bundled into a
+        LoRA's file. A word in two files is read by `sentinv.concepts.reading.load_concepts`, which also reads several of
+        one bundle.
 
         Args:
             path: the file; or a hub id, `owner/name`, of which only a `.safetensors` file is taken.
@@ -135,30 +146,39 @@ class Concept:
             allow_pickle: read `.pt` and `.bin` files too, in a limited process of their own.
 
         Raises:
-            ConceptError: If the file cannot be read, is damaged, or its layout, types or values are not those of a concept.
+            ConceptError: If the file cannot be read, is damaged, holds several words, or its layout, types or values are not
+                those of a concept.
         """
-        path = local_file(path)
-        called = ""
-        header: dict[str, str] = {}
-        if is_picture(path):
-            called, tensors = read_picture(path)
-        else:
-            tensors, header = read_tensors(path, allow_pickle=allow_pickle)
-        ours = any(key.startswith("sentinv.") for key in header)
-        if ours and header.get(DIGEST) != content_digest(tensors, header):
-            raise ConceptError(f"{path.name} is damaged: its content does not match its sha256; get it again")
-        found, rows = layouts.from_tensors(path, tensors)
-        name = token or header.get("sentinv.token") or (token_of(called) if called else found)
-        own = {
-            DIGEST,
-            "sentinv.format",
-            "sentinv.token",
-            "sentinv.base_model",
-            "modelspec.title",
-            "modelspec.trigger_phrase",
-        }
-        metadata = {key: value for key, value in header.items() if key not in own and key != "modelspec.sai_model_spec"}
-        return cls(token=name, rows=rows, base_model=header.get("sentinv.base_model", ""), metadata=metadata)
+        found = load_all(path, allow_pickle=allow_pickle)
+        if len(found) != 1:
+            tokens = ", ".join(one.token for one in found)
+            raise ConceptError(f"{Path(path).name} holds {len(found)} words, {tokens}: read them with load_concepts")
+        return found[0] if token is None else replace(found[0], token=token)
+
+
+def load_all(path: str | Path, *, allow_pickle: bool = False) -> list[Concept]:
+    """Read the word in a file, or all that are bundled into a LoRA's. Otherwise as `Concept.load`."""
+    path = local_file(path)
+    called = ""
+    header: dict[str, str] = {}
+    if is_picture(path):
+        called, tensors = read_picture(path)
+    else:
+        tensors, header = read_tensors(path, allow_pickle=allow_pickle)
+    ours = any(key.startswith("sentinv.") for key in header)
+    if ours and header.get(DIGEST) != content_digest(tensors, header):
+        raise ConceptError(f"{path.name} is damaged: its content does not match its sha256; get it again")
+    metadata = {key: value for key, value in header.items() if key not in _OWN}
+    concepts = []
+    words = layouts.bundled(tensors)
+    for name, own in words.items() or [(called, tensors)]:
+        found, rows = layouts.from_tensors(path, own)
+        token = header.get("sentinv.token") if len(words) < 2 else None
+        token = token or (token_of(name) if name else found)
+        concepts.append(
+            Concept(token=token, rows=rows, base_model=header.get("sentinv.base_model", ""), metadata=metadata)
+        )
+    return concepts
 
 
 def several(concepts: Concept | Sequence[Concept]) -> list[Concept]:

@@ -59,8 +59,8 @@ class Export:
 
     Attributes:
         program: which, as in `PROGRAMS`.
-        kind: what they hold: "word".
-        token: the placeholder of the word.
+        kind: what they hold: "word", "lora", or "bundle" of both.
+        token: the placeholder of the word; "" for a LoRA of none.
         base: short name of the base model, which is part of the files' names.
         files: name → content.
         prompt: what to write in that program's prompt.
@@ -78,7 +78,8 @@ class Export:
     @property
     def line(self) -> str:
         """One line: where the files go and what to write."""
-        return f"{PROGRAMS[self.program].label}: {self.place}; in its prompt, write {self.prompt}"
+        told = f"; in its prompt, write {self.prompt}" if self.prompt else ""
+        return f"{PROGRAMS[self.program].label}: {self.place}{told}"
 
 
 def _by_name(key: str) -> Layout:
@@ -138,7 +139,7 @@ def export_word(concept: Concept, program: str) -> Export:
     base = base_of(concept.rows) or _own_base(concept)
     _check_base(concept, target, base)
     contents = target.layout(concept.token, concept.rows)
-    name = f"{re.sub(r'[^a-z0-9_]+', '-', concept.token.strip('<>'))}-{base}"
+    name = file_stem(concept.token, base)
     names = [f"{name}{'' if index == 0 else f'_{index + 1}'}.safetensors" for index in range(len(contents))]
     prompt = target.prompt.format(name=name, token=concept.token)
     headers = [_header(concept, base, prompt) for _ in contents]
@@ -150,6 +151,11 @@ def export_word(concept: Concept, program: str) -> Export:
     place = target.place if len(names) == 1 else target.two_files
     place = place.format(first=names[0], second=names[-1], token=concept.token)
     return Export(program, "word", concept.token, base, files, prompt, place)
+
+
+def file_stem(token: str, base: str) -> str:
+    """The name of a file for a word, without its ending: that of the word, and the base's, so that it is no common word."""
+    return "-".join(filter(None, (re.sub(r"[^a-z0-9_]+", "-", token.replace("<", "").replace(">", "")), base)))
 
 
 def write_exports(
@@ -183,28 +189,6 @@ def write_exports(
         raise
 
 
-def export(concept: Concept, program: str, folder: StrPath = ".", *, overwrite: bool = False) -> Export:
-    """Write the file or files in which a program reads a word.
-
-    Args:
-        concept: the word.
-        program: "diffusers", "a1111", "comfyui", "invokeai", "kohya" or "onetrainer".
-        folder: where to; it is made if it is not there.
-        overwrite: replace what is there.
-
-    Returns:
-        What was written, where it goes (`place`) and what stands for the word in that program's prompts (`prompt`).
-
-    Raises:
-        ConceptError: If the program has no files of words for the base of this one.
-        SentinvError: If a file is there already and `overwrite` is not set, or cannot be written.
-        ValueError: If there is no such program.
-    """
-    made = export_word(concept, program)
-    write_exports([made], folder, overwrite=overwrite)
-    return made
-
-
 def _own_base(concept: Concept) -> str:
     """A short name for a base of other widths, of the name that the word's header gives; "" if it says nothing."""
     if not concept.metadata.get("modelspec.architecture", "").startswith("stable-diffusion"):
@@ -234,7 +218,7 @@ def _header(concept: Concept, base: str, prompt: str) -> dict[str, str]:
 def _check_targets(paths: Sequence[Path], *, overwrite: bool, sources: Sequence[StrPath]) -> None:
     twice = next((path for path in paths if paths.count(path) > 1), None)
     if twice is not None:
-        raise SentinvError(f"two of the words would be written to {shown(twice)}: export them to folders of their own")
+        raise SentinvError(f"two of the files would be written to {shown(twice)}: export them to folders of their own")
     given = [Path(source) for source in sources]
     originals = {
         os.path.realpath(file) for source in given for file in (source.iterdir() if source.is_dir() else [source])

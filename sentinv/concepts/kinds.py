@@ -60,8 +60,7 @@ def why_no_word(keys: Iterable[str]) -> str:
             "Stable Diffusion 3; expected one for Stable Diffusion 1, 2 or XL"
         )
     if is_lora(names):
-        bundled = " with words bundled into it" if any(key.startswith("bundle_emb.") for key in names) else ""
-        return f"a LoRA of {len(names)} tensors{bundled}, not a word; look into it with: sentinv inspect"
+        return f"a LoRA of {len(names)} tensors, not a word: it goes to --lora; look into it with: sentinv inspect"
     if any(mark in f".{key.lower()}" for key in names for mark in _OTHER_ADAPTERS):
         return f"an adapter of {len(names)} tensors (LoHa, LoKr, OFT or the like), not a word"
     if len(names) > 2 and any(mark in key for key in names for mark in _MODEL_MARKS):

@@ -22,6 +22,9 @@ SINGLE_KEYS = ("emp_params", "emb_params", "clip_h", "*")
 WIDTHS = {"sd1": (768,), "sd2": (1024,), "sdxl": (768, 1280)}
 """Short name of a base → width of its rows for each text encoder. The models have them by definition."""
 
+BUNDLED = "bundle_emb."
+"""How the names of rows begin that are of a word, and lie in a LoRA's file: "bundle_emb.<its name>.<key>"."""
+
 MAX_VECTORS = 512
 MAX_WIDTH = 8192
 
@@ -61,6 +64,18 @@ def from_tensors(path: Path, tensors: Mapping[str, Tensor]) -> tuple[str, dict[s
     nameless = key in SINGLE_KEYS or key in ENCODER_KEYS.values() or not any(letter.isalnum() for letter in key)
     token = token_of(path.stem if nameless else key)
     return token, {"text_encoder": _rows(path, key, tensors[key])}
+
+
+def bundled(tensors: Mapping[str, Tensor]) -> dict[str, dict[str, Tensor]]:
+    """The words inside a LoRA's file: name → key → rows, with "*" for A1111's ``string_to_param.*``."""
+    words: dict[str, dict[str, Tensor]] = {}
+    for key, value in tensors.items():
+        if key.startswith(BUNDLED):
+            name, _, inner = key.removeprefix(BUNDLED).partition("string_to_param")
+            if not inner:
+                name, _, inner = name.rpartition(".")
+            words.setdefault(name.strip("."), {})["*" if inner.startswith(".") else inner] = value
+    return words
 
 
 def check_rows(token: str, rows: Mapping[str, Tensor]) -> None:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from sentinv.concepts.concept import Concept
+from sentinv.concepts.concept import Concept, load_all
 from sentinv.concepts.names import token_of
 from sentinv.errors import ConceptError
 from sentinv.files.atomic import StrPath, shown
@@ -26,7 +26,7 @@ def load_concepts(paths: Sequence[StrPath], *, allow_pickle: bool = False) -> li
     diffusers` too.
 
     Args:
-        paths: files as `Concept.load` reads them, and folders that hold one word.
+        paths: files as `Concept.load` reads them, LoRAs with words bundled into them, and folders that hold one word.
         allow_pickle: read `.pt` and `.bin` files too, in a limited process of their own.
 
     Returns:
@@ -37,7 +37,7 @@ def load_concepts(paths: Sequence[StrPath], *, allow_pickle: bool = False) -> li
             word or several.
     """
     files = [file for path in paths for file in _files(Path(path), allow_pickle=allow_pickle)]
-    loaded = [(file, Concept.load(file, allow_pickle=allow_pickle)) for file in files]
+    loaded = [(file, one) for file in files for one in load_all(file, allow_pickle=allow_pickle)]
     joined: list[Concept] = []
     while loaded:
         file, concept = loaded.pop(0)
