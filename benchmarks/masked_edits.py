@@ -28,7 +28,7 @@ from sentinv.report.contact_sheet import contact_sheet
 from sentinv.report.tables import Table
 
 CONCEPTS = Path(__file__).resolve().parent / "concepts" / "concepts.json"
-CONFIG = MaskConfig(skip=0.0)
+CONFIG = MaskConfig(steps=50, skip=0.0)
 TOKEN = "<c>"
 
 

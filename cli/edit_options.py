@@ -32,7 +32,7 @@ class EditOptions(LoraOptions, ModelOptions):
     ddim_invert: bool
     source_prompt: str | None
     method: Method
-    steps: int
+    given_steps: int | None
     guidance: float | None
     source: Held
     source_guidance: float | None
@@ -55,6 +55,11 @@ class EditOptions(LoraOptions, ModelOptions):
     def inverts(self) -> bool:
         """Whether there is an inversion, made or taken."""
         return self.ddim_invert or self.archive_file is not None
+
+    @property
+    def steps(self) -> int:
+        """Of sampling: inversions need more of them, since what they lose falls with the square."""
+        return self.given_steps or (50 if self.inverts else 25)
 
     @property
     def target(self) -> Path | None:
@@ -140,7 +145,9 @@ _OPTIONS = [
         show_default=True,
         help="Of the inversion.",
     ),
-    click.option("--steps", type=click.IntRange(1, 1000), default=50, show_default=True, help="DDIM steps."),
+    click.option(
+        "--steps", "given_steps", type=click.IntRange(1, 1000), help="DDIM steps.  [default: 50; 25 with --mask alone]"
+    ),
     edit_guidance_option,
     click.option(
         "--source",
@@ -208,7 +215,8 @@ def check_usage(options: EditOptions) -> None:
         raise click.UsageError("--lora goes with neither --archive nor --save-archive, which do not tell what was on")
     for name, why in _without_effect(options):
         if was_given(name):
-            option = name.removesuffix("s").replace("_", "-") if name == "weights" else name.replace("_", "-")
+            spelled = {"weights": "weight", "given_steps": "steps"}
+            option = spelled.get(name, name.replace("_", "-"))
             raise click.UsageError(f"--{option} has no effect {why}: leave it out")
 
 
@@ -221,7 +229,7 @@ def _without_effect(options: EditOptions) -> Iterator[tuple[str, str]]:
     else:
         yield from ((name, "without --mask") for name in ("dilate", "feather", "keep"))
     if options.archive_file:
-        yield from ((name, "with --archive, which has its own") for name in ("method", "steps"))
+        yield from ((name, "with --archive, which has its own") for name in ("method", "given_steps"))
     elif options.source == "none" and options.method != "ddpm":
         yield "source_guidance", "with --source none, but for --method ddpm"
     if options.source == "npi":

@@ -68,7 +68,7 @@ class EvaluateOptions(LoraOptions, ModelOptions):
 )
 @lora_option
 @click.option("--batch-size", type=click.IntRange(1), default=4, show_default=True, help="Images at a time.")
-@click.option("--steps", type=click.IntRange(1, 1000), default=50, show_default=True, help="DDIM steps.")
+@click.option("--steps", type=click.IntRange(1, 1000), default=25, show_default=True, help="DDIM steps.")
 @guidance_option
 @click.option("--seed", type=SEED, default=0, show_default=True, help="Of the first image.")
 @click.option("--prompt", "prompts", multiple=True, help="An editing prompt with {}; repeatable.  [default: five]")

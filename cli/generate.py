@@ -72,7 +72,7 @@ class GenerateOptions(LoraOptions, ModelOptions):
 @click.option("--negative", default="", help="What to lead away from.")
 @click.option("-n", "--count", type=click.IntRange(1, 1000), default=4, show_default=True, help="How many images.")
 @click.option("--seed", type=SEED, default=0, show_default=True, help="Of the first image.")
-@click.option("--steps", type=click.IntRange(1, 1000), default=50, show_default=True, help="DDIM steps.")
+@click.option("--steps", type=click.IntRange(1, 1000), default=25, show_default=True, help="DDIM steps.")
 @guidance_option
 @click.option("--width", type=click.IntRange(8, 4096), help="In pixels.  [default: the model's]")
 @click.option("--height", type=click.IntRange(8, 4096), help="In pixels.  [default: the model's]")

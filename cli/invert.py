@@ -228,9 +228,9 @@ def read_pictures(paths: Sequence[Path], masks: Sequence[Path], crop: Crop, opti
 
 def run(job: Job, options: InvertOptions) -> tuple[Backbone, Concept]:
     """Learn the word, and write and print what came of it; the model and the word are for what follows."""
-    from sentinv.cli.results import Clock, print_result, samples_of
+    from sentinv.cli.results import Clock, print_result, samples_of, word_is_safe
     from sentinv.diffusion.ddim import ddim_steps
-    from sentinv.errors import SentinvError, TrainingError
+    from sentinv.errors import TrainingError
     from sentinv.files.atomic import shown
     from sentinv.report.outputs import write_result
     from sentinv.report.run_page import Report
@@ -256,10 +256,8 @@ def run(job: Job, options: InvertOptions) -> tuple[Backbone, Concept]:
     clock.lap("training")
     report = Report(learned=learned, samples=samples_of(learned, backbone, options), seconds=clock.seconds)
     clock.lap("images of this page")
-    try:
+    with word_is_safe(job.outputs.concept):
         write_result(job.outputs, report)
-    except SentinvError as error:
-        raise SentinvError(f"{error}; the word itself is in {shown(job.outputs.concept)}") from error
     print_result(job.outputs, report, options)
     history = learned.history
     if history.stop in WRONG:

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -13,6 +16,7 @@ from sentinv.cli.progress import progress
 if TYPE_CHECKING:
     from sentinv.cli.invert import InvertOptions
     from sentinv.cli.options import OutputOptions
+    from sentinv.generation.generate import Progress
     from sentinv.models.backbone import Backbone
     from sentinv.report.outputs import Outputs, TuneOutputs
     from sentinv.report.run_page import Report
@@ -42,31 +46,54 @@ class Clock:
 
 def samples_of(learned: Learned, backbone: Backbone, options: InvertOptions) -> Samples:
     """Make the images of the report; none where the model cannot make any."""
-    from sentinv.errors import ModelError
-    from sentinv.models.parts import one_line
-    from sentinv.training.rescue import is_out_of_memory
-    from sentinv.training.samples import Samples, prompt_of, sample_images, sampling_steps
+    from sentinv.training.samples import sample_images, sampling_steps
 
-    with progress("sampling", sampling_steps(options.samples), quiet=options.quiet) as bar:
-        try:
-            return sample_images(backbone, learned, options.samples, lambda step, _: bar.at(step))
-        except (ModelError, RuntimeError, MemoryError) as error:  # the word is learned and saved: that is no failure
-            why = "out of memory" if is_out_of_memory(error) else one_line(error)
-            notice(f"no images in the report: {why}")
-            return Samples(prompt=prompt_of(learned))
+    total = sampling_steps(options.samples)
+    return _samples(learned, total, lambda bar: sample_images(backbone, learned, options.samples, bar), options.quiet)
 
 
 def tuned_samples_of(tuned: Tuned, backbone: Backbone, count: int, *, quiet: bool) -> Samples:
     """Make the images of the report on a LoRA; none where the model cannot make any."""
-    from sentinv.errors import ModelError
-    from sentinv.training.samples import Samples, prompt_of, sampling_steps, tuned_samples
+    from sentinv.training.samples import tuned_samples, tuned_sampling_steps
 
-    with progress("sampling", sampling_steps(count), quiet=quiet) as bar:
+    return _samples(tuned, tuned_sampling_steps(count), lambda bar: tuned_samples(backbone, tuned, count, bar), quiet)
+
+
+def _samples(learned: Learned | Tuned, total: int, make: Callable[[Progress], Samples], quiet: bool) -> Samples:
+    """Make images; what was learned is saved by now, and that there are none is no failure."""
+    from sentinv.errors import SentinvError
+    from sentinv.models.memory import is_out_of_memory, release
+    from sentinv.models.parts import one_line
+    from sentinv.training.samples import Samples, prompt_of
+
+    with progress("sampling", total, quiet=quiet) as bar:
         try:
-            return tuned_samples(backbone, tuned, count, lambda step, _: bar.at(step))
-        except ModelError as error:
-            notice(f"no images in the report: {error}")
-            return Samples(prompt=prompt_of(tuned))
+            return make(lambda step, _: bar.at(step))
+        except (SentinvError, RuntimeError, MemoryError) as error:
+            why = "out of memory, even for one image in small pieces" if is_out_of_memory(error) else one_line(error)
+    release()
+    notice(f"no images in the report: {why}")
+    return Samples(prompt=prompt_of(learned))
+
+
+@contextmanager
+def word_is_safe(path: Path) -> Iterator[None]:
+    """Say where what was learned lies, if its report fails in here.
+
+    Raises:
+        SentinvError: If it does.
+    """
+    from sentinv.errors import SentinvError
+    from sentinv.files.atomic import shown
+    from sentinv.models.parts import one_line
+
+    try:
+        yield
+    except SentinvError as error:
+        raise SentinvError(f"{error}; what was learned is in {shown(path)}") from error
+    except (MemoryError, RuntimeError, OSError, ValueError) as error:
+        why = one_line(error) or type(error).__name__
+        raise SentinvError(f"no report: {why}; what was learned is in {shown(path)}") from error
 
 
 def print_result(outputs: Outputs, report: Report, options: InvertOptions) -> None:

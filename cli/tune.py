@@ -193,7 +193,7 @@ def tune_word(backbone: Backbone, job: TuneJob, options: OutputOptions, *, sampl
     Raises:
         TrainingError: If the run went wrong; what it had by then is written.
     """
-    from sentinv.cli.results import Clock, print_tuned, tuned_samples_of
+    from sentinv.cli.results import Clock, print_tuned, tuned_samples_of, word_is_safe
     from sentinv.errors import TrainingError
     from sentinv.files.atomic import shown
     from sentinv.report.outputs import write_result
@@ -221,7 +221,8 @@ def tune_word(backbone: Backbone, job: TuneJob, options: OutputOptions, *, sampl
     report_samples = tuned_samples_of(tuned, backbone, samples, quiet=options.quiet)
     clock.lap("images of this page")
     report = Report(learned=tuned, samples=report_samples, seconds=clock.seconds)
-    write_result(outputs, report)
+    with word_is_safe(outputs.concept):
+        write_result(outputs, report)
     print_tuned(outputs, report, options)
     if tuned.history.stop in WRONG:
         raise TrainingError(

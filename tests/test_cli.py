@@ -1,6 +1,7 @@
 import itertools
 import json
 import os
+import re
 import shlex
 import signal
 import subprocess
@@ -103,10 +104,13 @@ def test_out_of_memory_says_what_to_do(monkeypatch, error):
         raise error
 
     monkeypatch.setattr(Concept, "load", fail)
-    told = "sentinv: error: out of memory: {}a smaller image or model, another device\n"
+    told = "sentinv: error: out of memory: {}end other programs\n"
     assert run("inspect", "c.safetensors", code=1).stderr == told.format("")
     ways = run("generate", "a cat", "-c", "c.safetensors", code=1).stderr
-    assert ways == told.format("a smaller --batch-size, a smaller --dtype, ")
+    there = run("generate", "--help").stdout
+    assert ways.startswith("sentinv: error: out of memory: --dtype bfloat16") and ways.endswith("end other programs\n")
+    assert all(option in there for option in re.findall(r"--[a-z-]+", ways)) and "--gradient" not in ways
+    assert "--gradient-checkpointing" in run("invert", "mug.png", "--from", "c.safetensors", code=1).stderr
 
 
 # invert

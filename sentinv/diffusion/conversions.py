@@ -11,8 +11,13 @@ from torch import Tensor
 
 
 def coefficients(alphas_cumprod: Tensor, like: Tensor) -> tuple[Tensor, Tensor]:
-    """Scale of the signal and of the noise, sqrt(a) and sqrt(1 - a), with the dimensions of `like` `[B, ...]`."""
-    alpha = alphas_cumprod.to(like.device, torch.float32).reshape(-1, *[1] * (like.ndim - 1))
+    """Scale of the signal and of the noise, sqrt(a) and sqrt(1 - a), with the dimensions of `like` `[B, ...]`.
+
+    A scalar on the CPU stays there: copying it would make the host wait for an accelerator.
+    """
+    alpha = alphas_cumprod.to(torch.float32)
+    if alpha.ndim or alpha.device.type != "cpu":
+        alpha = alpha.to(like.device).reshape(-1, *[1] * (like.ndim - 1))
     return alpha.sqrt(), (1 - alpha).sqrt()
 
 

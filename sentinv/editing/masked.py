@@ -55,7 +55,7 @@ class MaskConfig:
         ValueError: If a value is out of its range.
     """
 
-    steps: int = 50
+    steps: int = 25
     guidance_scale: float | None = None
     skip: float = 0.25
     dilate: int = 0

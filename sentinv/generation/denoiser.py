@@ -74,15 +74,17 @@ class Denoiser:
 
     Args:
         backbone: the model.
-        conditions: of one prompt (no guidance), or of two: what to lead away from, and what to show.
+        conditions: of one prompt (no guidance), or of two: what to lead away from, and what to show. Of several such sets one
+            after another if `sets` says so.
         guidance_scale: of classifier-free guidance (Ho & Salimans 2022), without effect for one prompt.
+        sets: how many; the latents are as many for each, one set's after another's.
 
     Attributes:
         evaluations: UNet evaluations so far; one is one forward pass for one latent and one prompt.
     """
 
-    def __init__(self, backbone: Backbone, conditions: Condition, guidance_scale: float = 1.0) -> None:
-        self.backbone, self.conditions, self.guidance_scale = backbone, conditions, guidance_scale
+    def __init__(self, backbone: Backbone, conditions: Condition, guidance_scale: float = 1.0, sets: int = 1) -> None:
+        self.backbone, self.conditions, self.guidance_scale, self.sets = backbone, conditions, guidance_scale, sets
         self.evaluations = 0
 
     @classmethod
@@ -115,17 +117,33 @@ class Denoiser:
             warnings.warn(text, stacklevel=3)
         return cls(backbone, encode_prompts(backbone, prompts, concepts, weights), scale)
 
+    def beside(self, other: Denoiser) -> Denoiser:
+        """Both of them in one batch: the first half of the latents for this one, the second half for the other."""
+        pairs = zip(
+            (self.conditions.hidden, self.conditions.pooled), (other.conditions.hidden, other.conditions.pooled)
+        )
+        hidden, pooled = (None if one is None or two is None else torch.cat([one, two]) for one, two in pairs)
+        assert hidden is not None  # noqa: S101 - for the type checker
+        return Denoiser(self.backbone, Condition(hidden, pooled), self.guidance_scale, self.sets + other.sets)
+
     @torch.no_grad()
     def __call__(self, latents: Tensor, step: Step) -> Tensor:
         """Ask for the noise in latents `[B, C, h, w]` at the noisier end of a step. The state stays float32.
 
+        Where memory ends, fewer rows are computed at a time.
+
         Returns:
             Epsilon, the same shape; from pure noise the velocity, as `sentinv.diffusion.ddim.direction` says.
         """
-        copies = len(self.conditions.hidden)
-        rows = torch.arange(copies, device=latents.device).repeat_interleave(len(latents))
+        copies, each = len(self.conditions.hidden) // self.sets, len(latents) // self.sets
+        order = torch.arange(copies * self.sets, device=latents.device).reshape(self.sets, copies).T
+        rows = order.repeat_interleave(each, dim=1).flatten()
         timesteps = torch.full((len(rows),), step.timestep, device=latents.device)
-        prediction = self.backbone.predict(latents.repeat(copies, 1, 1, 1), timesteps, self.conditions[rows])
+        doubled = latents.repeat(copies, 1, 1, 1)
+        prediction = self.backbone.thrift.in_parts(
+            len(rows),
+            lambda part: self.backbone.predict(doubled[part], timesteps[part], self.conditions[rows[part]]),
+        )
         self.evaluations += len(rows)
         if copies == 2:
             away, towards = prediction.chunk(2)

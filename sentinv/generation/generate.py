@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Generator, Tensor
 
-from sentinv.diffusion.ddim import ddim_step, ddim_steps
+from sentinv.diffusion.ddim import Step, ddim_step, ddim_steps
 from sentinv.generation.denoiser import Denoiser
 from sentinv.generation.weights import Weights
 
@@ -28,7 +28,7 @@ class GenerateConfig:
     """How images are sampled.
 
     Attributes:
-        steps: DDIM steps, ≥ 1.
+        steps: DDIM steps, ≥ 1. Twice as many hardly change the picture (`benchmarks/sampling_steps.py`).
         guidance_scale: classifier-free guidance (Ho & Salimans 2022), ≥ 0; 1 turns it off, None is the model's own.
         negative_prompt: what guidance leads away from; "" for no prompt.
         weights: placeholder → how much the word counts in the prompt, in [0, 3]; 1 where it is not named.
@@ -40,7 +40,7 @@ class GenerateConfig:
         ValueError: If a value is out of its range.
     """
 
-    steps: int = 50
+    steps: int = 25
     guidance_scale: float | None = None
     negative_prompt: str = ""
     weights: Weights = field(default_factory=dict)
@@ -124,6 +124,32 @@ def generate_images(
         yield from (GeneratedImage(image, next(seeds)) for image in images)
 
 
+def generate_beside(
+    backbone: Backbone,
+    prompt: str,
+    concepts: tuple[Concept, Concept],
+    *,
+    count: int = 1,
+    seed: int = 0,
+    config: GenerateConfig | None = None,
+    on_step: Progress | None = None,
+) -> tuple[list[Image.Image], list[Image.Image]]:
+    """Sample the same seeds with one of two states of a word and with the other, in batches of both. Otherwise as `generate`."""
+    from sentinv.files.images import to_pil
+
+    config = config or GenerateConfig()
+    steps = ddim_steps(backbone.schedule, config.steps)
+    one, other = (_denoiser(backbone, prompt, concept, config) for concept in concepts)
+    batches = _noise(backbone, seeded(seed, count), config)
+    made: tuple[list[Image.Image], list[Image.Image]] = ([], [])
+    for index, noise in enumerate(batches):
+        told = _later(on_step, index * len(steps), len(batches) * len(steps))
+        latents = sample(one.beside(other), noise.repeat(2, 1, 1, 1), steps, told)
+        for images, half in zip(made, latents.chunk(2), strict=True):
+            images += [image for latent in half for image in to_pil(backbone.decode(latent[None]))]
+    return made
+
+
 def seeded(seed: int, count: int) -> list[Generator]:
     """Make generators on the CPU, seeded with `seed`, `seed + 1` and so on."""
     if count < 1:
@@ -156,18 +182,39 @@ def generate_batches(
 ) -> Iterator[Tensor]:
     """Sample latents batch by batch, `[B, C, h, w]` float32 each. Otherwise as `generate_latents`."""
     config = config or GenerateConfig()
-    shape = _latent_shape(backbone, config)
-    negative = config.negative_prompt or None
-    denoise = Denoiser.of(backbone, prompt, concepts, config.guidance_scale, negative, config.weights)
+    denoise = _denoiser(backbone, prompt, concepts, config)
     steps = ddim_steps(backbone.schedule, config.steps)
-    noise = torch.stack([torch.randn(shape, generator=generator, dtype=torch.float32) for generator in generators])
-    batches = noise.to(backbone.device).split(config.batch_size)
+    batches = _noise(backbone, generators, config)
     for index, latents in enumerate(batches):
-        for number, step in enumerate(steps, start=1):
-            latents = ddim_step(latents, denoise(latents, step), step.alpha_from, step.alpha_to)
-            if on_step is not None:
-                on_step(index * len(steps) + number, len(batches) * len(steps))
-        yield latents
+        yield sample(denoise, latents, steps, _later(on_step, index * len(steps), len(batches) * len(steps)))
+
+
+def sample(denoise: Denoiser, latents: Tensor, steps: Sequence[Step], on_step: Progress | None = None) -> Tensor:
+    """Walk from noise `[B, C, h, w]` float32 to clean latents."""
+    for number, step in enumerate(steps, start=1):
+        latents = ddim_step(latents, denoise(latents, step), step.alpha_from, step.alpha_to)
+        if on_step is not None:
+            on_step(number, len(steps))
+    return latents
+
+
+def _later(on_step: Progress | None, before: int, total: int) -> Progress | None:
+    """Progress of one batch as progress over all of them."""
+    return None if on_step is None else lambda number, _: on_step(before + number, total)
+
+
+def _denoiser(
+    backbone: Backbone, prompt: str, concepts: Concept | Sequence[Concept], config: GenerateConfig
+) -> Denoiser:
+    negative = config.negative_prompt or None
+    return Denoiser.of(backbone, prompt, concepts, config.guidance_scale, negative, config.weights)
+
+
+def _noise(backbone: Backbone, generators: Sequence[Generator], config: GenerateConfig) -> tuple[Tensor, ...]:
+    """Noise of every generator, in batches on the model's device."""
+    shape = _latent_shape(backbone, config)
+    noise = torch.stack([torch.randn(shape, generator=generator, dtype=torch.float32) for generator in generators])
+    return noise.to(backbone.device).split(config.batch_size)
 
 
 def _latent_shape(backbone: Backbone, config: GenerateConfig) -> tuple[int, int, int]:

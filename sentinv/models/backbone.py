@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
@@ -17,37 +16,14 @@ from torch import Tensor, nn
 from sentinv.diffusion.schedule import NoiseSchedule
 from sentinv.errors import ModelError
 from sentinv.models.check import check_model
+from sentinv.models.condition import Condition, Moments, filled
 from sentinv.models.describe import described, written
 from sentinv.models.distilled import own_guidance
 from sentinv.models.fingerprint import constants_digest, weights_digest
+from sentinv.models.memory import Thrift
 from sentinv.models.text_encoder import TextEncoder
 from sentinv.models.turns import turn
 from sentinv.models.weights import check_weights
-
-
-@dataclass(frozen=True, eq=False)
-class Condition:
-    """What a UNet is told about the prompts.
-
-    Attributes:
-        hidden: `[B, L, D]` hidden states for cross-attention.
-        pooled: `[B, P]` pooled embedding, for families that have one.
-    """
-
-    hidden: Tensor
-    pooled: Tensor | None = None
-
-    def __getitem__(self, index: Any) -> Condition:
-        """Choose rows of the batch."""
-        return Condition(self.hidden[index], None if self.pooled is None else self.pooled[index])
-
-
-@dataclass(frozen=True, eq=False)
-class Moments:
-    """Mean and standard deviation of encoded images, `[B, C, h, w]` each, not scaled yet."""
-
-    mean: Tensor
-    std: Tensor
 
 
 class Backbone:
@@ -64,6 +40,7 @@ class Backbone:
 
     Attributes:
         schedule: the noise process that the model was trained with.
+        thrift: what it does without since memory ended.
 
     Raises:
         ModelError: If a config asks for something that is not supported.
@@ -86,7 +63,7 @@ class Backbone:
         self.guidance_scale = (
             own_guidance(name, model.unet, model.scheduler) if guidance_scale is None else guidance_scale
         )
-        self.schedule = NoiseSchedule.of(scheduler, name)
+        self.schedule, self.thrift = NoiseSchedule.of(scheduler, name), Thrift()
         self.unet, self.vae, self.text_encoders = unet, vae, tuple(text_encoders)
         for module in self._modules():
             check_weights(name, module)
@@ -199,7 +176,7 @@ class Backbone:
         if pixels.shape[-1] % self.vae_scale or pixels.shape[-2] % self.vae_scale:
             raise ValueError(f"expected sides that are multiples of {self.vae_scale}, got {tuple(pixels.shape[-2:])}")
         with self._vae_dtype() as dtype:
-            encoded = self.vae.encode(pixels.to(self.device, dtype))
+            encoded = self.thrift.frugally(self.vae, pixels.to(self.device, dtype), self.vae_scale, self.vae.encode)
         if "latents" in encoded:  # a VQModel's, which decoding quantises
             return Moments(encoded.latents.float(), torch.zeros_like(encoded.latents, dtype=torch.float32))
         posterior = encoded.latent_dist
@@ -212,7 +189,7 @@ class Backbone:
         mean, std = config.get("latents_mean"), config.get("latents_std")
         if mean is None or std is None:
             return config.get("shift_factor") or 0.0, config.scaling_factor
-        shift, spread = (torch.tensor(values, device=self.device).reshape(1, -1, 1, 1) for values in (mean, std))
+        shift, spread = (filled(values, self.device) for values in (mean, std))
         return shift, config.scaling_factor / spread
 
     def sample_latents(self, mean: Tensor, std: Tensor, noise: Tensor) -> Tensor:
@@ -230,7 +207,7 @@ class Backbone:
         shift, scale = self._latent_scale
         with self._vae_dtype() as dtype:
             unscaled = (latents.float() / scale + shift).to(dtype)
-            pixels = self.vae.decode(unscaled).sample.float()
+            pixels = self.thrift.frugally(self.vae, unscaled, 1, self.vae.decode).sample.float()
         if not torch.isfinite(pixels).all():
             where = "the image has" if torch.isfinite(latents).all() else "the latents have"
             raise ModelError(
@@ -291,7 +268,7 @@ class Backbone:
         extra: dict[str, Any] = {}
         if self.is_xl:
             height, width = (side * self.vae_scale for side in latents.shape[-2:])
-            sizes = torch.tensor([height, width, 0, 0, height, width], dtype=self.dtype, device=latents.device)
+            sizes = filled((height, width, 0, 0, height, width), latents.device).flatten().to(self.dtype)
             extra["added_cond_kwargs"] = {"text_embeds": condition.pooled, "time_ids": sizes.repeat(len(latents), 1)}
         answer = self.unet(
             latents.to(self.dtype), timesteps, condition.hidden.to(self.dtype), return_dict=False, **extra

@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 
+from sentinv.errors import ModelError
 from sentinv.models.backbone import Backbone
 from sentinv.models.built_in import TOYBOX
 from sentinv.models.check import check_model
@@ -20,6 +21,7 @@ from sentinv.models.folders import (
     text_encoder_class,
 )
 from sentinv.models.kinds import check_checkpoint, read_header
+from sentinv.models.memory import free_memory, in_bytes, is_out_of_memory, release
 from sentinv.models.names import GUIDANCE_SCALES, source_of
 from sentinv.models.single_file import CONFIGS, family_of, load_single_file
 from sentinv.models.text_encoder import TextEncoder
@@ -46,10 +48,25 @@ def load(
         The backbone.
 
     Raises:
-        ModelError: If the model is missing, incomplete, cannot be reached or is of a family that is not supported.
+        ModelError: If the model is missing, incomplete, cannot be reached or is of a family that is not supported; or if
+            memory ends.
     """
     target = torch.device(device) if device is not None else best_device()
     precision = dtype or best_dtype(target)
+    try:
+        return _load(name, target, precision, vae)
+    except (RuntimeError, MemoryError) as error:
+        if not is_out_of_memory(error):
+            raise
+    release()
+    half = "" if precision.itemsize == 2 else "load it in half of that (--dtype bfloat16 or float16), "
+    raise ModelError(
+        f"out of memory while {name} was loaded in {str(precision).removeprefix('torch.')}: {in_bytes(free_memory(target))} "
+        f"are free on {target}; {half}end other programs, or name another --device or a smaller model"
+    )
+
+
+def _load(name: str | Path, target: torch.device, precision: torch.dtype, vae: str | Path | None) -> Backbone:
     source = source_of(name)
     if not isinstance(source, Path):
         return _load_folder(str(name), source, precision, vae).to(target)

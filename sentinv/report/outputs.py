@@ -133,12 +133,14 @@ def default_file(name: str) -> Path:
 
 
 def write_result(outputs: Outputs, report: Report) -> None:
-    """Write metrics and report, and remove the checkpoints, which have served."""
+    """Write metrics and report, and remove the checkpoints, which have served: what was learned is saved by now."""
     from sentinv.report.run_page import render
 
-    atomic_write(outputs.metrics, _metrics(report.learned.history).encode(), overwrite=True)
-    atomic_write(outputs.report, render(report).encode(), overwrite=True)
-    outputs.drop_checkpoints()
+    try:
+        atomic_write(outputs.metrics, _metrics(report.learned.history).encode(), overwrite=True)
+        atomic_write(outputs.report, render(report).encode(), overwrite=True)
+    finally:
+        outputs.drop_checkpoints()
 
 
 def _metrics(history: History) -> str:

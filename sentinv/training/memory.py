@@ -1,19 +1,25 @@
-"""How much memory training takes, found without loading a weight.
+"""How much memory a run takes at its highest, found without loading a weight.
 
-The networks are built on torch's "meta" device, which knows shapes and no values, and one training step is run there: what
-autograd keeps for the backward pass is counted as it is kept.
+The networks are built on torch's "meta" device, which knows shapes and no values. There a picture is encoded, a training step
+is made, forward and backward, and the report's images are drawn, while every tensor is counted as it comes and goes. What
+libraries take beside tensors (workspaces of convolutions, torch itself) is not in it.
 """
 
 from __future__ import annotations
 
+import weakref
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
-from torch.nn.functional import scaled_dot_product_attention
-from torch.overrides import TorchFunctionMode
+from torch.nn import functional
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 
+from sentinv.models.describe import written
 from sentinv.models.folders import parts_of, text_encoder_class
 from sentinv.models.loading import best_device, best_dtype
 from sentinv.models.names import source_of
@@ -21,13 +27,14 @@ from sentinv.models.parts import load_part
 from sentinv.models.vae import autoencoder_class
 from sentinv.training.config import TrainConfig, TuneConfig
 from sentinv.training.lean_convolutions import lean_convolutions
+from sentinv.training.samples import PAIRS, SAMPLING
 
 if TYPE_CHECKING:
     from sentinv.models.backbone import Backbone
 
 
 def training_memory(
-    name: str, config: TrainConfig, dtype: str | None = None, device: str | None = None
+    name: str, config: TrainConfig, dtype: str | None = None, device: str | None = None, *, images: bool = True
 ) -> dict[str, int] | None:
     """Estimate what training with a model takes.
 
@@ -36,9 +43,12 @@ def training_memory(
         config: of the training; batch size and gradient checkpointing count.
         dtype: "float32", "float16" or "bfloat16"; what `load` would choose for the device if not given.
         device: where it would run; the best there is if not given.
+        images: whether images are drawn for a report.
 
     Returns:
-        Bytes of "weights", "activations", and "total" of both; None for a single checkpoint file, which has no configs.
+        Bytes: "weights"; "activations", what a step takes beside them at its highest; "images", what encoding a picture and
+        drawing the report's takes; and "total", the weights and the larger of these. None for a single checkpoint file, which
+        has no configs.
 
     Raises:
         ModelError: If the model's configs cannot be loaded.
@@ -53,13 +63,19 @@ def training_memory(
     weights = sum(weight.nbytes for part in parts for weight in part.parameters())
     for part in parts:
         part.requires_grad_(False).eval()
+    drawing = _drawing_memory(unet, vae, encoders, images=images)
     if config.gradient_checkpointing:
         unet.enable_gradient_checkpointing()
     if isinstance(config, TuneConfig):
         _adapt(unet, config)
     rows = not isinstance(config, TuneConfig) or config.train_rows
-    activations = _kept_by_autograd(unet, encoders, config.items, rows=rows)
-    return {"weights": weights, "activations": activations, "total": weights + activations}
+    activations = _step_peak(unet, encoders, config.items, rows=rows)
+    return {
+        "weights": weights,
+        "activations": activations,
+        "images": drawing,
+        "total": weights + max(activations, drawing),
+    }
 
 
 def _adapt(unet: Any, config: TuneConfig) -> None:
@@ -71,7 +87,7 @@ def _adapt(unet: Any, config: TuneConfig) -> None:
 
 
 def step_memory(backbone: Backbone, batch: int = 1) -> int:
-    """Bytes that a training step of a loaded model keeps beside the weights, with gradient checkpointing."""
+    """Bytes that a training step of a loaded model takes beside the weights, with gradient checkpointing."""
     dtype = backbone.dtype
     with torch.device("meta"):
         unet = type(backbone.unet).from_config(backbone.unet.config).to(dtype)
@@ -79,20 +95,7 @@ def step_memory(backbone: Backbone, batch: int = 1) -> int:
     for part in (unet, *encoders):
         part.requires_grad_(False).eval()
     unet.enable_gradient_checkpointing()
-    return _kept_by_autograd(unet, encoders, batch)
-
-
-def free_memory(device: torch.device) -> int | None:
-    """Bytes that are free on a device; None where nobody says."""
-    if device.type == "cuda":
-        return torch.cuda.mem_get_info(device)[0]
-    if device.type == "mps":
-        return torch.mps.recommended_max_memory() - torch.mps.driver_allocated_memory()
-    try:
-        lines = Path("/proc/meminfo").read_text(encoding="ascii").splitlines()
-    except OSError:
-        return None
-    return next((int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable:")), None)
+    return _step_peak(unet, encoders, batch)
 
 
 def _networks(name: str, source: str) -> tuple[Any, Any, list[Any]]:
@@ -110,36 +113,63 @@ def _networks(name: str, source: str) -> tuple[Any, Any, list[Any]]:
     return built(UNet2DConditionModel, "unet"), built(vae_class, vae), [encoder(part) for part in encoders]
 
 
-def _kept_by_autograd(unet: Any, encoders: list[Any], batch: int, *, rows: bool = True) -> int:
-    """Bytes that one forward pass keeps for the backward pass, of the UNet and, where rows learn, of the text encoders."""
-    own = {weight.untyped_storage()._cdata for part in (unet, *encoders) for weight in part.parameters()}
-    kept: dict[int, int] = {}
-    alive = []
+def _step_peak(unet: Any, encoders: list[Any], batch: int, *, rows: bool = True) -> int:
+    """Bytes that a training step takes at its highest; text encoders have a part in it where rows learn."""
 
-    def pack(tensor: Tensor) -> Tensor:
-        storage = tensor.untyped_storage()
-        if storage._cdata not in own:
-            kept[storage._cdata] = storage.nbytes()
-            alive.append(tensor)  # a storage that is gone could give its address to another
-        return tensor
-
-    dtype, config = unet.dtype, unet.config
-    size = config.sample_size if isinstance(config.sample_size, int) else max(config.sample_size)
-    hooks = torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor)
-    with torch.device("meta"), hooks, _FusedAttention(), lean_convolutions(unet):
+    def step() -> None:
         hidden = [_encoded(encoder, batch) for encoder in encoders]
         if not rows:
-            kept.clear()
-            alive.clear()
             hidden = [one.detach() for one in hidden]
-        extra: dict[str, Any] = {}
-        if config.addition_embed_type == "text_time":
-            width = encoders[-1].config.projection_dim
-            times = torch.empty(batch, 6, dtype=dtype)
-            extra = {"added_cond_kwargs": {"text_embeds": torch.empty(batch, width, dtype=dtype), "time_ids": times}}
-        latents = torch.empty(batch, config.in_channels, size, size, dtype=dtype)
-        unet(latents, torch.empty(batch, dtype=torch.int64), torch.cat(hidden, dim=-1), **extra)
-    return sum(kept.values())
+        _predicted(unet, encoders, batch, torch.cat(hidden, dim=-1)).float().square().mean().backward()
+
+    with lean_convolutions(unet):
+        return peak(step, (unet, *encoders))
+
+
+def _drawing_memory(unet: Any, vae: Any, encoders: list[Any], *, images: bool) -> int:
+    """Bytes that encoding a picture takes at its highest, and drawing those of a report."""
+    side = _side(unet)
+    scale = 2 ** (len(vae.config.block_out_channels) - 1)
+    upcast = vae.dtype == torch.float16 and bool(written(vae.config, type(vae)).get("force_upcast"))
+    worker, more = vae, 0
+    if upcast:  # for the time being
+        worker = type(vae).from_config(vae.config).to("meta").eval().requires_grad_(False)
+        more = sum(weight.nbytes for weight in vae.parameters())
+    hidden = sum(encoder.config.hidden_size for encoder in encoders)
+    length = encoders[0].config.max_position_embeddings
+    rows = 4 * PAIRS if SAMPLING.guidance_scale != 1 else 2 * PAIRS
+
+    def encode() -> None:
+        worker.encode(torch.empty(1, 3, side * scale, side * scale, dtype=worker.dtype))
+
+    def sample() -> None:
+        _predicted(unet, encoders, rows, torch.empty(rows, length, hidden, dtype=unet.dtype))
+
+    def decode() -> None:
+        worker.decode(torch.empty(1, unet.config.in_channels, side, side, dtype=worker.dtype))
+
+    with torch.no_grad():
+        found = [peak(encode, (worker,)) + more]
+        if images:
+            found += [peak(sample, (unet,)), peak(decode, (worker,)) + more]
+    return max(found)
+
+
+def _side(unet: Any) -> int:
+    size = unet.config.sample_size
+    return size if isinstance(size, int) else max(size)
+
+
+def _predicted(unet: Any, encoders: list[Any], batch: int, hidden: Tensor) -> Tensor:
+    """What the UNet answers."""
+    dtype, config, side = unet.dtype, unet.config, _side(unet)
+    extra: dict[str, Any] = {}
+    if config.addition_embed_type == "text_time":
+        width = encoders[-1].config.projection_dim
+        times = torch.empty(batch, 6, dtype=dtype)
+        extra = {"added_cond_kwargs": {"text_embeds": torch.empty(batch, width, dtype=dtype), "time_ids": times}}
+    latents = torch.empty(batch, config.in_channels, side, side, dtype=dtype)
+    return unet(latents, torch.empty(batch, dtype=torch.int64), hidden, return_dict=False, **extra)[0]
 
 
 def _encoded(encoder: Any, batch: int) -> Tensor:
@@ -153,14 +183,69 @@ def _encoded(encoder: Any, batch: int) -> Tensor:
         handle.remove()
 
 
-class _FusedAttention(TorchFunctionMode):
-    """Attention as the fused kernels do it, which do not keep the scores; on "meta" torch would keep them."""
+def peak(work: Callable[[], object], networks: Iterable[Any], device: str = "meta") -> int:
+    """Bytes of tensors that some work makes, at its highest.
 
-    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        if func is scaled_dot_product_attention:
-            given = dict(zip(("query", "key", "value"), args, strict=False)) | (kwargs or {})
-            return _Fused.apply(given["query"], given["key"], given["value"])
-        return func(*args, **(kwargs or {}))
+    Args:
+        work: to be counted.
+        networks: whose weights are there anyway.
+        device: where its tensors are made.
+    """
+    counted = _Counted([weight for network in networks for weight in (*network.parameters(), *network.buffers())])
+    with torch.device(device), _fused_attention(), counted:
+        work()
+    return counted.peak
+
+
+class _Counted(TorchDispatchMode):
+    """Counts storages from the operation that makes them until they are gone."""
+
+    def __init__(self, there: Iterable[Tensor]) -> None:
+        super().__init__()
+        self.live = self.peak = 0
+        self._there = [tensor.untyped_storage() for tensor in there]  # kept: one that is gone could give its address on
+        self._seen = {storage._cdata for storage in self._there}
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        output = func(*args, **(kwargs or {}))
+        for tensor in tree_leaves(output):
+            if isinstance(tensor, Tensor):
+                self._note(tensor.untyped_storage())
+        self.peak = max(self.peak, self.live)
+        return output
+
+    def _note(self, storage: torch.UntypedStorage) -> None:
+        if storage._cdata in self._seen:
+            return
+        count = storage.nbytes()
+        self._seen.add(storage._cdata)
+        self.live += count
+        weakref.finalize(storage, self._forget, storage._cdata, count)
+
+    def _forget(self, address: int, count: int) -> None:
+        self._seen.discard(address)
+        self.live -= count
+
+
+@contextmanager
+def _fused_attention() -> Iterator[None]:
+    """Attention as the fused kernels do it, which do not keep the scores; on "meta" torch would.
+
+    A mode of torch's would be left out where activations are recomputed, and so its function is replaced for the time being;
+    tensors with values, of other threads, get its own.
+    """
+    own = functional.scaled_dot_product_attention
+
+    def attention(query: Tensor, key: Tensor, value: Tensor, *args: Any, **options: Any) -> Tensor:
+        if query.device.type != "meta":
+            return own(query, key, value, *args, **options)
+        return _Fused.apply(query, key, value)
+
+    functional.scaled_dot_product_attention = attention
+    try:
+        yield
+    finally:
+        functional.scaled_dot_product_attention = own
 
 
 class _Fused(torch.autograd.Function):
@@ -171,3 +256,7 @@ class _Fused(torch.autograd.Function):
         output = torch.empty_like(query)
         ctx.save_for_backward(query, key, value, output, torch.empty(query.shape[:-1], dtype=torch.float32))
         return output
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, ...]:
+        return tuple(torch.empty_like(tensor) for tensor in ctx.saved_tensors[:3])

@@ -12,11 +12,11 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, TypeVar
 
 import torch
-from accelerate.utils.memory import clear_device_cache
 from torch import Tensor
 
 from sentinv.errors import TrainingError
-from sentinv.training.memory import free_memory, step_memory
+from sentinv.models.memory import free_memory, in_bytes, is_out_of_memory, release
+from sentinv.training.memory import step_memory
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -25,8 +25,6 @@ if TYPE_CHECKING:
     from sentinv.training.config import TrainConfig
 
 Result = TypeVar("Result")
-
-_SAID = ("out of memory", "not enough memory", "can't allocate memory", "alloc_failed")
 
 
 @dataclass(frozen=True)
@@ -131,7 +129,7 @@ class Rescue(NoRescue):
                 if not is_out_of_memory(error):
                     raise
             # out of the except block: its traceback would keep the tensors of the failed work
-            clear_device_cache()
+            release()
             self._less_memory()
 
     def _less_memory(self) -> None:
@@ -145,20 +143,11 @@ class Rescue(NoRescue):
         else:
             raise TrainingError(
                 "out of memory, even with gradient checkpointing and one item at a time: a step needs about "
-                f"{_megabytes(step_memory(self.backbone))} beside the weights, {_megabytes(free_memory(self.backbone.device))} "
+                f"{in_bytes(step_memory(self.backbone))} beside the weights, {in_bytes(free_memory(self.backbone.device))} "
                 "are free; use a smaller --dtype or model, another device, or end other programs"
             )
         warnings.warn(f"out of memory: going on with {what}, slower and to the same result", stacklevel=3)
 
 
-def is_out_of_memory(error: BaseException) -> bool:
-    """Whether an error is one of the many ways in which torch says that memory has ended."""
-    return isinstance(error, MemoryError | torch.OutOfMemoryError) or any(word in str(error).lower() for word in _SAID)
-
-
 def _retype(tensor: Tensor, dtype: torch.dtype) -> None:
     tensor.data = tensor.data.to(dtype)
-
-
-def _megabytes(count: int | None) -> str:
-    return "an unknown amount" if count is None else f"{max(1, round(count / 1e6)):,} MB"

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from sentinv.adapters.install import adapted
-from sentinv.generation.generate import GenerateConfig, Progress, generate
+from sentinv.generation.generate import GenerateConfig, Progress, generate, generate_beside
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 PROMPTS = {"object": "a photo of {}", "style": "a painting in the style of {}"}
 """Kind of concept → what is shown of it."""
 
-SAMPLING = GenerateConfig(steps=30)
+SAMPLING = GenerateConfig()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,13 +45,22 @@ def prompt_of(learned: Learned | Tuned) -> str:
     return PROMPTS[learned.config.kind].replace("{}", learned.concept.token)
 
 
+PAIRS = SAMPLING.batch_size // 2
+"""Seeds at a time, each without the training and with it."""
+
+
 def sampling_steps(count: int) -> int:
-    """Steps that `sample_images` takes in all for so many images."""
+    """Steps that `sample_images` takes in all for so many images of each."""
+    return SAMPLING.steps * -(-count // PAIRS)
+
+
+def tuned_sampling_steps(count: int) -> int:
+    """Steps that `tuned_samples` takes in all for so many images of each."""
     return 2 * SAMPLING.steps * -(-count // SAMPLING.batch_size)
 
 
 def sample_images(backbone: Backbone, learned: Learned, count: int, on_step: Progress | None = None) -> Samples:
-    """Make images from the start and from what was learned; the first seed is that of the training.
+    """Make images from the start and from what was learned, both in one batch; the first seed is that of the training.
 
     Args:
         backbone: the model.
@@ -62,21 +71,20 @@ def sample_images(backbone: Backbone, learned: Learned, count: int, on_step: Pro
     Raises:
         ModelError: If the model cannot make any.
     """
-    prompt, total = prompt_of(learned), sampling_steps(count)
+    prompt = prompt_of(learned)
     if not count:
         return Samples(prompt=prompt)
-    strips = []
-    for half, concept in enumerate((replace(learned.concept, rows=learned.start.rows), learned.concept)):
-        told = None if on_step is None else lambda done, _, half=half: on_step(half * total // 2 + done, total)
-        strips.append(
-            generate(backbone, prompt, [concept], count=count, seed=learned.config.seed, config=SAMPLING, on_step=told)
-        )
-    return Samples(prompt=prompt, before=strips[0], after=strips[1])
+    concepts = replace(learned.concept, rows=learned.start.rows), learned.concept
+    config = replace(SAMPLING, batch_size=PAIRS)
+    before, after = generate_beside(
+        backbone, prompt, concepts, count=count, seed=learned.config.seed, config=config, on_step=on_step
+    )
+    return Samples(prompt=prompt, before=before, after=after)
 
 
 def tuned_samples(backbone: Backbone, tuned: Tuned, count: int, on_step: Progress | None = None) -> Samples:
     """Make images of a word alone and with its LoRA. Otherwise as `sample_images`."""
-    prompt, total = prompt_of(tuned), sampling_steps(count)
+    prompt, total = prompt_of(tuned), tuned_sampling_steps(count)
     if not count:
         return Samples(prompt=prompt)
     strips = []

@@ -54,7 +54,7 @@ def draw_tab(desk: Desk, model: gr.Dropdown) -> DrawTab:
             elem_id="draw-seed",
         )
     with gr.Accordion("More options", open=False, elem_classes="fold"):
-        steps = gr.Slider(5, MOST_STEPS, 30, step=1, label="Steps: more is finer and takes longer")
+        steps = gr.Slider(5, MOST_STEPS, 25, step=1, label="Steps: more is finer and takes longer")
         guidance = gr.Slider(0, 20, 0, step=0.5, label="How strongly the words lead (0 leaves it to the model)")
         negative = gr.Textbox(label="What not to draw", max_lines=2)
     button = gr.Button("Draw", variant="primary", elem_id="draw-button")
@@ -81,7 +81,7 @@ def _drawn(
             model=desk.engine.checked(model),
             count=whole(count, 4),
             seed=whole(seed, 0),
-            steps=whole(steps, 30),
+            steps=whole(steps, 25),
             guidance=decimal(guidance, 0) or None,
             negative=negative or "",
         )

@@ -45,7 +45,7 @@ class Drawing:
     model: str
     count: int = 4
     seed: int = 0
-    steps: int = 30
+    steps: int = 25
     guidance: float | None = None
     negative: str = ""
 

@@ -16,6 +16,7 @@ from sentinv.concepts.placeholder import laid_aside
 from sentinv.errors import SentinvError
 from sentinv.files.decoding import Picture
 from sentinv.generation.generate import GenerateConfig, generate
+from sentinv.models.memory import is_out_of_memory
 from sentinv.report.outputs import Outputs, write_result
 from sentinv.report.run_page import Report
 from sentinv.training.checkpoint import Checkpoints
@@ -202,8 +203,17 @@ class Learning:
         run.state = "finishing"
         learned.concept.save(run.outputs.concept)
         if run.previews[-1][0] != learned.history.best_step:
-            run.previews.append((learned.history.best_step, drawn(backbone, learned.concept, wish.config)))
+            self._last_preview(run, backbone, learned)
         write_result(run.outputs, Report(learned=learned, samples=_samples(run, learned), seconds=run.seconds))
+
+    @staticmethod
+    def _last_preview(run: Run, backbone: Backbone, learned: Learned) -> None:
+        """Draw with the word as it is kept; it is saved by now, and without the picture the run is no failure."""
+        try:
+            run.previews.append((learned.history.best_step, drawn(backbone, learned.concept, run.wish.config)))
+        except (RuntimeError, MemoryError) as error:
+            if not is_out_of_memory(error):
+                raise
 
     def _watch(self, run: Run, loop: Loop, backbone: Backbone) -> None:
         """Note how far the run is, draw with the word as it is, and end the run if it is to end."""
