@@ -10,6 +10,7 @@ STUDIES = {
     "convergence": "How soon each start reaches vanilla's loss.",
     "ablation": "Grids of settings, declared in files.",
     "editing": "Edits with and without learned words.",
+    "peers": "Other trainers' scripts, measured as ours.",
     "speed": "Seconds, memory and FLOPs per step, beside other trainers.",
 }
 """Name → what it does, in one line. `sentinv.cli.bench_<name>` has the command under its name."""
@@ -31,7 +32,7 @@ class _Studies(click.Group):
 
 @click.group(cls=_Studies)
 def bench() -> None:
-    """Repeat the studies: convergence, editing, ablation, speed.
+    """Repeat the studies: convergence, editing, ablation, peers, speed.
 
     A study that was stopped goes on where it was when the same command is given again. What it found is in tables.md (speed.md)
     in its folder; convergence and ablation have a line in records.jsonl for each run, and report.html, as well.

@@ -101,8 +101,7 @@ def _model(options: SpeedOptions, folder: Path) -> tuple[Path, int]:
     Raises:
         SentinvError: If the model is none that peers can read.
     """
-    from sentinv.errors import SentinvError
-    from sentinv.models.built_in import TOYBOX, built_in
+    from sentinv.bench.peers import peer_folder
 
     if options.full_size:
         import torch
@@ -115,9 +114,7 @@ def _model(options: SpeedOptions, folder: Path) -> tuple[Path, int]:
             sd15.save_pipeline(path, getattr(torch, options.dtype))
         return path, sd15.VAE["sample_size"]
     tell_toybox(options.model, quiet=options.quiet)
-    path = built_in("pipeline") if options.model == TOYBOX else Path(options.model)
-    if not (path / "model_index.json").is_file():
-        raise SentinvError(f"expected a diffusers folder, which peers can read too, got {options.model}: name one")
+    path = peer_folder(options.model)
     return path, _side(path)
 
 

@@ -8,6 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import torch
 from click.testing import CliRunner
 from conftest import build_pipeline, copied
 from judging import DESCRIBERS, random_picture, write_concepts
@@ -21,9 +22,15 @@ from sentinv.bench.study_report import write_report
 from sentinv.bench.study_tables import crossing_table, score_tables
 from sentinv.bench.trials import ConceptPictures, train_curve
 from sentinv.cli.main import cli
+from sentinv.concepts.placeholder import PlaceholderRows
 from sentinv.errors import Interrupted, SentinvError
+from sentinv.files.images import read_image
 from sentinv.files.json_lines import JsonLines
 from sentinv.models.backbone import Backbone
+from sentinv.models.loading import load
+from sentinv.training.config import TrainConfig
+from sentinv.training.data import TrainingSet
+from sentinv.training.objective import DenoisingObjective
 
 ROOT = Path(__file__).parent.parent
 RESULTS = ROOT / "benchmarks" / "results"
@@ -294,6 +301,72 @@ def test_records_with_hyper_parameters_that_are_gone_are_read_if_those_had_no_ef
     assert not same_settings(old, {"study": 1, "train": {"steps": 100, "seed": 0}})
     assert same_settings(old, {"study": 1, "train": {"steps": 100, **ADDED}})
     assert not same_settings(old, {"study": 1, "train": {"steps": 100, **ADDED, "blended": 4}})
+
+
+# Other trainers' scripts
+
+PEER = """
+import sys
+from pathlib import Path
+
+import torch
+from PIL import Image
+from safetensors.torch import save_file
+
+model, folder, steps, seed, output = sys.argv[1:]
+assert (Path(model) / "model_index.json").is_file() and seed == "0"
+assert [Image.open(path).size for path in Path(folder).iterdir()] == [(16, 16)]
+Path(output).mkdir()
+save_file({"<peer>": torch.full((1, 16), float(steps))}, Path(output) / "learned_embeds.safetensors")
+"""
+
+
+def test_the_word_of_a_peer_s_script_is_measured_as_one_of_ours(tmp_path, tokenizer, measuring):
+    build_pipeline(tokenizer, 16, "epsilon").save_pretrained(tmp_path / "model")
+    measuring.judge.model.save_pretrained(tmp_path / "clip")
+    measuring.judge.processor.save_pretrained(tmp_path / "clip")
+    concepts = write_concepts(tmp_path / "concepts")
+    shared = ["--model", str(tmp_path / "model"), "--clip", str(tmp_path / "clip"), "--concepts", str(concepts)]
+    name = read_concepts(concepts)[0].name
+    (tmp_path / "peer.py").write_text(PEER)
+    (tmp_path / "broken.py").write_text("raise SystemExit('no gas')")
+    (tmp_path / "silent.py").write_text("")
+    good = f"{tmp_path / 'peer.py'} {{model}} {{folder}} {{steps}} {{seed}} {{output}}"
+    scripts = [good, str(tmp_path / "broken.py"), str(tmp_path / "silent.py"), str(tmp_path / "absent.py")]
+    command = [
+        "bench",
+        "peers",
+        *scripts,
+        *shared,
+        "--concept",
+        name,
+        "--steps",
+        "2",
+        "--steps",
+        "3",
+        "--init",
+        "human",
+    ]
+    command += ["--count", "1", "--sampling-steps", "1", "-o", str(tmp_path / "out")]
+    result = CliRunner().invoke(cli, command)
+    assert result.exit_code == 1, result.output
+    for told in ("no gas", "it left no learned_embeds.safetensors", "cannot read"):
+        assert told in result.stderr
+    records = [json.loads(line) for line in (tmp_path / "out" / "records.jsonl").read_text().splitlines()]
+    theirs = [record for record in records if record["settings"]["start"].startswith("peer:")]
+    assert {record["settings"]["train"]["steps"] for record in theirs} == {2, 3} and len(records) == len(theirs) + 2
+    assert str(tmp_path) not in json.dumps(theirs)  # where a script lies is nobody's business
+    losses = {record["result"]["losses"][0][0]: record["result"]["losses"][0][1] for record in theirs}
+    backbone = load(str(tmp_path / "model"))
+    source = read_concepts(concepts)[0]
+    for steps, loss in losses.items():
+        rows = PlaceholderRows({"<peer>": {"text_encoder": torch.full((1, 16), float(steps))}})
+        config = TrainConfig(evaluation_timesteps=16, evaluation_noises=2)
+        with rows.installed(backbone):
+            grid = TrainingSet(backbone, [replace(read_image(source.image), mask=None)], rows, config)
+            objective = DenoisingObjective(backbone, config.min_snr)
+            assert objective.evaluate(grid.evaluation_batches())[1] == pytest.approx(loss, rel=1e-5)
+    assert all(record["result"]["scores"][0][1]["clip_i"] for record in theirs)
 
 
 # The command line

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import shlex
 import signal
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -12,10 +13,18 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sentinv.bench.concepts import StudyConcept
+from sentinv.bench.peers import learn_with_peer
 from sentinv.bench.records import Record, read_records
 from sentinv.bench.starts import REFERENCES, Words
 from sentinv.bench.study import Study, Trial, key_of, trials
-from sentinv.bench.trials import TOKEN, ConceptPictures, Measuring, TrainingCurve, train_curve, training_pictures
+from sentinv.bench.trials import (
+    TOKEN,
+    ConceptPictures,
+    Measuring,
+    TrainingCurve,
+    train_curve,
+    training_pictures,
+)
 from sentinv.concepts.concept import Concept
 from sentinv.concepts.initialization import Initialization, Initializer, Start, starting_rows
 from sentinv.errors import CheckpointError, Interrupted, SentinvError
@@ -96,6 +105,9 @@ class Workbench:
             context["count"] = study.count
             context["sampling"] = [study.sampling_steps, self.measuring.sampling.guidance_scale]
             context["prompts"] = list(trial.concept.edits)
+        if trial.spec.name == "peer":
+            script, *_ = shlex.split(trial.spec.argument)
+            context["script"] = _digest_of([Path(script)])
         return trial.settings(self.words.of(trial.spec, trial.concept, trial.seed), context)
 
     def run(
@@ -114,6 +126,11 @@ class Workbench:
         """
         if trial.spec.name in REFERENCES:
             return {"vectors": 0, "losses": [], "objectives": [], "scores": [[0, self._reference(trial)]]}, self.origin
+        if trial.spec.name == "peer":
+            concept, result, seconds = learn_with_peer(self.backbone, trial)
+            if self.measuring is not None:
+                result["scores"] = [[trial.config.steps, self._measure(trial, concept.rows)]]
+            return result, {"script": seconds, **self.origin}
         start = starting_rows(Initialization(settings["words"], trial.spec.label), self.backbone, trial.max_vectors)
         curve = self._learn(trial, start, settings, study, folder)
         begun = time.perf_counter()
@@ -267,8 +284,12 @@ def _plain(record: Record) -> Record:
 
 def _digest_of_files(trial: Trial) -> str:
     concept = trial.concept
+    return _digest_of([concept.image, *([concept.mask] if concept.mask else []), *concept.views, *concept.targets])
+
+
+def _digest_of(paths: Sequence[Path]) -> str:
     digest = hashlib.sha256()
-    for path in (concept.image, *([concept.mask] if concept.mask else []), *concept.views, *concept.targets):
+    for path in paths:
         try:
             digest.update(hashlib.sha256(path.read_bytes()).digest())
         except OSError as error:

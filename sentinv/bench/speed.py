@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import shlex
-import shutil
 import subprocess
 import sys
 import tempfile
@@ -15,18 +14,10 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
+from sentinv.bench.peers import last_line, peer_program
 from sentinv.bench.step_meter import OURS
 from sentinv.errors import Interrupted, SentinvError
-from sentinv.files.atomic import shown
 from sentinv.report.tables import Table
-
-PEER_OPTIONS = (
-    "--pretrained_model_name_or_path {model} --train_data_dir {folder} --placeholder_token <peer> --initializer_token * "
-    "--learnable_property object --resolution {resolution} --train_batch_size {batch_size} --max_train_steps {steps} "
-    "--learning_rate 5e-4 --lr_scheduler constant --output_dir {output} --save_steps 1000000 --seed 0"
-)
-"""The options of diffusers' examples/textual_inversion/textual_inversion.py, for scripts that are given as a bare path."""
-
 
 _HEADER = (
     *("trainer", "s/step [min, max]", "images/s", "peak MiB"),
@@ -185,7 +176,7 @@ def _run(config: SpeedConfig, peer: str | None) -> dict[str, Any]:
         except subprocess.TimeoutExpired as error:
             raise SentinvError(f"it took longer than {config.timeout:g} s") from error
         if ended.returncode or not result.is_file():
-            raise SentinvError(_last_line(ended.stderr) or f"it ended with exit code {ended.returncode}")
+            raise SentinvError(last_line(ended.stderr) or f"it ended with exit code {ended.returncode}")
         found = json.loads(result.read_text(encoding="utf-8"))
     if found["seconds"] is None:
         raise SentinvError(
@@ -206,30 +197,14 @@ def _our_program(config: SpeedConfig) -> list[str]:
 
 
 def _peer_program(config: SpeedConfig, peer: str, scratch: Path) -> list[str]:
-    script, *options = shlex.split(peer)
-    if not Path(script).is_file():
-        raise SentinvError(f"there is no script {shown(script)}")
-    folder = scratch / "images"
-    folder.mkdir()
-    for index, path in enumerate(config.images):
-        shutil.copy(path, folder / f"{index}{path.suffix}")
-    if not options:
-        options = shlex.split(PEER_OPTIONS)
-        if config.dtype != "float32":
-            options += ["--mixed_precision", {"float16": "fp16", "bfloat16": "bf16"}[config.dtype]]
     values = {
-        "model": str(config.model),
-        "folder": str(folder),
+        "model": config.model,
         "resolution": config.resolution,
         "batch_size": config.batch_size,
         "steps": config.steps + config.warmup + 2,
-        "output": str(scratch / "output"),
+        "seed": 0,
     }
-    for name, value in values.items():
-        options = [option.replace(f"{{{name}}}", str(value)) for option in options]
-    return [str(Path(script).resolve()), *options]
-
-
-def _last_line(text: str) -> str:
-    lines = [line.strip() for line in text.splitlines() if line.strip()]
-    return " ".join(lines[-1].split())[:300] if lines else ""
+    program = peer_program(peer, scratch, config.images, values)
+    if config.dtype != "float32" and len(shlex.split(peer)) == 1:
+        program += ["--mixed_precision", {"float16": "fp16", "bfloat16": "bf16"}[config.dtype]]
+    return program

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import re
+import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from random import Random
 from typing import Any
 
@@ -26,6 +28,7 @@ STARTS = {
     "random-words": "control: as many random words as the caption has tokens; random-words:3 for three",
     "other-caption": "control: the caption of the next concept",
     "phrase": "words of one's own: phrase:a red mug",
+    "peer": "another trainer's script: peer:PATH, or peer:PATH with options, as `sentinv.bench.peers` has them",
     "image-only": "reference: the concept's own picture in the place of generated ones",
     "prompt-only": "reference: pictures of the prompts without the placeholder",
     "targets-only": "reference: other pictures of the thing, and true ones of the edits, in the place of generated ones",
@@ -70,10 +73,20 @@ class StartSpec:
             )
         argument = (match["argument"] or "").strip()
         counted = name in ("stars", "random-words")
-        wrong = (name == "phrase") != bool(argument) if not counted else not re.fullmatch(r"|[1-9]\d*", argument)
+        free = name in ("phrase", "peer")
+        wrong = free != bool(argument) if not counted else not re.fullmatch(r"|[1-9]\d*", argument)
         if wrong:
-            raise SentinvError(f"cannot read the initialisation {text!r}: write phrase:WORDS, stars:3 or a plain name")
-        return cls(match["label"], name, argument, int(match["steps"]) if match["steps"] else None)
+            raise SentinvError(
+                f"cannot read the initialisation {text!r}: write phrase:WORDS, peer:SCRIPT, stars:3 or a plain name"
+            )
+        label = f"peer:{_without_folder(argument)}" if name == "peer" else match["label"]
+        return cls(label, name, argument, int(match["steps"]) if match["steps"] else None)
+
+
+def _without_folder(command: str) -> str:
+    """A script as it is called in tables: where it lies is nobody's business."""
+    script, *options = shlex.split(command)
+    return " ".join([Path(script).name, *options])
 
 
 class Words:
@@ -98,6 +111,8 @@ class Words:
         match spec.name:
             case "vanilla":
                 return "*"
+            case "peer":
+                return ""
             case "random":
                 return self._random(1, concept, seed)
             case "phrase":
