@@ -113,12 +113,25 @@ def workers(given: argparse.Namespace) -> dict:
         (folder / "photos").mkdir()
         pictures(folder / "photos", given.pictures)
         for count in (1, 2):
-            options = ("--steps", str(given.steps), "--at-once", str(given.at_once), "-q", "--json", f"--workers={count}")
+            options = (
+                "--steps",
+                str(given.steps),
+                "--at-once",
+                str(given.at_once),
+                "-q",
+                "--json",
+                f"--workers={count}",
+            )
             out = str(folder / f"words-{count}")
             told, said = measured("-m", "sentinv", "batch", str(folder / "photos"), "-o", out, *options, "--ray")
             taken[count] = {**told, "seconds": json.loads(said)["seconds"]}
             print(count, taken[count], os.getloadavg(), flush=True)
-    return {"pictures": given.pictures, "steps": given.steps, "workers": taken, "ratio": taken[1]["seconds"] / taken[2]["seconds"]}
+    return {
+        "pictures": given.pictures,
+        "steps": given.steps,
+        "workers": taken,
+        "ratio": taken[1]["seconds"] / taken[2]["seconds"],
+    }
 
 
 def main() -> None:
@@ -133,7 +146,11 @@ def main() -> None:
     given = parser.parse_args()
     result = {"speed": speed, "workers": workers}[given.what](given)
     threads = os.environ.get("OMP_NUM_THREADS", "all")
-    result |= {"threads": threads, "load": os.getloadavg(), "command": f"python benchmarks/batch.py {' '.join(sys.argv[1:])}"}
+    result |= {
+        "threads": threads,
+        "load": os.getloadavg(),
+        "command": f"python benchmarks/batch.py {' '.join(sys.argv[1:])}",
+    }
     result["peak_megabytes_of_children"] = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 1024
     RESULTS.mkdir(parents=True, exist_ok=True)
     (RESULTS / f"{given.what}.json").write_text(json.dumps(result, indent=1) + "\n")

@@ -90,7 +90,19 @@ class Teller:
         return self._count("failed")
 
     def _as_json(self, index: Path) -> dict[str, Any]:
-        names = ("name", "image", "token", "status", "error", "concept", "text", "start_loss", "best_loss", "best_step", "stop")
+        names = (
+            "name",
+            "image",
+            "token",
+            "status",
+            "error",
+            "concept",
+            "text",
+            "start_loss",
+            "best_loss",
+            "best_step",
+            "stop",
+        )
         pictures = [{name: record.get(name) for name in names} for record in self.records.values()]
         return {
             "output": str(self.book.folder),

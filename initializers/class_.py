@@ -42,7 +42,9 @@ class ClassLabel:
         with looking(model, self.device) as device, torch.no_grad():
             probabilities, best = model(**inputs.to(device)).logits.softmax(dim=-1).max(dim=-1)
         labels = [first_synonym(model.config.id2label[index]) for index in best.tolist()]
-        return [Initialization(*said) for said in zip(labels, ["class"] * len(labels), probabilities.tolist(), strict=True)]
+        return [
+            Initialization(*said) for said in zip(labels, ["class"] * len(labels), probabilities.tolist(), strict=True)
+        ]
 
     @cached_property
     def _loaded(self) -> tuple[Any, Any]:

@@ -53,7 +53,9 @@ def test_a_word_is_the_same_in_any_company(sd1_backbone, jobs):
     """Other neighbours, other places, alone in a batch made for three: the same bits."""
     together = learned(sd1_backbone, jobs, at_once=3)
     assert learned(sd1_backbone, jobs[::-1], at_once=3) == together
-    assert learned(sd1_backbone, [jobs[0], jobs[5], jobs[1]], at_once=3) == {t: together[t] for t in ("<w0>", "<w5>", "<w1>")}
+    assert learned(sd1_backbone, [jobs[0], jobs[5], jobs[1]], at_once=3) == {
+        t: together[t] for t in ("<w0>", "<w5>", "<w1>")
+    }
     assert learned(sd1_backbone, jobs[4:5], at_once=3)["<w4>"] == together["<w4>"]
 
 
@@ -102,7 +104,8 @@ def test_numbers_that_fail_for_one_word_fail_for_no_other(sd1_backbone, jobs):
     start = starting_rows(jobs[1].initialization, sd1_backbone)
     start.rows["text_encoder"][0, 0] = float("inf")
     outcomes = {
-        o.index: o for o in train_concepts(sd1_backbone, [jobs[0], replace(jobs[1], initialization=start), jobs[2]], at_once=3)
+        o.index: o
+        for o in train_concepts(sd1_backbone, [jobs[0], replace(jobs[1], initialization=start), jobs[2]], at_once=3)
     }
     assert "loss of the start" in str(outcomes[1].error)
     whole = learned(sd1_backbone, [jobs[0], jobs[2]], at_once=3)
@@ -157,4 +160,6 @@ def test_a_shelf_refuses_what_does_not_fit(sd1_backbone):
     with pytest.raises(ValueError):
         shelf.put("<b>", {"text_encoder": torch.ones(2, 16)})
     shelf.free(word)
-    assert torch.equal(shelf.put("<b>", {"text_encoder": torch.full((1, 16), 2.0)}).of("<b>")["text_encoder"], torch.full((1, 16), 2.0))
+    assert torch.equal(
+        shelf.put("<b>", {"text_encoder": torch.full((1, 16), 2.0)}).of("<b>")["text_encoder"], torch.full((1, 16), 2.0)
+    )

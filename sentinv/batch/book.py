@@ -56,7 +56,9 @@ class Book:
         there = _read(path).get("sources")
         if there != _resolved(sources):
             of = ", ".join(there) if isinstance(there, list) else "nobody knows what"
-            raise SentinvError(f"{shown(self.folder)} has the results of another batch, of {of}: choose another --output")
+            raise SentinvError(
+                f"{shown(self.folder)} has the results of another batch, of {of}: choose another --output"
+            )
 
     @contextmanager
     def held(self, sources: Sequence[str]) -> Iterator[None]:
@@ -70,9 +72,26 @@ class Book:
             self.check(sources)
             remove_leftovers(self.folder)
             if not (self.folder / BOOK).exists():
-                content = {"format": 1, "sources": _resolved(sources)}
-                atomic_write(self.folder / BOOK, (json.dumps(content, ensure_ascii=False, indent=1) + "\n").encode())
+                self._write({"format": 1, "sources": _resolved(sources), "at_once": None})
             yield
+
+    @property
+    def at_once(self) -> int | None:
+        """How many words are trained at a time where nobody says otherwise; None if that was not decided yet."""
+        count = _read(self.folder / BOOK).get("at_once")
+        return count if isinstance(count, int) and count > 0 else None
+
+    def keep(self, at_once: int) -> None:
+        """Write down how many words are trained at a time.
+
+        Raises:
+            SentinvError: If it cannot be written.
+        """
+        self._write({**_read(self.folder / BOOK), "at_once": at_once})
+
+    def _write(self, content: Mapping[str, Any]) -> None:
+        text = json.dumps(content, ensure_ascii=False, indent=1) + "\n"
+        atomic_write(self.folder / BOOK, text.encode(), overwrite=True)
 
     def assignment(self, task: Task) -> Assignment:
         """A task with its settings as they are now.
@@ -143,7 +162,8 @@ def differences(there: Mapping[str, Any], here: Mapping[str, Any]) -> str:
     """Which settings differ, as text: "steps 50 → 100"; "" if none does."""
     names = [name for name in {**there, **here} if there.get(name) != here.get(name)]
     return ", ".join(
-        f"another {name}" if name in ("picture", "mask") else f"{name} {there.get(name)} → {here.get(name)}" for name in names
+        f"another {name}" if name in ("picture", "mask") else f"{name} {there.get(name)} → {here.get(name)}"
+        for name in names
     )
 
 

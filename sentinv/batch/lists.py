@@ -71,7 +71,9 @@ def _of(source: str, columns: Collection[str]) -> list[Row]:
     else:
         raise SentinvError(f"there is no {shown(path)}: give a folder, a pattern, a list or a picture")
     if not found:
-        raise SentinvError(f"the {kind} {shown(path)} has no pictures: expected names that end in {', '.join(PICTURES)}")
+        raise SentinvError(
+            f"the {kind} {shown(path)} has no pictures: expected names that end in {', '.join(PICTURES)}"
+        )
     return [Row(image=one, where=shown(one)) for one in found]
 
 
@@ -122,7 +124,7 @@ def _json_lines(path: Path, text: str) -> Iterator[tuple[int, Mapping[str, Any]]
         except json.JSONDecodeError as error:
             raise SentinvError(f"{shown(path)}, line {number}, is not JSON: {error.msg}; correct it") from error
         if not isinstance(values, dict):
-            raise SentinvError(f"{shown(path)}, line {number}: expected an object such as {{\"image\": \"cat.png\"}}")
+            raise SentinvError(f'{shown(path)}, line {number}: expected an object such as {{"image": "cat.png"}}')
         yield number, values
 
 

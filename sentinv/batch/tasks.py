@@ -81,7 +81,9 @@ class Task:
     @property
     def heard(self) -> dict[str, Any]:
         """What of `told` has an effect on this initializer."""
-        return {name: self.told[name] for name in _TOLD.get(self.init, ()) if self.told.get(name) not in (None, "", False)}
+        return {
+            name: self.told[name] for name in _TOLD.get(self.init, ()) if self.told.get(name) not in (None, "", False)
+        }
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

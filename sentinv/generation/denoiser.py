@@ -76,13 +76,17 @@ class Denoiser:
         backbone: the model.
         conditions: of one prompt (no guidance), or of two: what to lead away from, and what to show.
         guidance_scale: of classifier-free guidance (Ho & Salimans 2022), without effect for one prompt.
+        own: whether each item has prompts of its own: first those of all items that lead away, then those to show.
 
     Attributes:
         evaluations: UNet evaluations so far; one is one forward pass for one latent and one prompt.
     """
 
-    def __init__(self, backbone: Backbone, conditions: Condition, guidance_scale: float = 1.0) -> None:
+    def __init__(
+        self, backbone: Backbone, conditions: Condition, guidance_scale: float = 1.0, *, own: bool = False
+    ) -> None:
         self.backbone, self.conditions, self.guidance_scale = backbone, conditions, guidance_scale
+        self.own = own
         self.evaluations = 0
 
     @classmethod
@@ -122,8 +126,9 @@ class Denoiser:
         Returns:
             Epsilon, the same shape; from pure noise the velocity, as `sentinv.diffusion.ddim.direction` says.
         """
-        copies = len(self.conditions.hidden)
-        rows = torch.arange(copies, device=latents.device).repeat_interleave(len(latents))
+        count = len(self.conditions.hidden)
+        copies = count // len(latents) if self.own else count
+        rows = torch.arange(count, device=latents.device).repeat_interleave(1 if self.own else len(latents))
         timesteps = torch.full((len(rows),), step.timestep, device=latents.device)
         prediction = self.backbone.predict(latents.repeat(copies, 1, 1, 1), timesteps, self.conditions[rows])
         self.evaluations += len(rows)

@@ -156,7 +156,7 @@ def generate_batches(
 ) -> Iterator[Tensor]:
     """Sample latents batch by batch, `[B, C, h, w]` float32 each. Otherwise as `generate_latents`."""
     config = config or GenerateConfig()
-    shape = _latent_shape(backbone, config)
+    shape = latent_shape(backbone, config)
     negative = config.negative_prompt or None
     denoise = Denoiser.of(backbone, prompt, concepts, config.guidance_scale, negative, config.weights)
     steps = ddim_steps(backbone.schedule, config.steps)
@@ -170,7 +170,12 @@ def generate_batches(
         yield latents
 
 
-def _latent_shape(backbone: Backbone, config: GenerateConfig) -> tuple[int, int, int]:
+def latent_shape(backbone: Backbone, config: GenerateConfig) -> tuple[int, int, int]:
+    """Shape `[C, h, w]` of the latents of one image.
+
+    Raises:
+        ValueError: If height or width do not fit the model.
+    """
     height, width = config.height or backbone.resolution, config.width or backbone.resolution
     if height % backbone.vae_scale or width % backbone.vae_scale:
         raise ValueError(f"height and width must be multiples of {backbone.vae_scale}, got {height} and {width}")
