@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from copy import copy
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
 _NOT_SHARED = {"images", "token", "output", "masks", "samples", "resume", "plan_only", "tune", "force"}
 """Options of `invert` that a batch has not: those of a single picture, and what it does not do."""
 
-_SHARED = [param for param in _invert.params if param.name not in _NOT_SHARED]
+_SHARED = [copy(param) for param in _invert.params if param.name not in _NOT_SHARED]
 
 _OF_ALL = {"model", "vae", "device", "dtype", "json", "quiet", "debug", "gradient-checkpointing"}
 """Options that are the same for all pictures."""
@@ -38,7 +39,7 @@ class BatchOptions:
     Attributes:
         sources: folders, patterns, lists, pictures.
         output: folder of the results.
-        at_once: words that are trained at a time.
+        at_once: words that are trained at a time; as at the first time, or as many as fit, if None.
         retry_failed: try failed pictures again.
         ray: address of a cluster, or None.
         workers: of the cluster.
@@ -48,7 +49,7 @@ class BatchOptions:
 
     sources: tuple[str, ...]
     output: Path
-    at_once: int
+    at_once: int | None
     retry_failed: bool
     ray: str | None
     workers: int | None
@@ -73,7 +74,11 @@ class BatchOptions:
 @click.command()
 @click.argument("sources", nargs=-1, required=True, metavar="SOURCE…")
 @click.option("-o", "--output", required=True, type=click.Path(path_type=Path), help="Folder of the results.")
-@click.option("--at-once", type=click.IntRange(1, 256), default=8, show_default=True, help="Words trained at a time.")
+@click.option(
+    "--at-once",
+    type=click.IntRange(1, 256),
+    help="Words trained at a time.  [default: 8, or as many as memory has room for]",
+)
 @click.option("--retry-failed", is_flag=True, help="Try pictures again that have failed.")
 @click.option(
     "--ray",
@@ -214,15 +219,16 @@ def run(book: Book, tasks: list[Task], options: BatchOptions) -> None:
     from sentinv.cli.batch_telling import Teller
 
     todo, teller = _todo(book, tasks, options), Teller(book, tasks, options)
+    at_once = _at_once(book, todo, options)
     try:
         with teller.watching(len(todo)) as on_result:
             if options.ray is None:
-                _here(book, todo, options, on_result)
+                _here(book, todo, at_once, on_result)
             elif todo:
                 from sentinv.batch.cluster import Cluster, learn_with
 
                 cluster = Cluster(
-                    address=options.ray, workers=options.workers, threads=options.threads, at_once=options.at_once
+                    address=options.ray, workers=options.workers, threads=options.threads, at_once=at_once
                 )
                 learn_with(cluster, book.folder, book.base, todo, on_result)
     except (KeyboardInterrupt, Interrupted) as error:
@@ -257,11 +263,28 @@ def _todo(book: Book, tasks: list[Task], options: BatchOptions) -> list[Assignme
     return found
 
 
-def _here(book: Book, todo: list[Assignment], options: BatchOptions, on_result: Any) -> None:
+def _at_once(book: Book, todo: list[Assignment], options: BatchOptions) -> int:
+    """How many words are trained at a time: as told, or as before, since words have other bits otherwise; or what fits."""
+    from sentinv.training.batch import AT_ONCE
+
+    count = options.at_once or book.at_once
+    if count is None and todo:
+        if options.ray is None:
+            from sentinv.batch.fit import words_that_fit
+
+            quieten_transformers()
+            count = words_that_fit(book.base, max((one.task.config for one in todo), key=lambda config: config.items))
+        else:
+            count = AT_ONCE
+        book.keep(count)
+    return count or AT_ONCE
+
+
+def _here(book: Book, todo: list[Assignment], at_once: int, on_result: Any) -> None:
     from sentinv.batch.learner import Learner
     from sentinv.cli.options import load_backbone
 
     quieten_transformers()
     base = book.base
-    learner = Learner(book, options.at_once, lambda: load_backbone(base.model, base.device, base.dtype))
+    learner = Learner(book, at_once, lambda: load_backbone(base.model, base.device, base.dtype))
     learner.learn(todo, on_result)

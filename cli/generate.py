@@ -61,9 +61,30 @@ class GenerateOptions(LoraOptions, ModelOptions):
     allow_pickle: bool
     force: bool
 
+    def config(self, backbone: Backbone) -> GenerateConfig:
+        """How to sample.
+
+        Raises:
+            SentinvError: If a side does not fit the model.
+        """
+        from sentinv.generation.generate import GenerateConfig
+
+        for side, pixels in (("width", self.width), ("height", self.height)):
+            if (pixels or 0) % backbone.vae_scale:
+                raise SentinvError(f"--{side}: expected a multiple of {backbone.vae_scale}, got {pixels}")
+        return GenerateConfig(
+            steps=self.steps,
+            guidance_scale=backbone.guidance_scale if self.guidance is None else self.guidance,
+            negative_prompt=self.negative,
+            weights=dict(self.weights),
+            batch_size=self.batch_size,
+            width=self.width,
+            height=self.height,
+        )
+
 
 @click.command()
-@click.argument("prompt")
+@click.argument("prompts", nargs=-1, required=True, metavar="PROMPT")
 @click.option(
     "-c", "--concept", "files", multiple=True, type=click.Path(path_type=Path), help="A learned word; repeatable."
 )
@@ -77,6 +98,7 @@ class GenerateOptions(LoraOptions, ModelOptions):
 @click.option("--width", type=click.IntRange(8, 4096), help="In pixels.  [default: the model's]")
 @click.option("--height", type=click.IntRange(8, 4096), help="In pixels.  [default: the model's]")
 @click.option("--batch-size", type=click.IntRange(1), default=4, show_default=True, help="Images at a time.")
+@click.option("--grid", is_flag=True, help="Every prompt, with {} for the word, and every word of --concept: a table.")
 @click.option("--rank", is_flag=True, help="Order by CLIP: how well image and prompt agree.")
 @click.option("--clip", help="CLIP for --rank: folder or hub id.  [default: the model's]")
 @click.option(
@@ -89,7 +111,7 @@ class GenerateOptions(LoraOptions, ModelOptions):
 @model_options
 @force_option
 @output_options
-def generate(**given: Any) -> None:
+def generate(prompts: tuple[str, ...], grid: bool, **given: Any) -> None:
     """Make images from a prompt with learned words in it.
 
     Writes a folder with one PNG for each image, as soon as it is made (with --rank, at the end), prompt and settings in its
@@ -99,14 +121,21 @@ def generate(**given: Any) -> None:
       sentinv generate "a photo of <cat> on the moon" -c cat-concept.safetensors
       sentinv generate "a watercolor of <cat>" -c cat-concept.safetensors --rank
       sentinv generate "<a> in a <mug>" -c a.safetensors -c mug.safetensors
+      sentinv generate "a photo of {}" "{} on the moon" --grid -c words/
       sentinv generate "<cat>" -c cat-concept.safetensors \\
         --lora cat-lora.safetensors:0.8
     """  # noqa: D301 - click reads \b as "leave these lines as they are"
+    from sentinv.cli.grid import make_grid
     from sentinv.concepts.reading import load_concepts
     from sentinv.generation.weights import check_weights
     from sentinv.models.eyes import looking
 
-    options = GenerateOptions(**given)
+    options = GenerateOptions(prompt=prompts[0], **given)
+    if grid:
+        make_grid(prompts, options)
+        return
+    if len(prompts) > 1:
+        raise click.UsageError(f"expected one prompt, got {len(prompts)}: put it in quotes; --grid takes several")
     target = options.output or Path(slug(options.prompt))
     if is_file(target):
         options = for_one_file(options)
@@ -174,18 +203,8 @@ def _make(concepts: list[Concept], loras: list[tuple[Lora, float]], options: Gen
     from sentinv.generation.generate import generate_images
 
     backbone = options.load()
-    config = _config(backbone, options)
-    settings = {
-        "prompt": options.prompt,
-        "negative": config.negative_prompt,
-        "weights": dict(options.weights),
-        "concepts": {concept.token: concept.metadata.get("sentinv.initial_text", "") for concept in concepts},
-        "model": options.model,
-        "model_hash": backbone.fingerprint,
-        "sampler": "DDIM",
-        "steps": config.steps,
-        "guidance_scale": config.guidance_scale,
-    }
+    config = options.config(backbone)
+    settings = settings_of(backbone, options, config, concepts)
     if loras:
         settings["loras"] = {lora.name: scale for lora, scale in loras}
     total = config.steps * -(-options.count // config.batch_size)
@@ -202,26 +221,21 @@ def _make(concepts: list[Concept], loras: list[tuple[Lora, float]], options: Gen
             yield Made(one.image, one.seed, settings | {"seed": one.seed})
 
 
-def _config(backbone: Backbone, options: GenerateOptions) -> GenerateConfig:
-    """How to sample.
-
-    Raises:
-        SentinvError: If a side does not fit the model.
-    """
-    from sentinv.generation.generate import GenerateConfig
-
-    for side, pixels in (("width", options.width), ("height", options.height)):
-        if (pixels or 0) % backbone.vae_scale:
-            raise SentinvError(f"--{side}: expected a multiple of {backbone.vae_scale}, got {pixels}")
-    return GenerateConfig(
-        steps=options.steps,
-        guidance_scale=backbone.guidance_scale if options.guidance is None else options.guidance,
-        negative_prompt=options.negative,
-        weights=dict(options.weights),
-        batch_size=options.batch_size,
-        width=options.width,
-        height=options.height,
-    )
+def settings_of(
+    backbone: Backbone, options: GenerateOptions, config: GenerateConfig, concepts: Sequence[Concept]
+) -> dict[str, Any]:
+    """What an image's text says of how it was made."""
+    return {
+        "prompt": options.prompt,
+        "negative": config.negative_prompt,
+        "weights": dict(options.weights),
+        "concepts": {concept.token: concept.metadata.get("sentinv.initial_text", "") for concept in concepts},
+        "model": options.model,
+        "model_hash": backbone.fingerprint,
+        "sampler": "DDIM",
+        "steps": config.steps,
+        "guidance_scale": config.guidance_scale,
+    }
 
 
 def _judge(options: GenerateOptions) -> ClipJudge:

@@ -72,9 +72,26 @@ class Book:
             self.check(sources)
             remove_leftovers(self.folder)
             if not (self.folder / BOOK).exists():
-                content = {"format": 1, "sources": _resolved(sources)}
-                atomic_write(self.folder / BOOK, (json.dumps(content, ensure_ascii=False, indent=1) + "\n").encode())
+                self._write({"format": 1, "sources": _resolved(sources), "at_once": None})
             yield
+
+    @property
+    def at_once(self) -> int | None:
+        """How many words are trained at a time where nobody says otherwise; None if that was not decided yet."""
+        count = _read(self.folder / BOOK).get("at_once")
+        return count if isinstance(count, int) and count > 0 else None
+
+    def keep(self, at_once: int) -> None:
+        """Write down how many words are trained at a time.
+
+        Raises:
+            SentinvError: If it cannot be written.
+        """
+        self._write({**_read(self.folder / BOOK), "at_once": at_once})
+
+    def _write(self, content: Mapping[str, Any]) -> None:
+        text = json.dumps(content, ensure_ascii=False, indent=1) + "\n"
+        atomic_write(self.folder / BOOK, text.encode(), overwrite=True)
 
     def assignment(self, task: Task) -> Assignment:
         """A task with its settings as they are now.

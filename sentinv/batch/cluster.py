@@ -7,7 +7,9 @@ keeps its models and writes its results into the folder that all see, so that a 
 from __future__ import annotations
 
 import os
+import signal
 import socket
+import threading
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -147,7 +149,7 @@ def _handed_out(ray: Any, idle: list[Any], chunks: list[list[Assignment]], book:
 @contextmanager
 def _connected(cluster: Cluster) -> Iterator[Any]:
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")  # it warns of that otherwise
     import ray
 
     options: dict[str, Any] = {"log_to_driver": False, "configure_logging": False, "logging_level": "ERROR"}
@@ -156,8 +158,11 @@ def _connected(cluster: Cluster) -> Iterator[Any]:
         options |= {"address": LOCAL, "num_cpus": cores or os.cpu_count(), "include_dashboard": False}
     else:
         options["address"] = cluster.address
+    before = signal.getsignal(signal.SIGTERM)
     try:
         ray.init(**options)
+        if threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGTERM, before)  # Ray has one of its own, which would end this process at once
     except (ConnectionError, RuntimeError, ValueError) as error:
         told = " ".join(str(error).split())
         raise SentinvError(f"--ray {cluster.address}: {told}") from error

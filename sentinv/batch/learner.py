@@ -1,4 +1,4 @@
-"""Learns the words of assignments: captions first, many at a time, then the words, several at a time; each model loaded once."""
+"""Learns the words of assignments: captions first, many at a time, then words, several at a time. A model is loaded once."""
 
 from __future__ import annotations
 

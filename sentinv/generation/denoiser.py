@@ -117,14 +117,13 @@ class Denoiser:
             warnings.warn(text, stacklevel=3)
         return cls(backbone, encode_prompts(backbone, prompts, concepts, weights), scale)
 
-    def beside(self, other: Denoiser) -> Denoiser:
-        """Both of them in one batch: the first half of the latents for this one, the second half for the other."""
-        pairs = zip(
-            (self.conditions.hidden, self.conditions.pooled), (other.conditions.hidden, other.conditions.pooled)
-        )
-        hidden, pooled = (None if one is None or two is None else torch.cat([one, two]) for one, two in pairs)
-        assert hidden is not None  # noqa: S101 - for the type checker
-        return Denoiser(self.backbone, Condition(hidden, pooled), self.guidance_scale, self.sets + other.sets)
+    @classmethod
+    def together(cls, denoisers: Sequence[Denoiser]) -> Denoiser:
+        """Several of one kind in one batch: equally many latents for each, one's after another's."""
+        first, conditions = denoisers[0], [one.conditions for one in denoisers]
+        pooled = [one.pooled for one in conditions if one.pooled is not None]
+        both = Condition(torch.cat([one.hidden for one in conditions]), torch.cat(pooled) if pooled else None)
+        return cls(first.backbone, both, first.guidance_scale, sum(one.sets for one in denoisers))
 
     @torch.no_grad()
     def __call__(self, latents: Tensor, step: Step) -> Tensor:

@@ -134,7 +134,7 @@ def generate_beside(
     config: GenerateConfig | None = None,
     on_step: Progress | None = None,
 ) -> tuple[list[Image.Image], list[Image.Image]]:
-    """Sample the same seeds with one of two states of a word and with the other, in batches of both. Otherwise as `generate`."""
+    """Sample the same seeds with one of two states of a word, and with the other, in batches of both. As `generate` else."""
     from sentinv.files.images import to_pil
 
     config = config or GenerateConfig()
@@ -144,7 +144,7 @@ def generate_beside(
     made: tuple[list[Image.Image], list[Image.Image]] = ([], [])
     for index, noise in enumerate(batches):
         told = _later(on_step, index * len(steps), len(batches) * len(steps))
-        latents = sample(one.beside(other), noise.repeat(2, 1, 1, 1), steps, told)
+        latents = sample(Denoiser.together([one, other]), noise.repeat(2, 1, 1, 1), steps, told)
         for images, half in zip(made, latents.chunk(2), strict=True):
             images += [image for latent in half for image in to_pil(backbone.decode(latent[None]))]
     return made
@@ -212,12 +212,17 @@ def _denoiser(
 
 def _noise(backbone: Backbone, generators: Sequence[Generator], config: GenerateConfig) -> tuple[Tensor, ...]:
     """Noise of every generator, in batches on the model's device."""
-    shape = _latent_shape(backbone, config)
+    shape = latent_shape(backbone, config)
     noise = torch.stack([torch.randn(shape, generator=generator, dtype=torch.float32) for generator in generators])
     return noise.to(backbone.device).split(config.batch_size)
 
 
-def _latent_shape(backbone: Backbone, config: GenerateConfig) -> tuple[int, int, int]:
+def latent_shape(backbone: Backbone, config: GenerateConfig) -> tuple[int, int, int]:
+    """Shape `[C, h, w]` of the latents of one image.
+
+    Raises:
+        ValueError: If height or width do not fit the model.
+    """
     height, width = config.height or backbone.resolution, config.width or backbone.resolution
     if height % backbone.vae_scale or width % backbone.vae_scale:
         raise ValueError(f"height and width must be multiples of {backbone.vae_scale}, got {height} and {width}")

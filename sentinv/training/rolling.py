@@ -28,11 +28,19 @@ class Run(Protocol):
     """What is asked of a run, a `sentinv.training.loop.Loop`."""
 
     objective: Objective
-    parameters: Mapping[str, Any]
-    optimizer: torch.optim.Optimizer
     rescue: NoRescue
     history: History
     together: int
+
+    @property
+    def parameters(self) -> Mapping[str, Any]:
+        """What is trained, by name."""
+        ...
+
+    @property
+    def optimizer(self) -> torch.optim.Optimizer:
+        """Its own."""
+        ...
 
     @property
     def over(self) -> bool:
