@@ -176,7 +176,11 @@ BAD = {
     "output embedding of xl": (save_keys("clip_l_out", "clip_g_out"), "a1111", "output embedding of OneTrainer"),
     "flux": (save_keys("clip_l", "t5"), "comfyui", "T5 text encoder (t5)"),
     "stable diffusion 3": (save_keys("clip_l", "clip_g", "t5xxl"), "comfyui", "T5 text encoder (t5xxl)"),
-    "bundle": (save_keys("lora_unet_a.lora_down.weight", "bundle_emb.c.clip_l"), "a1111", "lacks one of its two matrices"),
+    "bundle": (
+        save_keys("lora_unet_a.lora_down.weight", "bundle_emb.c.clip_l"),
+        "a1111",
+        "lacks one of its two matrices",
+    ),
     "loha": (save_keys("lora_unet_a.hada_w1_a", "lora_unet_a.hada_w1_b"), "a1111", "is an adapter"),
 }
 

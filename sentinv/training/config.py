@@ -76,6 +76,11 @@ class TrainConfig:
         """Items that a step has in all."""
         return self.batch_size + self.blended
 
+    @property
+    def parts(self) -> int:
+        """Parts that a step is computed in, one after another."""
+        return 1
+
     def __post_init__(self) -> None:
         for field in fields(self):
             kind = type(field.default)
@@ -148,6 +153,11 @@ class TuneConfig(TrainConfig):
     def items(self) -> int:
         """Items that a step has in all."""
         return super().items + self.others
+
+    @property
+    def parts(self) -> int:
+        """Parts that a step is computed in: none has more items than a step of a word alone, whose memory is enough then."""
+        return -(-self.items // max(self.batch_size, TrainConfig.batch_size))
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -58,7 +58,7 @@ def training_memory(
     if isinstance(config, TuneConfig):
         _adapt(unet, config)
     rows = not isinstance(config, TuneConfig) or config.train_rows
-    activations = _kept_by_autograd(unet, encoders, config.items, rows=rows)
+    activations = _kept_by_autograd(unet, encoders, -(-config.items // config.parts), rows=rows)
     return {"weights": weights, "activations": activations, "total": weights + activations}
 
 

@@ -20,7 +20,8 @@ from sentinv.adapters.lora import Lora
 from sentinv.concepts.concept import Concept
 from sentinv.concepts.placeholder import PlaceholderRows
 from sentinv.errors import PromptError
-from sentinv.training.blend import Blend, BlendedObjective, BlendedSet
+from sentinv.training.blend import Blend, BlendedSet
+from sentinv.training.blend_objective import BlendedObjective
 from sentinv.training.config import TuneConfig
 from sentinv.training.history import History
 from sentinv.training.interrupt import stop_request
