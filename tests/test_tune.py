@@ -284,20 +284,19 @@ def test_other_things_cost_the_share_of_the_guidance_direction_by_which_they_str
 
 
 def test_a_step_needs_no_more_memory_than_a_words(sd1_backbone, picture):
-    """Seven items in parts of four and three, with the result of the whole."""
-    assert TuneConfig().parts == 2 and TuneConfig(batch_size=8, blended=8).parts == 3 and TrainConfig().parts == 1
-    sizes = []
+    """Seven items in three parts: three of a LoRA keep what four of a word do."""
+    assert (TuneConfig().parts, TuneConfig(batch_size=8, blended=8).parts, TrainConfig().parts) == (3, 3, 1)
+    learning = []
 
     def note(module, arguments):
-        sizes.append(len(arguments[0]))
+        if torch.is_grad_enabled():
+            learning.append(len(arguments[0]))
 
     config = TuneConfig(steps=1, evaluate_every=1, evaluation_timesteps=2, scenes=("on the moon", "in a mug"), rank=2)
     hook = sd1_backbone.unet.register_forward_pre_hook(note)
-    learned = tune(sd1_backbone, word_of(sd1_backbone), masked(picture), config).history.records
+    tune(sd1_backbone, word_of(sd1_backbone), masked(picture), config)
     hook.remove()
-    with_gradient = TrainConfig.batch_size
-    assert max(sizes) <= 2 * with_gradient  # the frozen model's answers come without a gradient
-    assert 7 not in sizes and 4 in sizes and len(learned) == 1
+    assert learning == [3, 3, 1]
 
 
 def test_parts_of_a_batch_cost_what_the_whole_does(sd1_backbone, picture):

@@ -9,7 +9,7 @@ import torch
 
 PEER = Path(sys.argv[2])
 sys.path.insert(0, str(PEER))
-kit.stand_in("cv2", "imagesize", "toml", "voluptuous", "easygui", "bitsandbytes", "rich", "einops")
+kit.stand_in("cv2", "imagesize", "toml", "voluptuous", "easygui", "bitsandbytes", "einops")
 from library.original_unet import UNet2DConditionModel  # noqa: E402
 from library.sdxl_original_unet import SdxlUNet2DConditionModel  # noqa: E402
 from networks import lora  # noqa: E402

@@ -102,6 +102,8 @@ def find(lora: Lora, unet: Any, model: str) -> Fitted:
         module = own.get(flat(name))
         if module is None:
             missing.append(name)
+        elif module in found:
+            raise ConceptError(f"{lora.title} has two layers for {module}: it makes no sense; get it again")
         else:
             found[module] = _shaped(lora, module, layer, modules[module], model)
     if not found:

@@ -56,13 +56,13 @@ def training_memory(
     if config.gradient_checkpointing:
         unet.enable_gradient_checkpointing()
     if isinstance(config, TuneConfig):
-        _adapt(unet, config)
+        adapt(unet, config)
     rows = not isinstance(config, TuneConfig) or config.train_rows
-    activations = _kept_by_autograd(unet, encoders, -(-config.items // config.parts), rows=rows)
+    activations = kept_by_autograd(unet, encoders, -(-config.items // config.parts), rows=rows)
     return {"weights": weights, "activations": activations, "total": weights + activations}
 
 
-def _adapt(unet: Any, config: TuneConfig) -> None:
+def adapt(unet: Any, config: TuneConfig) -> None:
     """Put layers that learn on a UNet without values."""
     from peft import LoraConfig
 
@@ -79,7 +79,7 @@ def step_memory(backbone: Backbone, batch: int = 1) -> int:
     for part in (unet, *encoders):
         part.requires_grad_(False).eval()
     unet.enable_gradient_checkpointing()
-    return _kept_by_autograd(unet, encoders, batch)
+    return kept_by_autograd(unet, encoders, batch)
 
 
 def free_memory(device: torch.device) -> int | None:
@@ -110,7 +110,7 @@ def _networks(name: str, source: str) -> tuple[Any, Any, list[Any]]:
     return built(UNet2DConditionModel, "unet"), built(vae_class, vae), [encoder(part) for part in encoders]
 
 
-def _kept_by_autograd(unet: Any, encoders: list[Any], batch: int, *, rows: bool = True) -> int:
+def kept_by_autograd(unet: Any, encoders: list[Any], batch: int, *, rows: bool = True) -> int:
     """Bytes that one forward pass keeps for the backward pass, of the UNet and, where rows learn, of the text encoders."""
     own = {weight.untyped_storage()._cdata for part in (unet, *encoders) for weight in part.parameters()}
     kept: dict[int, int] = {}
