@@ -16,7 +16,7 @@ from sentinv.cli.main import cli
 from sentinv.concepts.concept import Concept
 from sentinv.models.loading import load
 
-QUICK = ["--steps", "2", "--samples", "1", "--blended", "2", "--others", "1", "--rank", "2"]
+QUICK = ["--steps", "2", "--samples", "1", "--blended", "2", "--others", "1", "--others-weight", "0.2", "--rank", "2"]
 
 
 @pytest.fixture(autouse=True)

@@ -19,9 +19,6 @@ from sentinv.training.blend import BlendedBatch, BlendedSet
 from sentinv.training.data import Batch
 from sentinv.training.objective import DenoisingObjective, denoising_loss
 
-STRAYED = 0.1
-"""What an answer to another prompt costs that is off by the whole guidance direction (`benchmarks/tuning.toml`)."""
-
 _AT_ONCE = 32  # prompts that are encoded together
 
 
@@ -33,6 +30,7 @@ class BlendedObjective(DenoisingObjective):
         min_snr: gamma of the min-SNR weights; None for no weights.
         frozen: makes a context in which the model is as it was; nothing, where only the rows of a word learn.
         fixed_rows: prompts mean the same throughout, and are encoded once.
+        others_weight: what an answer to another prompt costs that is off by the whole guidance direction.
 
     Attributes:
         teacher: the encoded `BlendedSet.teacher_prompts`, and no prompt as the last.
@@ -45,9 +43,10 @@ class BlendedObjective(DenoisingObjective):
         *,
         frozen: Callable[[], AbstractContextManager[None]] = nullcontext,
         fixed_rows: bool = False,
+        others_weight: float = 1.0,
     ) -> None:
         super().__init__(data.backbone, min_snr)
-        self.frozen = frozen
+        self.frozen, self.others_weight = frozen, others_weight
         self.teacher = _joined([encode_all(data.backbone, data.teacher_ids), encode_prompts(data.backbone, [None])])
         self.conditions = encode_all(data.backbone, data.all_ids) if fixed_rows else None
 
@@ -93,7 +92,7 @@ class BlendedObjective(DenoisingObjective):
         wanted = true.clone()
         wanted[taught] = torch.lerp(answers[: len(taught)], true[taught], batch.own[taught])
         direction = wanted[kept] - answers[len(taught) :]
-        units[kept] = direction.square().flatten(1).mean(dim=1).clamp(min=1e-12) / STRAYED
+        units[kept] = direction.square().flatten(1).mean(dim=1).clamp(min=1e-12) / self.others_weight
         return wanted, units
 
 

@@ -128,6 +128,8 @@ class TuneConfig(TrainConfig):
         mask_background: the word's own prompts show the whole picture, and so this is 1.
         batch_size: see `TrainConfig`; three, with as many blended ones and one more, cost twice a step of a word alone.
         others: items per step, in [0, batch_size], of other things, which the model is to show as before.
+        others_weight: what such an item costs whose answer strays by all that its words do, the guidance direction, > 0: more
+            keeps other prompts closer to what they were, and the thing less like itself.
         rank: of each layer, ≥ 1.
         targets: ends of the names of the UNet's modules that get a layer.
         train_rows: let the word's rows learn too.
@@ -144,6 +146,7 @@ class TuneConfig(TrainConfig):
     batch_size: int = 3
     blended: int = 3
     others: int = 1
+    others_weight: float = 0.1
     rank: int = 8
     targets: tuple[str, ...] = ("to_q", "to_k", "to_v", "to_out.0")
     train_rows: bool = False
@@ -169,5 +172,5 @@ class TuneConfig(TrainConfig):
         check(self, "others", 0 <= self.others <= self.batch_size, f"in [0, {self.batch_size}], which is batch_size")
         check(self, "rank", 1 <= self.rank <= MAX_RANK, f"in [1, {MAX_RANK}]")
         check(self, "targets", len(self.targets) > 0 and all(self.targets), "names such as 'to_q'")
-        rate = self.rows_learning_rate
-        check(self, "rows_learning_rate", 0 < rate < float("inf"), "finite and above 0")
+        for name in ("rows_learning_rate", "others_weight"):
+            check(self, name, 0 < getattr(self, name) < float("inf"), "finite and above 0")

@@ -107,9 +107,16 @@ def tune(
         groups = [ParameterGroup(parameters=adapters.parameters, learning_rate=config.learning_rate)]
         if config.train_rows:
             groups.append(rows_group(rows, backbone, config.rows_learning_rate))
+        objective = BlendedObjective(
+            data,
+            config.min_snr,
+            frozen=adapters.off,
+            fixed_rows=not config.train_rows,
+            others_weight=config.others_weight,
+        )
         loop = Loop(
             data,
-            BlendedObjective(data, config.min_snr, frozen=adapters.off, fixed_rows=not config.train_rows),
+            objective,
             groups,
             config,
             evaluation=data.evaluation_batches(),
