@@ -348,6 +348,11 @@ def test_a_word_of_another_model_is_refused(sd1_backbone, picture):
     word = Concept(token="<c>", rows={"text_encoder": torch.ones(1, 24)}, metadata={"sentinv.initial_text": "a mug"})
     with pytest.raises(ConceptError, match="do not fit"):
         tune(sd1_backbone, word, picture, QUICK)
+    other = replace(
+        word_of(sd1_backbone), metadata={"sentinv.initial_text": "a mug", "sentinv.base_model_hash": "f" * 64}
+    )
+    with pytest.warns(UserWarning, match="<c> was learned on another model than tiny"):
+        tune(sd1_backbone, other, picture, replace(QUICK, steps=0))
     with pytest.raises(ConceptError, match="to_nothing"):
         tune(sd1_backbone, word_of(sd1_backbone), picture, replace(QUICK, targets=("to_nothing",)))
 
