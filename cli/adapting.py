@@ -60,6 +60,13 @@ class LoraOptions(OutputOptions):
 
         return [(load_lora(path), scale) for path, scale in self.lora_files]
 
+    def meant(self, loras: Sequence[tuple[Lora, float]], text: str) -> list[tuple[Lora, float]]:
+        """Leave out LoRAs that belong to a word which is not in a prompt, so that this shows what it did without them."""
+        for lora, _ in loras:
+            if lora.token not in text:
+                self.notice(f"{lora.title} is left out: {lora.token}, to which it belongs, is not in the prompt")
+        return [(lora, scale) for lora, scale in loras if lora.token in text]
+
     @contextmanager
     def worn(
         self, backbone: Backbone, loras: Sequence[tuple[Lora, float]], concepts: Sequence[Concept]
@@ -83,7 +90,7 @@ class LoraOptions(OutputOptions):
 
 def lora_option(command: Decorated) -> Decorated:
     """Add --lora."""
-    text = "A LoRA, and how strongly it counts, 1 if not said; repeatable."
+    text = "A LoRA, and how strongly it counts, 1 if not said; repeatable. Left out where a prompt has not its word."
     return click.option("--lora", "lora_files", multiple=True, type=LoraFile(), metavar="FILE[:SCALE]", help=text)(
         command
     )

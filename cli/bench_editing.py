@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from sentinv.cli.adapting import LoraOptions, lora_option
 from sentinv.cli.edit_options import edit_guidance_option
 from sentinv.cli.options import (
     ModelOptions,
-    OutputOptions,
     flip_option,
     learning_rate_option,
     model_options,
@@ -35,7 +35,7 @@ _PATH = click.Path(path_type=Path)
 
 
 @dataclass(frozen=True, kw_only=True)
-class EditingOptions(ModelOptions, OutputOptions):
+class EditingOptions(LoraOptions, ModelOptions):
     """What `bench editing` is told."""
 
     concepts: Path
@@ -63,6 +63,7 @@ class EditingOptions(ModelOptions, OutputOptions):
 @click.option("--steps", type=click.IntRange(2, 1000), default=50, show_default=True, help="DDIM steps.")
 @edit_guidance_option
 @click.option("--arm", "arms", multiple=True, help="Only this one; repeatable.  [default: all]")
+@lora_option
 @click.option("--part", type=Part(), default="1/1", help="k/n: only each n-th concept from the k-th, one process each.")
 @click.option("--judge", type=_PATH, help="Attribute classifier: folder.  [default: the built-in model's]")
 @click.option("--threads", type=click.IntRange(min=1), help="Of torch, on the CPU.")
@@ -74,6 +75,9 @@ def editing(**given: Any) -> None:
     Words are learned from the concept's caption by a person, or its word. Writes tables.md, curves, and for each concept its
     records (NAME.jsonl) and contact sheets. A study that was stopped goes on after the last concept that was finished; one
     with other settings needs a folder of its own. A concept that fails is told and left out, and the exit code is 1.
+
+    A LoRA is on while the edits of the word that it belongs to are made: tune it around the word that this study has
+    learned, which is in the folder, and run it into another one.
 
     \b
       sentinv bench editing
@@ -130,11 +134,12 @@ def _bench(options: EditingOptions) -> EditingBench:
         study = EditingStudy(steps=options.steps, arms=options.arms or tuple(ARMS), guidance_scale=options.guidance)
     except ValueError as error:
         raise click.UsageError(str(error)) from error
+    loras = options.loras()
     folder = make_folder(options.output)
     tell_toybox(options.model, quiet=options.quiet)
     names = ("relative_learning_rate", "learning_rate", "flip")
     train = TrainConfig(steps=options.train_steps, **{name: getattr(options, name) for name in names})
-    return EditingBench(options.load(), study, train, _judge(options), folder)
+    return EditingBench(options.load(), study, train, _judge(options), folder, loras)
 
 
 def _run(bench: EditingBench, sources: Sequence[StudyConcept], *, quiet: bool) -> list[list[str]]:

@@ -57,7 +57,8 @@ def edit(**given: Any) -> None:
     check_usage(options)
     _check_outputs(options)
     concepts = load_concepts(options.files, allow_pickle=options.allow_pickle)
-    loras = options.loras()
+    said = options.source_prompt or " ".join(concept.token for concept in concepts)  # which it may be described by
+    loras = options.meant(options.loras(), f"{options.prompt or ''} {said}")
     check_weights(dict(options.weights), options.prompt or "")
     check_prompts([options.prompt, options.source_prompt], concepts, options.model)
     if options.prompt is not None:

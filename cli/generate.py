@@ -141,7 +141,7 @@ def generate(prompts: tuple[str, ...], grid: bool, **given: Any) -> None:
         options = for_one_file(options)
     check_usage(options)
     concepts = load_concepts(options.files, allow_pickle=options.allow_pickle)
-    loras = options.loras()
+    loras = options.meant(options.loras(), options.prompt + options.negative)
     check_weights(dict(options.weights), options.prompt)
     check_prompts([options.prompt, options.negative], concepts, options.model)
     tell_unused(concepts, options.prompt + options.negative, options)

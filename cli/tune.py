@@ -52,6 +52,7 @@ class TuneOptions(ModelOptions, OutputOptions):
     batch_size: int
     blended: int
     others: int
+    others_weight: float
     train_rows: bool
     relative_learning_rate: float
     rows_learning_rate: float | None
@@ -112,6 +113,13 @@ class TuneJob:
 @click.option("--batch-size", default=TuneConfig.batch_size, show_default=True, help="Items per step of the picture.")
 @click.option("--blended", default=TuneConfig.blended, show_default=True, help="… with a scene or style in the prompt.")
 @click.option("--others", default=TuneConfig.others, show_default=True, help="… with prompts that must not change.")
+@click.option(
+    "--others-weight",
+    type=FiniteRange(0),
+    default=TuneConfig.others_weight,
+    show_default=True,
+    help="How closely these are kept; less makes the thing more like itself.",
+)
 @click.option("--train-rows", is_flag=True, help="Let the word learn on too.")
 @click.option(
     "--relative-lr",

@@ -16,7 +16,7 @@ from sentinv.cli.main import cli
 from sentinv.concepts.concept import Concept
 from sentinv.models.loading import load
 
-QUICK = ["--steps", "2", "--samples", "1", "--blended", "2", "--others", "1", "--rank", "2"]
+QUICK = ["--steps", "2", "--samples", "1", "--blended", "2", "--others", "1", "--others-weight", "0.2", "--rank", "2"]
 
 
 @pytest.fixture(autouse=True)
@@ -140,4 +140,6 @@ def test_edit_and_evaluate_have_it_on(tmp_path):
     assert f"{len(layers)} of {len(layers)} layers found" in told.output
     assert Image.open("plain.png").tobytes() != Image.open("tuned.png").tobytes()
     told = run("generate", "a mug", "--lora", "c-lora.safetensors", "-n", "1", "--steps", "1", "-o", "x")
-    assert "belongs to <c>, which is not given" in told.output
+    assert "c-lora.safetensors is left out: <c>, to which it belongs, is not in the prompt" in told.output
+    run("generate", "a mug", "-n", "1", "--steps", "1", "-o", "y")
+    assert Image.open("x/seed-0.png").tobytes() == Image.open("y/seed-0.png").tobytes()

@@ -18,7 +18,8 @@ from sentinv.concepts.scenes import without_scene
 from sentinv.errors import CheckpointError, ConceptError, Interrupted, PromptError
 from sentinv.files.decoding import Picture
 from sentinv.generation.generate import GenerateConfig, generate_latents, seeded
-from sentinv.training.blend import Blend, BlendedObjective, BlendedSet
+from sentinv.training.blend import OTHERS, Blend, BlendedSet
+from sentinv.training.blend_objective import BlendedObjective
 from sentinv.training.checkpoint import Checkpoints
 from sentinv.training.config import TrainConfig, TuneConfig
 from sentinv.training.reaction import AREA, thing_mask
@@ -154,7 +155,12 @@ def test_a_step_has_plain_items_blended_ones_and_others(backbone, picture):
         assert len(same_noise) == 1 and batch.timesteps[item] == batch.timesteps[same_noise[0]]
         assert torch.equal(batch.latents[item], batch.latents[same_noise[0]]) == (item < 8)
     for item in (8, 9):  # these are the model's own
-        assert torch.equal(batch.latents[item], data.others[data.blend.others.index(said[item])])
+        shown = data.blend.others.index(said[item]) % OTHERS
+        assert torch.equal(batch.latents[item], data.others[shown])
+        assert (
+            said[item].split()[-1] in data.blend.others[shown]
+            or data.blend.others[shown].split(" of ")[1][:4] in said[item]
+        )
     own = [ids.tolist() for ids in batch.ids["text_encoder"]]
     assert own == [ids.tolist() for ids in data.all_ids["text_encoder"][batch.prompts]]
 
@@ -186,7 +192,7 @@ def test_the_target_is_true_inside_and_the_frozen_models_outside(pipeline, backb
         objective = BlendedObjective(data, None, frozen=adapters.off)
         batch = data.draw(torch.Generator().manual_seed(1))
         noisy = pipeline.scheduler.add_noise(batch.latents, batch.noise, batch.timesteps)
-        wanted = objective.wanted(batch, noisy)
+        wanted, _ = objective.wanted(batch, noisy)
     epsilon = backbone.schedule.prediction_type == "epsilon"
     true = batch.noise if epsilon else pipeline.scheduler.get_velocity(batch.latents, batch.noise, batch.timesteps)
     inside = data.own[0, 0] == 1
@@ -250,6 +256,49 @@ def test_other_things_count_alike_at_every_noise_level(sd1_backbone, picture):
     assert torch.equal(weights[:8], objective.timestep_weights[batch.timesteps[:8]])
 
 
+def test_other_things_cost_the_share_of_the_guidance_direction_by_which_they_strayed(pipeline, backbone, picture):
+    """Oracle: the share written out, with diffusers' own networks."""
+    rows, make = parts_of(backbone, picture)
+    layers = fresh_layers(backbone.unet, ("to_q", "to_v"), 2, torch.Generator().manual_seed(0))
+    layers = {name: LoraLayer(one.down, torch.ones_like(one.up), one.alpha) for name, one in layers.items()}
+    _ = backbone.fingerprint
+    with rows.installed(backbone), learning(backbone, layers) as adapters:
+        data = make()
+        batch = data.draw(torch.Generator().manual_seed(1))
+        losses = BlendedObjective(data, 0.05, frozen=adapters.off, fixed_rows=True, others_weight=0.1)(batch)
+        said = [data.prompts[index] for index in batch.prompts]
+        noisy = pipeline.scheduler.add_noise(batch.latents, batch.noise, batch.timesteps)
+
+        def predicted(item, prompt):
+            ids = pipeline.tokenizer([prompt], padding="max_length", max_length=40, return_tensors="pt").input_ids
+            with torch.no_grad():
+                hidden = pipeline.text_encoder(ids)[0]
+                return pipeline.unet(noisy[item : item + 1], batch.timesteps[item : item + 1], hidden).sample
+
+        for item in (8, 9):
+            after = predicted(item, said[item])
+            with adapters.off():
+                before, without = predicted(item, said[item]), predicted(item, "")
+            share = (after - before).norm() / (before - without).norm()
+            assert losses[item].item() == pytest.approx(0.1 * share.item() ** 2, rel=1e-3) and share > 0.01
+
+
+def test_a_step_needs_no_more_memory_than_a_words(sd1_backbone, picture):
+    """Seven items in three parts: three of a LoRA keep what four of a word do."""
+    assert (TuneConfig().parts, TuneConfig(batch_size=8, blended=8).parts, TrainConfig().parts) == (3, 3, 1)
+    learning = []
+
+    def note(module, arguments):
+        if torch.is_grad_enabled():
+            learning.append(len(arguments[0]))
+
+    config = TuneConfig(steps=1, evaluate_every=1, evaluation_timesteps=2, scenes=("on the moon", "in a mug"), rank=2)
+    hook = sd1_backbone.unet.register_forward_pre_hook(note)
+    tune(sd1_backbone, word_of(sd1_backbone), masked(picture), config)
+    hook.remove()
+    assert learning == [3, 3, 1]
+
+
 def test_parts_of_a_batch_cost_what_the_whole_does(sd1_backbone, picture):
     rows, make = parts_of(sd1_backbone, picture)
     with rows.installed(sd1_backbone):
@@ -299,6 +348,11 @@ def test_a_word_of_another_model_is_refused(sd1_backbone, picture):
     word = Concept(token="<c>", rows={"text_encoder": torch.ones(1, 24)}, metadata={"sentinv.initial_text": "a mug"})
     with pytest.raises(ConceptError, match="do not fit"):
         tune(sd1_backbone, word, picture, QUICK)
+    other = replace(
+        word_of(sd1_backbone), metadata={"sentinv.initial_text": "a mug", "sentinv.base_model_hash": "f" * 64}
+    )
+    with pytest.warns(UserWarning, match="<c> was learned on another model than tiny"):
+        tune(sd1_backbone, other, picture, replace(QUICK, steps=0))
     with pytest.raises(ConceptError, match="to_nothing"):
         tune(sd1_backbone, word_of(sd1_backbone), picture, replace(QUICK, targets=("to_nothing",)))
 
@@ -307,6 +361,7 @@ def test_a_word_of_another_model_is_refused(sd1_backbone, picture):
     "wrong",
     [
         {"rank": 0}, {"rank": 2000}, {"blended": 5}, {"others": -1}, {"targets": ()}, {"rows_learning_rate": 0.0},
+        {"others_weight": 0.0},
         {"scenes": ()}, {"styles": ("no room",)}, {"kind": "style"}, {"train_rows": 1},
     ],
 )  # fmt: skip

@@ -112,6 +112,16 @@ def part(path: Path, name: str) -> ast.stmt:
     return next(node for node in ast.walk(tree) if getattr(node, "name", None) == name)  # type: ignore[return-value]
 
 
+def assigned(path: Path, name: str) -> ast.stmt:
+    """One constant out of such a file."""
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    return next(
+        node
+        for node in tree.body
+        if isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Name) and node.targets[0].id == name
+    )
+
+
 def run_part(node: ast.stmt, names: dict[str, Any]) -> dict[str, Any]:
     """Let a part of a program's own code do its work among the given names."""
     module = ast.fix_missing_locations(ast.Module([node], []))

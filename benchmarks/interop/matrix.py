@@ -19,8 +19,13 @@ from typing import Any
 import torch
 from safetensors.torch import save_file
 
+from sentinv.adapters.bases import bare_unet
+from sentinv.adapters.export import BUNDLE_READERS, export
+from sentinv.adapters.layouts import LoraLayer
+from sentinv.adapters.lora import Lora
+from sentinv.adapters.names import adaptable
 from sentinv.concepts.concept import Concept
-from sentinv.concepts.export import PROGRAMS, export
+from sentinv.concepts.export import PROGRAMS, file_stem
 from sentinv.concepts.layouts import ENCODER_KEYS, WIDTHS
 
 HERE = Path(__file__).parent
@@ -36,11 +41,30 @@ READERS = {
 }
 """Column → program of `sentinv export`, checkout and reader, further arguments."""
 
+LORA_READERS = {
+    "diffusers": ("diffusers", "diffusers"),
+    "AUTOMATIC1111": ("a1111", "a1111"),
+    "Forge": ("a1111", "forge"),
+    "ComfyUI": ("comfyui", "comfyui"),
+    "InvokeAI": ("invokeai", "invokeai"),
+    "kohya": ("kohya", "kohya"),
+    "OneTrainer": ("onetrainer", "onetrainer"),
+}
+"""The same for LoRAs: column → program of `sentinv export`, checkout and reader."""
+
+KINDS = {"export": "`export`", "bundle": "`export --bundle`", "own": "its own"}
+"""Kind of file → what the tables call it."""
+
+ALPHA, RANK = 3.0, 2
+
 COUNTS = (1, 5)
 RESULTS = HERE / "results.json"
 """Program → version and answers; those that are not run again stay."""
 
-BEGIN, END = "<!-- matrix -->", "<!-- /matrix -->"
+LORA_RESULTS = HERE / "results-loras.json"
+
+MARKS = {"matrix": RESULTS, "matrix of LoRAs": LORA_RESULTS}
+"""What stands in comments around a table → the results that it is of."""
 
 
 def word(base: str, count: int) -> Concept:
@@ -80,30 +104,83 @@ def cases(folder: Path, program: str, kind: str) -> list[dict[str, object]]:
     return made
 
 
+def lora(base: str) -> Lora:
+    """A LoRA with random layers on modules of every kind."""
+    modules = adaptable(bare_unet(base))
+    attention = [name for name in modules if ".to_" in name][::3]
+    names = [*attention, *[name for name in modules if ".to_" not in name and "_blocks" in name][::7]]
+    generator = torch.Generator().manual_seed(0)
+    layers = {}
+    for name in names:
+        shape = modules[name].weight.shape
+        down = torch.randn((RANK, *shape[1:]), generator=generator).half().float()
+        up = torch.randn((shape[0], RANK, *[1] * (len(shape) - 2)), generator=generator).half().float()
+        layers[name] = LoraLayer(down, up, ALPHA)
+    return Lora(layers=layers, token="<snail>", base_model=base)
+
+
+def lora_cases(folder: Path, program: str, kind: str) -> list[dict[str, object]]:
+    """Write the files of every base, each in a folder of its own, and what is wanted of them."""
+    made = []
+    for base in WIDTHS:
+        place, own, concept = folder / base, lora(base), word(base, 2)
+        place.mkdir(parents=True)
+        bundled = kind == "bundle"
+        if kind == "own":
+            file = own.save(place / "snail-lora.safetensors")
+        else:
+            written = export(own, program, place, bundle=concept if bundled else None)
+            (file,) = (place / name for name in written.files)
+        wanted = {f"{name}.{part}": getattr(one, part) for name, one in own.layers.items() for part in ("down", "up")}
+        wanted |= {f"word:{name}": rows for name, rows in concept.rows.items()} if bundled else {}
+        save_file(wanted, folder / f"{base}.wanted")
+        case = {"base": base, "file": str(file), "alpha": ALPHA, "wanted": str(folder / f"{base}.wanted")}
+        made.append({**case, "word": file_stem("<snail>", base) if bundled else ""})
+    return made
+
+
 def answers(column: str, peers: Path, site: str) -> dict[str, list[str]]:
     """What became of each case in one program's hands: of the exports, and of the concepts' own files."""
     program, peer, further = READERS[column]
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
         kinds = {kind: cases(folder / kind, program, kind) for kind in ("export", "own")}
-        given = folder / "cases.json"
-        given.write_text(json.dumps([case for made in kinds.values() for case in made]))
-        command = [sys.executable, HERE / f"read_{peer}.py", given, peers / peer, *further]
-        environment = {
-            **os.environ,
-            "CLIP_TOKENIZER": str(peers / "comfyui" / "comfy" / "sd1_tokenizer"),
-            "HF_HUB_OFFLINE": "1",
-            "PYTHONPATH": os.pathsep.join([str(HERE.parent.parent), site]),
-        }
-        done = subprocess.run(command, capture_output=True, text=True, env=environment, cwd=folder, check=False)
-        if os.environ.get("SHOW") or done.returncode:
-            print(done.stderr[-6000:], file=sys.stderr)
-        if done.returncode:
-            return {
-                kind: [f"not run: {done.stderr.strip().splitlines()[-1]}"] * len(made) for kind, made in kinds.items()
-            }
-        told = iter(json.loads(done.stdout.splitlines()[-1]))
-        return {kind: [next(told) for _ in made] for kind, made in kinds.items()}
+        return told(folder, kinds, [f"read_{peer}.py", str(peers / peer), *further], peers, site)
+
+
+def lora_answers(column: str, peers: Path, site: str) -> dict[str, list[str]]:
+    """The same of LoRAs, and for those who read them of bundles."""
+    program, peer = LORA_READERS[column]
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = Path(temporary)
+        chosen = ("export", "bundle", "own") if program in BUNDLE_READERS else ("export", "own")
+        kinds = {kind: lora_cases(folder / kind, program, kind) for kind in chosen}
+        return told(folder, kinds, [f"read_lora_{peer}.py", str(peers / peer)], peers, site)
+
+
+def told(
+    folder: Path, kinds: dict[str, list[dict[str, object]]], reader: list[str], peers: Path, site: str
+) -> dict[str, list[str]]:
+    """Run a reader on the cases of all kinds."""
+    script, *arguments = reader
+    given = folder / "cases.json"
+    given.write_text(json.dumps([case for made in kinds.values() for case in made]))
+    environment = {
+        **os.environ,
+        "CLIP_TOKENIZER": str(peers / "comfyui" / "comfy" / "sd1_tokenizer"),
+        "COMFYUI": str(peers / "comfyui"),
+        "HF_HUB_OFFLINE": "1",
+        "PYTHONPATH": os.pathsep.join([str(HERE.parent.parent), site]),
+    }
+    command = [sys.executable, HERE / script, given, *arguments]
+    done = subprocess.run(command, capture_output=True, text=True, env=environment, cwd=folder, check=False)
+    if os.environ.get("SHOW") or done.returncode:
+        print(done.stderr[-6000:], file=sys.stderr)
+    if done.returncode:
+        last = done.stderr.strip().splitlines()[-1]
+        return {kind: [f"not run: {last}"] * len(made) for kind, made in kinds.items()}
+    found = iter(json.loads(done.stdout.splitlines()[-1]))
+    return {kind: [next(found) for _ in made] for kind, made in kinds.items()}
 
 
 def version(peer: Path) -> str:
@@ -120,46 +197,65 @@ def version(peer: Path) -> str:
     return f"`{commit[:12]}` of {day}"
 
 
-def table(results: dict[str, dict[str, Any]]) -> str:
-    """Markdown: one row for each program, kind of file, base and count in columns."""
-    heads = [f"{base.upper()}, n = {count}" for base in WIDTHS for count in COUNTS]
+def table(results: dict[str, dict[str, Any]], heads: list[str]) -> str:
+    """Markdown: a row for each program and kind of file, a column for each head."""
     lines = [f"| program | version | file | {' | '.join(heads)} |", "|---|---|---|" + "---|" * len(heads)]
     notes: list[str] = []
-    for column, told in results.items():
-        for kind in ("export", "own"):
+    for column, found in results.items():
+        for kind in (kind for kind in KINDS if kind in found):
             cells = []
-            for answer in told[kind]:
+            for answer in found[kind]:
                 verdict, _, reason = answer.partition(": ")
                 if reason and reason not in notes:
                     notes.append(reason)
                 cells.append(verdict if not reason else f"**{verdict}** ({notes.index(reason) + 1})")
-            name = "`export`" if kind == "export" else "its own"
-            lines.append(f"| {column} | {told['version']} | {name} | {' | '.join(cells)} |")
+            lines.append(f"| {column} | {found['version']} | {KINDS[kind]} | {' | '.join(cells)} |")
     numbered = [f"{number}. {note.replace('|', '/')}" for number, note in enumerate(notes, start=1)]
     return "\n".join([*lines, "", *numbered])
+
+
+def texts() -> dict[str, str]:
+    """The tables of all results, by the marks around them."""
+    heads = {
+        RESULTS: [f"{base.upper()}, n = {count}" for base in WIDTHS for count in COUNTS],
+        LORA_RESULTS: [base.upper() for base in WIDTHS],
+    }
+    return {mark: table(read_results(path), heads[path]) for mark, path in MARKS.items()}
+
+
+def read_results(path: Path) -> dict[str, dict[str, Any]]:
+    return json.loads(path.read_text()) if path.is_file() else {}
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("peers", type=Path)
     parser.add_argument("--site", default="", help="Folder with what the programs need and this environment lacks.")
-    parser.add_argument("--only", choices=READERS, action="append")
-    parser.add_argument("-o", "--output", type=Path, help=f"Markdown file with {BEGIN} and {END} in it.")
+    parser.add_argument("--only", action="append", help=f"One of {', '.join({**READERS, **LORA_READERS})}; repeatable.")
+    parser.add_argument("--kind", choices=("words", "loras"), help="Only these.")
+    parser.add_argument("-o", "--output", type=Path, help="Markdown file with marks for the tables in it.")
     given = parser.parse_args()
-    peers = given.peers.resolve()
-    results = json.loads(RESULTS.read_text()) if RESULTS.is_file() else {}
-    for column in given.only or READERS:
-        results[column] = {
-            "version": version(peers / READERS[column][1]),
-            **answers(column, peers, given.site),
-        }
-        RESULTS.write_text(json.dumps({name: results[name] for name in READERS if name in results}, indent=1) + "\n")
-    text = table(json.loads(RESULTS.read_text()))
-    print(text)
+    peers, columns = given.peers.resolve(), {**READERS, **LORA_READERS}
+    for kind, readers, run, path in (
+        ("words", READERS, answers, RESULTS),
+        ("loras", LORA_READERS, lora_answers, LORA_RESULTS),
+    ):
+        results = read_results(path)
+        for column in (given.only or columns) if given.kind in (None, kind) else ():
+            if column in readers:
+                found = run(column, peers, given.site)
+                results[column] = {"version": version(peers / readers[column][1]), **found}
+                path.write_text(
+                    json.dumps({name: results[name] for name in readers if name in results}, indent=1) + "\n"
+                )
+    page = given.output.read_text(encoding="utf-8") if given.output else ""
+    for mark, text in texts().items():
+        print(text, "\n")
+        if f"<!-- {mark} -->" in page:
+            before, _, rest = page.partition(f"<!-- {mark} -->")
+            page = f"{before}<!-- {mark} -->\n{text}\n<!-- /{mark} -->{rest.partition(f'<!-- /{mark} -->')[2]}"
     if given.output:
-        page = given.output.read_text(encoding="utf-8")
-        before, _, rest = page.partition(BEGIN)
-        given.output.write_text(f"{before}{BEGIN}\n{text}\n{END}{rest.partition(END)[2]}", encoding="utf-8")
+        given.output.write_text(page, encoding="utf-8")
 
 
 if __name__ == "__main__":

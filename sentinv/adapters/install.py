@@ -20,6 +20,7 @@ from sentinv.adapters.layouts import LoraLayer
 from sentinv.adapters.lora import Lora
 from sentinv.adapters.names import adaptable, aliases, flat
 from sentinv.errors import ConceptError
+from sentinv.files.atomic import shown
 
 if TYPE_CHECKING:
     from sentinv.concepts.concept import Concept
@@ -102,11 +103,13 @@ def find(lora: Lora, unet: Any, model: str) -> Fitted:
         module = own.get(flat(name))
         if module is None:
             missing.append(name)
+        elif module in found:
+            raise ConceptError(f"{lora.title} has two layers for {module}: it makes no sense; get it again")
         else:
             found[module] = _shaped(lora, module, layer, modules[module], model)
     if not found:
         raise ConceptError(
-            f"{lora.title}: none of its {len(missing)} layers was found in {model}, such as {missing[0][:80]}: "
+            f"{lora.title}: none of its {len(missing)} layers was found in {model}, such as {shown(missing[0][:80])}: "
             "it is for another kind of model"
         )
     return Fitted(replace(lora, layers=dict(sorted(found.items()))), tuple(missing))
@@ -203,7 +206,7 @@ def _warn(fitted: Fitted, backbone: Backbone) -> None:
         made = f" ({lora.base_model})" if lora.base_model else ""
         warnings.warn(f"{lora.title} was trained on another model{made} than {backbone.name}", stacklevel=4)
     if fitted.missing:
-        names = ", ".join(name[:60] for name in fitted.missing[:_SHOWN])
+        names = ", ".join(shown(name[:60]) for name in fitted.missing[:_SHOWN])
         warnings.warn(f"{lora.title}: {fitted.told}; not in {backbone.name}: {names} …", stacklevel=4)
 
 

@@ -175,15 +175,29 @@ def _alphas(file: str, header: Mapping[str, str]) -> Any:
         config = {key.removeprefix("unet."): value for key, value in told.items()}
         usual, rooted = float(config.get("lora_alpha") or 0), bool(config.get("use_rslora"))
         own = config.get("alpha_pattern", {}).items()
-        patterns = {re.compile(rf"(?:.*\.)?{key}"): float(value) for key, value in own}
-    except (ValueError, TypeError, AttributeError, re.error) as error:
+        endings = {_plain(key): float(value) for key, value in own}
+    except (ValueError, TypeError, AttributeError, RecursionError) as error:
         raise ConceptError(f"{file}: its header's {ADAPTER_METADATA} makes no sense; get it again") from error
 
     def alpha(name: str, rank: int) -> float:
-        found = next((value for pattern, value in patterns.items() if pattern.fullmatch(name)), usual)
+        found = next((value for ending, value in endings.items() if f".{name}".endswith(f".{ending}")), usual)
         return found * rank**0.5 if rooted else found
 
     return alpha
+
+
+def _plain(pattern: str) -> str:
+    """The end of a module's name that a pattern of peft's stands for.
+
+    They are regular expressions, and could take for ever; files have names in them, and nothing else is taken.
+
+    Raises:
+        ValueError: If it is none.
+    """
+    name = pattern.removeprefix("^").removesuffix("$").replace("\\.", ".")
+    if not re.fullmatch(r"[\w.]+", name):
+        raise ValueError("a pattern that is no name")
+    return name
 
 
 def _layer(file: str, name: str, parts: Mapping[str, Tensor], alphas: Any) -> LoraLayer:

@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING
 import torch
 
 from sentinv.models.loading import best_device
+from sentinv.models.memory import free_memory
 from sentinv.training.batch import AT_ONCE
-from sentinv.training.memory import free_memory, training_memory
+from sentinv.training.memory import training_memory
 
 if TYPE_CHECKING:
     from sentinv.batch.tasks import Base

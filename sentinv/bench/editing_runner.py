@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import asdict, dataclass
 from hashlib import sha256
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from sentinv.adapters.install import adapted, check_words
 from sentinv.bench.editing_study import ARMS, Case, EditingStudy, run_case
 from sentinv.bench.records import Record, same_settings
 from sentinv.concepts.concept import Concept
@@ -21,6 +24,7 @@ from sentinv.report.contact_sheet import arms_sheet
 from sentinv.training.invert import invert
 
 if TYPE_CHECKING:
+    from sentinv.adapters.lora import Lora
     from sentinv.bench.concepts import StudyConcept
     from sentinv.evaluation.judges import AttributeJudge
     from sentinv.models.backbone import Backbone
@@ -40,6 +44,7 @@ class EditingBench:
         config: how each concept is learned.
         judge: of edit success; None to measure none.
         folder: of all that is written.
+        loras: with their scales: each is on while the edits of its word are made.
     """
 
     backbone: Backbone
@@ -47,6 +52,7 @@ class EditingBench:
     config: TrainConfig
     judge: AttributeJudge | None
     folder: Path
+    loras: Sequence[tuple[Lora, float]] = ()
 
     def records(self, source: StudyConcept) -> list[Record] | None:
         """Read the records of a concept; None if there are none yet.
@@ -76,8 +82,12 @@ class EditingBench:
         Raises:
             SentinvError: If a picture can't be read, or something not written.
         """
-        case = Case.read(self.backbone, source, self._learned(source))
-        made = list(run_case(self.backbone, case, self.study, self.judge))
+        concept = self._learned(source)
+        worn = self._loras_of(source)
+        check_words([lora for lora, _ in worn], [concept])
+        with adapted(self.backbone, worn) if worn else nullcontext():
+            case = Case.read(self.backbone, source, concept)
+            made = list(run_case(self.backbone, case, self.study, self.judge))
         records = [record for record, _ in made]
         text = "".join(json.dumps(finite(line)) + "\n" for line in (self.settings(source), *records))
         atomic_write(self._path(source), text.encode(), overwrite=True)
@@ -101,8 +111,14 @@ class EditingBench:
             "train": asdict(self.config),
             "source": _digest(source),
             "judge": self.judge.digest if self.judge is not None else None,
+            "loras": [[sha256(lora.to_bytes()).hexdigest()[:16], scale] for lora, scale in self._loras_of(source)]
+            or None,
         }
         return json.loads(json.dumps(settings))
+
+    def _loras_of(self, source: StudyConcept) -> list[tuple[Lora, float]]:
+        """Those for the word of a concept, and those for no word in particular."""
+        return [(lora, scale) for lora, scale in self.loras if lora.token in ("", token_for(source))]
 
     def _path(self, source: StudyConcept) -> Path:
         return self.folder / f"{source.name}.jsonl"
@@ -113,10 +129,15 @@ class EditingBench:
         path = self.folder / f"{source.name}-{self.config.steps}-{key}.safetensors"
         if path.is_file():
             return Concept.load(path)
-        words, token = source.caption or source.word, f"<{source.name}>"
-        concept = invert(self.backbone, source.image, words, self.config, token=token)
+        words = source.caption or source.word
+        concept = invert(self.backbone, source.image, words, self.config, token=token_for(source))
         concept.save(path)
         return concept
+
+
+def token_for(source: StudyConcept) -> str:
+    """What a concept's word is called."""
+    return f"<{source.name}>"
 
 
 def _restored(record: Record) -> Record:

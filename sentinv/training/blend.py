@@ -4,13 +4,13 @@ Besides prompts that show the whole picture ("a photo of <c>"), a step has the s
 the prompt ("a photo of <c> on the moon"). Their target is the true one inside the mask; outside it is what the frozen model
 answers to the words for the thing, without the place that they name, and that scene. For styles it is that answer everywhere.
 And there may be prompts of other things, on pictures of them that the model has made: those answers are
-to stay. The frozen model is never told the learned word: one that has kept its table would hand the table on.
+to stay. The frozen model is never told the learned word: one that has kept its table would hand the table on. What the items
+cost is in `sentinv.training.blend_objective`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
@@ -21,11 +21,8 @@ from torch import Generator, Tensor
 from sentinv.concepts.prompts import fill
 from sentinv.concepts.scenes import SCENES, STYLES, THINGS, without_scene
 from sentinv.concepts.tokens import tokenize
-from sentinv.diffusion.conversions import add_noise, target
 from sentinv.generation.generate import GenerateConfig, generate_latents
-from sentinv.models.backbone import Condition
 from sentinv.training.data import Batch, TrainingSet, only
-from sentinv.training.objective import DenoisingObjective, denoising_loss
 from sentinv.training.reaction import thing_mask
 
 if TYPE_CHECKING:
@@ -38,8 +35,10 @@ SCENE_PROMPT = "a photo of {}"
 OTHERS = 8
 """Pictures of other things that the model makes to keep its answers to them."""
 
+OTHER_PROMPTS = 5 * OTHERS
+"""Prompts of these things: each with five looks, of which its picture has one."""
+
 _SAMPLING = GenerateConfig(steps=10)
-_AT_ONCE = 32  # prompts that are encoded together
 
 
 @dataclass(frozen=True)
@@ -51,7 +50,7 @@ class BlendedBatch(Batch):
         teacher: which prompt of `BlendedSet.teacher_prompts` the frozen model gets, `[B]` int64; no matter where it gets none.
         taught: whether it gets one, `[B]` bool on the CPU, so that no host waits for it.
         own: the share of the true target, `[B, 1, h, w]` in [0, 1]; the rest is the frozen model's answer.
-        kept: whether it is of another thing, whose answers are to stay at every noise level alike, `[B]` bool.
+        kept: whether it is of another thing, whose answers are to stay, `[B]` bool on the CPU.
     """
 
     prompts: Tensor
@@ -69,7 +68,7 @@ class Blend:
         scenes: prompts with ``{}`` that name a place.
         styles: prompts with ``{}`` that name a style.
         thing: what the frozen model is told in place of the learned word.
-        others: prompts of other things.
+        others: prompts of other things; none where no items have them.
         count: items per step with one of the first two.
         others_count: items per step with one of the last.
     """
@@ -94,7 +93,8 @@ class Blend:
         styles = config.styles if config.styles is not None else STYLES
         scenes = tuple(f"{SCENE_PROMPT} {place}" for place in places)
         looks = (SCENE_PROMPT, *scenes, *styles)
-        others = tuple(fill(looks[3 * n % len(looks)], THINGS[n % len(THINGS)]) for n in range(OTHERS))
+        count = OTHER_PROMPTS if others_count else 0
+        others = tuple(fill(looks[5 * n % len(looks)], THINGS[n % OTHERS]) for n in range(count))
         return cls(scenes, styles, without_scene(words), others, config.blended, others_count)
 
     @property
@@ -153,13 +153,13 @@ class BlendedSet(TrainingSet):
         return things
 
     def _other_pictures(self) -> Tensor:
-        """What the model makes of the prompts of other things, `[others, C, h, w]`: clean, scaled latents."""
+        """What the model makes of the first prompts of other things, `[OTHERS, C, h, w]`: clean, scaled latents."""
         seed = self.config.seed
         made = [
             generate_latents(
                 self.backbone, prompt, generators=[Generator().manual_seed(seed + number)], config=_SAMPLING
             )
-            for number, prompt in enumerate(self.blend.others)
+            for number, prompt in enumerate(self.blend.others[:OTHERS])
         ]
         return torch.cat(made)
 
@@ -174,13 +174,14 @@ class BlendedSet(TrainingSet):
             (blend.others_count, len(blend.own), len(self.teacher_prompts)),
         ):
             items.append(torch.randperm(plain, generator=generator)[:count])
-            prompts.append(first + torch.randint(low, high, (count,), generator=generator))
+            prompts.append(first + torch.randint(low, max(high, low + 1), (count,), generator=generator))
         further = self.to_device(torch.cat(prompts))
         drawn = self._extended(batch, which, self.to_device(torch.cat(items)), torch.cat([templates, further]))
         if self.others is None:
             return drawn
-        shown = self.others[further[blend.count :] - first - len(blend.own)]
-        return replace(drawn, latents=torch.cat([drawn.latents[: -len(shown)], shown]))
+        shown = self.others[(further[blend.count :] - first - len(blend.own)) % OTHERS]
+        kept = torch.arange(len(drawn)) >= len(drawn) - len(shown)
+        return replace(drawn, latents=torch.cat([drawn.latents[: -len(shown)], shown]), kept=kept)
 
     def evaluation_batches(self) -> list[Batch]:
         """The fixed grid twice: with the first template, and blended, with one prompt after the other."""
@@ -219,73 +220,5 @@ class BlendedSet(TrainingSet):
             teacher=teacher,
             taught=torch.arange(len(items)) >= plain,
             own=own,
-            kept=prompts >= len(self.templates) + len(self.blend.own),
+            kept=torch.zeros(len(items), dtype=torch.bool),
         )
-
-
-class BlendedObjective(DenoisingObjective):
-    """Mean squared error to the blended target, times the weight of its noise level.
-
-    Args:
-        data: whose batches it gets.
-        min_snr: gamma of the min-SNR weights; None for no weights.
-        frozen: makes a context in which the model is as it was; nothing, where only the rows of a word learn.
-        fixed_rows: prompts mean the same throughout, and are encoded once.
-    """
-
-    def __init__(
-        self,
-        data: BlendedSet,
-        min_snr: float | None,
-        *,
-        frozen: Callable[[], AbstractContextManager[None]] = nullcontext,
-        fixed_rows: bool = False,
-    ) -> None:
-        super().__init__(data.backbone, min_snr)
-        self.frozen = frozen
-        self.teacher = encode_all(data.backbone, data.teacher_ids)
-        self.conditions = encode_all(data.backbone, data.all_ids) if fixed_rows else None
-
-    def errors(self, batch: Batch) -> Tensor:
-        """Loss per item, `[B]`, with every noise level counting the same."""
-        assert isinstance(batch, BlendedBatch)  # noqa: S101 - for the type checker
-        noisy = add_noise(batch.latents, batch.noise, batch.alphas_cumprod)
-        wanted = self.wanted(batch, noisy)
-        condition = self.backbone.encode_ids(batch.ids) if self.conditions is None else self.conditions[batch.prompts]
-        return denoising_loss(self.backbone.predict(noisy, batch.timesteps, condition), wanted, batch.mask)
-
-    def weights(self, batch: Batch) -> Tensor | float:
-        """What each item counts, `[B]`: its timestep's min-SNR weight, and 1 for other things.
-
-        The weights are for what a picture shows and where. What another prompt gives changes at low noise as well, and most
-        there, as a share of what its words do.
-        """
-        weights = super().weights(batch)
-        if not isinstance(weights, Tensor) or not isinstance(batch, BlendedBatch):
-            return weights
-        return torch.where(batch.kept, 1.0, weights)
-
-    @torch.no_grad()
-    def wanted(self, batch: BlendedBatch, noisy: Tensor) -> Tensor:
-        """The target `[B, C, h, w]` float32: the true one, or where that has no share the frozen model's answer."""
-        true = target(batch.latents, batch.noise, batch.alphas_cumprod, self.backbone.schedule.prediction_type).float()
-        taught = batch.taught.nonzero()[:, 0].to(noisy.device)
-        if not len(taught):
-            return true
-        with self.frozen():
-            answer = self.backbone.predict(noisy[taught], batch.timesteps[taught], self.teacher[batch.teacher[taught]])
-        wanted = true.clone()
-        wanted[taught] = torch.lerp(answer, true[taught], batch.own[taught])
-        return wanted
-
-
-@torch.no_grad()
-def encode_all(backbone: Backbone, ids: dict[str, Tensor]) -> Condition:
-    """Encode many prompts, some at a time."""
-    count = len(next(iter(ids.values())))
-    parts = [
-        backbone.encode_ids({name: own[first : first + _AT_ONCE] for name, own in ids.items()})
-        for first in range(0, count, _AT_ONCE)
-    ]
-    pooled = [part.pooled for part in parts if part.pooled is not None]
-    return Condition(torch.cat([part.hidden for part in parts]), torch.cat(pooled) if pooled else None)

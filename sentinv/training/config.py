@@ -116,6 +116,11 @@ class TrainConfig:
             else f"learning rate {absolute:g}"
         )
 
+    @property
+    def parts(self) -> int:
+        """Parts that a step is computed in, one after another."""
+        return 1
+
     def __post_init__(self) -> None:
         for field in fields(self):
             kind = type(field.default)
@@ -166,6 +171,8 @@ class TuneConfig(TrainConfig):
         mask_background: the word's own prompts show the whole picture, and so this is 1.
         batch_size: see `TrainConfig`; three, with as many blended ones and one more, cost twice a step of a word alone.
         others: items per step, in [0, batch_size], of other things, which the model is to show as before.
+        others_weight: what such an item costs whose answer strays by all that its words do, the guidance direction, > 0: more
+            keeps other prompts closer to what they were, and the thing less like itself.
         rank: of each layer, ≥ 1.
         targets: ends of the names of the UNet's modules that get a layer.
         train_rows: let the word's rows learn too.
@@ -184,6 +191,7 @@ class TuneConfig(TrainConfig):
     batch_size: int = 3
     blended: int = 3
     others: int = 1
+    others_weight: float = 0.1
     rank: int = 8
     targets: tuple[str, ...] = ("to_q", "to_k", "to_v", "to_out.0")
     train_rows: bool = False
@@ -198,6 +206,16 @@ class TuneConfig(TrainConfig):
     def _absolute_rows_rate(self) -> float | None:
         return self.rows_learning_rate
 
+    @property
+    def parts(self) -> int:
+        """Parts that a step is computed in, so that it needs hardly more memory than a step of a word alone.
+
+        Where a LoRA learns, an item keeps 1.4 times as much for the backward pass as where rows do
+        (`benchmarks/tuning_cost.py`).
+        """
+        most = 3 * max(self.batch_size, TrainConfig.batch_size) // 4
+        return -(-self.items // most)
+
     def __post_init__(self) -> None:
         super().__post_init__()
         check(self, "others", 0 <= self.others <= self.batch_size, f"in [0, {self.batch_size}], which is batch_size")
@@ -206,3 +224,4 @@ class TuneConfig(TrainConfig):
         check(self, "learning_rate", self.learning_rate is not None, "finite and above 0")
         rate = self.rows_learning_rate
         check(self, "rows_learning_rate", rate is None or 0 < rate < float("inf"), "finite and above 0")
+        check(self, "others_weight", 0 < self.others_weight < float("inf"), "finite and above 0")

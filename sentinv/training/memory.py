@@ -67,9 +67,9 @@ def training_memory(
     if config.gradient_checkpointing:
         unet.enable_gradient_checkpointing()
     if isinstance(config, TuneConfig):
-        _adapt(unet, config)
+        adapt(unet, config)
     rows = not isinstance(config, TuneConfig) or config.train_rows
-    activations = _step_peak(unet, encoders, config.items, rows=rows)
+    activations = step_peak(unet, encoders, -(-config.items // config.parts), rows=rows)
     return {
         "weights": weights,
         "activations": activations,
@@ -78,7 +78,7 @@ def training_memory(
     }
 
 
-def _adapt(unet: Any, config: TuneConfig) -> None:
+def adapt(unet: Any, config: TuneConfig) -> None:
     """Put layers that learn on a UNet without values."""
     from peft import LoraConfig
 
@@ -95,7 +95,7 @@ def step_memory(backbone: Backbone, batch: int = 1) -> int:
     for part in (unet, *encoders):
         part.requires_grad_(False).eval()
     unet.enable_gradient_checkpointing()
-    return _step_peak(unet, encoders, batch)
+    return step_peak(unet, encoders, batch)
 
 
 def _networks(name: str, source: str) -> tuple[Any, Any, list[Any]]:
@@ -113,7 +113,7 @@ def _networks(name: str, source: str) -> tuple[Any, Any, list[Any]]:
     return built(UNet2DConditionModel, "unet"), built(vae_class, vae), [encoder(part) for part in encoders]
 
 
-def _step_peak(unet: Any, encoders: list[Any], batch: int, *, rows: bool = True) -> int:
+def step_peak(unet: Any, encoders: list[Any], batch: int, *, rows: bool = True) -> int:
     """Bytes that a training step takes at its highest; text encoders have a part in it where rows learn."""
 
     def step() -> None:

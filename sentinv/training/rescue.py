@@ -79,7 +79,7 @@ class Rescue(NoRescue):
         self._undo = ExitStack()
 
     def __enter__(self) -> Rescue:
-        self.take(Measures(gradient_checkpointing=self.config.gradient_checkpointing))
+        self.take(Measures(gradient_checkpointing=self.config.gradient_checkpointing, parts=self.config.parts))
         return self
 
     def __exit__(

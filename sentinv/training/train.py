@@ -16,7 +16,8 @@ from sentinv.concepts.concept import Concept
 from sentinv.concepts.initialization import Initialization, Start, starting_rows
 from sentinv.concepts.placeholder import PlaceholderRows
 from sentinv.errors import Interrupted
-from sentinv.training.blend import Blend, BlendedObjective, BlendedSet
+from sentinv.training.blend import Blend, BlendedSet
+from sentinv.training.blend_objective import BlendedObjective
 from sentinv.training.checkpoint import Checkpoints, check_settings, latest_checkpoint, save_checkpoint
 from sentinv.training.config import TrainConfig
 from sentinv.training.data import TrainingSet

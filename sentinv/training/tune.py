@@ -20,7 +20,8 @@ from sentinv.adapters.lora import Lora
 from sentinv.concepts.concept import Concept
 from sentinv.concepts.placeholder import PlaceholderRows
 from sentinv.errors import PromptError
-from sentinv.training.blend import Blend, BlendedObjective, BlendedSet
+from sentinv.training.blend import Blend, BlendedSet
+from sentinv.training.blend_objective import BlendedObjective
 from sentinv.training.config import TuneConfig
 from sentinv.training.history import History
 from sentinv.training.interrupt import stop_request
@@ -93,8 +94,8 @@ def tune(
     config = config or TuneConfig()
     blend = Blend.of(config, words_of(concept, words), config.others)
     pictures = pictures_of(images)
+    _tell_other_model(concept, backbone)
     rows = PlaceholderRows.of_concepts([concept])
-    _ = backbone.fingerprint  # taken once and kept: with rows or adapters on it could not be
     layers = fresh_layers(backbone.unet, config.targets, config.rank, Generator().manual_seed(config.seed))
     with ExitStack() as stack:
         rescue = stack.enter_context(Rescue(backbone, config))
@@ -106,9 +107,16 @@ def tune(
         groups = [ParameterGroup(parameters=adapters.parameters, learning_rate=config.learning_rate)]
         if config.train_rows:
             groups += rows_groups(rows, backbone, config)
+        objective = BlendedObjective(
+            data,
+            config.min_snr,
+            frozen=adapters.off,
+            fixed_rows=not config.train_rows,
+            others_weight=config.others_weight,
+        )
         loop = Loop(
             data,
-            BlendedObjective(data, config.min_snr, frozen=adapters.off, fixed_rows=not config.train_rows),
+            objective,
             groups,
             config,
             evaluation=data.evaluation_batches(),
@@ -128,6 +136,16 @@ def tune(
         device=str(backbone.device),
         dtype=str(backbone.dtype).removeprefix("torch."),
     )
+
+
+def _tell_other_model(concept: Concept, backbone: Backbone) -> None:
+    """Warn of a word that was learned on another model. The fingerprint is taken, and kept, while nothing is installed yet."""
+    if backbone.fingerprint != (concept.fingerprint or backbone.fingerprint):
+        made = f" ({concept.base_model})" if concept.base_model else ""
+        warnings.warn(
+            f"{concept.token} was learned on another model{made} than {backbone.name}: learn it there first",
+            stacklevel=3,
+        )
 
 
 def words_of(concept: Concept, words: str | None = None) -> str:
