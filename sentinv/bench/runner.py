@@ -127,10 +127,10 @@ class Workbench:
         if trial.spec.name in REFERENCES:
             return {"vectors": 0, "losses": [], "objectives": [], "scores": [[0, self._reference(trial)]]}, self.origin
         if trial.spec.name == "peer":
-            concept, result, seconds = learn_with_peer(self.backbone, trial)
+            concept, result, took = learn_with_peer(self.backbone, trial)
             if self.measuring is not None:
                 result["scores"] = [[trial.config.steps, self._measure(trial, concept.rows)]]
-            return result, {"script": seconds, **self.origin}
+            return result, {"script": took, **self.origin}
         start = starting_rows(Initialization(settings["words"], trial.spec.label), self.backbone, trial.max_vectors)
         curve = self._learn(trial, start, settings, study, folder)
         begun = time.perf_counter()

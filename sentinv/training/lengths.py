@@ -58,4 +58,4 @@ class Lengths:
         """Bring rows back to a length that they may have."""
         for name, parameter in parameters.items():
             length = parameter.norm(dim=1, keepdim=True).clamp(min=1e-12)
-            parameter *= torch.maximum(torch.minimum(length, self.most[name]), self.least[name]) / length
+            parameter.mul_(torch.maximum(torch.minimum(length, self.most[name]), self.least[name]) / length)
