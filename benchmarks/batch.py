@@ -1,7 +1,8 @@
 """How fast a batch learns, against calls of `invert` and against one warm process; and workers against one worker.
 
 python benchmarks/batch.py speed [--pictures 64] [--calls 64] [--warm 8] [--steps 100]
-python benchmarks/batch.py workers [--pictures 8] [--steps 20]
+python benchmarks/batch.py workers [--pictures 64] [--steps 100]
+python benchmarks/batch.py step [--tries 6]
 
 Times are of the processors (user and system, children included) and of the clock; on a machine that others use too, only the
 first can be compared. Threads are those of OMP_NUM_THREADS.
@@ -106,45 +107,66 @@ def speed(given: argparse.Namespace) -> dict:
 
 
 def workers(given: argparse.Namespace) -> dict:
-    """The same pictures by one worker of one thread and by two; what starting a cluster takes is in both."""
+    """The same pictures by one worker of one thread and by two, from the first result to the last: models are loaded then."""
     taken = {}
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         (folder / "photos").mkdir()
         pictures(folder / "photos", given.pictures)
         for count in (1, 2):
-            options = (
-                "--steps",
-                str(given.steps),
-                "--at-once",
-                str(given.at_once),
-                "-q",
-                "--json",
-                f"--workers={count}",
-            )
-            out = str(folder / f"words-{count}")
-            told, said = measured("-m", "sentinv", "batch", str(folder / "photos"), "-o", out, *options, "--ray")
-            taken[count] = {**told, "seconds": json.loads(said)["seconds"]}
+            options = ("--steps", str(given.steps), "--at-once", str(given.at_once), "-q", f"--workers={count}")
+            out = folder / f"words-{count}"
+            told, _ = measured("-m", "sentinv", "batch", str(folder / "photos"), "-o", str(out), *options, "--ray")
+            ends = sorted(path.stat().st_mtime for path in out.glob("*-concept.safetensors"))
+            later = sum(end > ends[0] + 0.5 for end in ends)  # a batch ends at once
+            taken[count] = {**told, "per_minute": 60 * later / (ends[-1] - ends[0])}
             print(count, taken[count], os.getloadavg(), flush=True)
-    return {
-        "pictures": given.pictures,
-        "steps": given.steps,
-        "workers": taken,
-        "ratio": taken[1]["seconds"] / taken[2]["seconds"],
-    }
+    ratio = taken[2]["per_minute"] / taken[1]["per_minute"]
+    return {"pictures": given.pictures, "steps": given.steps, "workers": taken, "ratio": ratio}
+
+
+def step(given: argparse.Namespace) -> dict:
+    """Seconds of a training step for each word, with 1, 2, 4 and 8 words in a call: the least of some tries."""
+    import torch
+
+    import sentinv
+    from sentinv.concepts.placeholder import PlaceholderRows
+    from sentinv.training.data import TrainingSet
+    from sentinv.training.lean_convolutions import lean_convolutions
+    from sentinv.training.objective import DenoisingObjective
+
+    backbone, generator = sentinv.load("toybox"), torch.Generator().manual_seed(0)
+    start = sentinv.starting_rows(sentinv.Initialization("a red striped mug"), backbone)
+    rows = PlaceholderRows({f"<w{number}>": start.rows for number in range(8)})
+    picture, found = sentinv.read_image(HERE / "concepts/fox/image.png"), {}
+    with rows.installed(backbone), lean_convolutions(backbone.unet):
+        sets = [TrainingSet(backbone, [picture], rows, sentinv.TrainConfig(), token=token) for token in rows.vocabulary]
+        batches, objective = [one.draw(generator) for one in sets], DenoisingObjective(backbone, 0.05)
+        for threads in (1, 2):
+            torch.set_num_threads(threads)
+            for words in (1, 2, 4, 8) * given.tries:
+                rows.zero_grad()
+                clock, cpu = time.perf_counter(), time.process_time()
+                objective(batches[0].joined(batches[1:words])).sum().backward()
+                taken = ((time.perf_counter() - clock) / words, (time.process_time() - cpu) / words)
+                least = found.setdefault(f"threads {threads}, words {words}", taken)
+                found[f"threads {threads}, words {words}"] = tuple(map(min, least, taken))
+    print(found)
+    return {"seconds": {name: {"clock": clock, "cpu": cpu} for name, (clock, cpu) in found.items()}}
 
 
 def main() -> None:
     """Measure, print, and write results/batch/<what>.json."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("what", choices=["speed", "workers"])
+    parser.add_argument("what", choices=["speed", "workers", "step"])
     parser.add_argument("--pictures", type=int, default=64)
     parser.add_argument("--calls", type=int, default=64)
     parser.add_argument("--warm", type=int, default=8)
     parser.add_argument("--steps", type=int, default=100)
     parser.add_argument("--at-once", type=int, default=8)
+    parser.add_argument("--tries", type=int, default=6)
     given = parser.parse_args()
-    result = {"speed": speed, "workers": workers}[given.what](given)
+    result = {"speed": speed, "workers": workers, "step": step}[given.what](given)
     threads = os.environ.get("OMP_NUM_THREADS", "all")
     result |= {
         "threads": threads,

@@ -77,7 +77,7 @@ class BatchOptions:
 @click.option(
     "--at-once",
     type=click.IntRange(1, 256),
-    help="Words trained at a time.  [default: 8, or as many as memory has room for]",
+    help="Words trained at a time.  [default: up to 8, as many as memory has room for]",
 )
 @click.option("--retry-failed", is_flag=True, help="Try pictures again that have failed.")
 @click.option(
@@ -269,13 +269,13 @@ def _at_once(book: Book, todo: list[Assignment], options: BatchOptions) -> int:
 
     count = options.at_once or book.at_once
     if count is None and todo:
-        if options.ray is None:
-            from sentinv.batch.fit import words_that_fit
+        from sentinv.batch.fit import evenly, words_that_fit
 
+        count, workers = AT_ONCE, options.workers or 1
+        if options.ray is None:
             quieten_transformers()
             count = words_that_fit(book.base, max((one.task.config for one in todo), key=lambda config: config.items))
-        else:
-            count = AT_ONCE
+        count = evenly(-(-len(todo) // workers), count)
         book.keep(count)
     return count or AT_ONCE
 

@@ -14,6 +14,7 @@ from seeing import build_captioner
 
 from sentinv.batch import book as books
 from sentinv.batch.cluster import _chunks
+from sentinv.batch.fit import evenly
 from sentinv.cli.main import cli
 from sentinv.concepts.concept import Concept
 from sentinv.files.locks import lock
@@ -239,7 +240,8 @@ def test_a_signal_leaves_what_was_done_and_the_same_command_goes_on(monkeypatch)
 def test_chunks_keep_all_workers_busy_to_the_end():
     sizes = [len(chunk) for chunk in _chunks(list(range(100)), 2, 4)]
     assert sum(sizes) == 100 and max(sizes) <= 16 and len(sizes) >= 8
-    assert [len(chunk) for chunk in _chunks([1, 2, 3], 2, 8)] == [1, 1, 1]
+    assert [len(chunk) for chunk in _chunks([1, 2, 3], 2, 2)] == [2, 1]
+    assert [evenly(count, 8) for count in (0, 1, 3, 9, 12, 64, 100)] == [8, 1, 3, 5, 6, 8, 8]
 
 
 def test_workers_come_to_the_same_words_and_one_is_killed(monkeypatch):

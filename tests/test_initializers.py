@@ -35,6 +35,15 @@ def test_caption_describes_the_thing(captioner):
     assert Caption(captioner, drop_stopwords=True, drop_scene=True)(IMAGE).text == "red striped cat"
 
 
+def test_several_pictures_are_described_as_each_alone(captioner, classifier):
+    pictures = [IMAGE, Image.new("RGB", (20, 20), "red"), Image.effect_noise((40, 30), 90)]
+    for initializer in (Caption(captioner), ClassLabel(classifier)):
+        alone = [initializer(picture) for picture in pictures]
+        for one, other in zip(alone, initializer.several(pictures), strict=True):
+            assert (one.text, one.source) == (other.text, other.source)
+            assert one.score == pytest.approx(other.score, abs=1e-5)
+
+
 @pytest.mark.parametrize(
     ("sentence", "text"),
     [

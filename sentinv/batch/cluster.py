@@ -6,6 +6,7 @@ keeps its models and writes its results into the folder that all see, so that a 
 
 from __future__ import annotations
 
+import logging
 import os
 import signal
 import socket
@@ -152,6 +153,7 @@ def _connected(cluster: Cluster) -> Iterator[Any]:
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")  # it warns of that otherwise
     import ray
 
+    logging.getLogger("ray").setLevel(logging.ERROR)
     options: dict[str, Any] = {"log_to_driver": False, "configure_logging": False, "logging_level": "ERROR"}
     if cluster.address == LOCAL:
         cores = cluster.workers and cluster.workers * cluster.threads
@@ -187,8 +189,7 @@ def _fitting(ray: Any, kind: dict[str, Any]) -> int:
 
 
 def _chunks(assignments: Sequence[Assignment], workers: int, at_once: int) -> list[list[Assignment]]:
-    """Portions for one call of a worker: some batches each, but enough of them that all workers end at about the same time."""
-    size = max(1, min(4 * at_once, -(-len(assignments) // (4 * workers))))
-    if size > at_once:
-        size -= size % at_once
+    """Portions for one call of a worker: whole batches, but enough of them that all workers end at about the same time."""
+    size = min(4 * at_once, len(assignments) // (4 * workers))
+    size = max(at_once, size - size % at_once)
     return [list(assignments[first : first + size]) for first in range(0, len(assignments), size)]

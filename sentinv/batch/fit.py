@@ -19,6 +19,11 @@ _SHARE = 0.7
 """Of what is free beside the weights, what activations may take: kernels need room of their own."""
 
 
+def evenly(count: int, most: int) -> int:
+    """Size of portions of at most `most`, of which a batch of so many pictures has equal ones: what is filled up is wasted."""
+    return -(-count // -(-count // most)) if count else most
+
+
 def words_that_fit(base: Base, config: TrainConfig) -> int:
     """How many words to train at a time: 8, or as many as memory has room for; at least one.
 
