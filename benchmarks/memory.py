@@ -19,8 +19,10 @@ import tempfile
 from dataclasses import replace
 from pathlib import Path
 
-IMPORTS = "import torch, transformers, diffusers; from diffusers import AutoencoderKL, UNet2DConditionModel, DDIMScheduler; "
-IMPORTS += "from transformers import CLIPTextModel, CLIPTokenizer; import peft, sentinv.training.invert, sentinv.training.samples"
+IMPORTS = (
+    "import torch, transformers, diffusers; from diffusers import AutoencoderKL, UNet2DConditionModel, DDIMScheduler; "
+)
+IMPORTS += "from transformers import CLIPTextModel, CLIPTokenizer; import peft, sentinv.training.train, sentinv.training.samples"
 
 
 def resized(folder: Path, scratch: Path, side: int) -> Path:
@@ -71,7 +73,7 @@ def run(options: argparse.Namespace) -> None:
 
 def highest(command: list[str]) -> tuple[int, int]:
     """Bytes that a process takes at its highest, and what it printed last."""
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)  # noqa: S603
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
     output, _ = process.communicate() if process.stdout is None else (process.stdout.read(), None)
     _, status, usage = os.wait4(process.pid, 0)
     if status:
@@ -108,7 +110,11 @@ def main() -> None:
         on_device = taken - bare
     assert plan is not None
     megabytes = {name: round(count / 1e6) for name, count in plan.items()}
-    print(json.dumps({"plan": megabytes, "measured": round(on_device / 1e6), "ratio": round(plan["total"] / on_device, 3)}))
+    print(
+        json.dumps(
+            {"plan": megabytes, "measured": round(on_device / 1e6), "ratio": round(plan["total"] / on_device, 3)}
+        )
+    )
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
 """How many DDIM steps are enough? Root mean square difference of pixels to the images of 200 steps, and to each other.
 
-    python benchmarks/sampling_steps.py            # the built-in model
-    python benchmarks/sampling_steps.py sd15       # another
+python benchmarks/sampling_steps.py            # the built-in model
+python benchmarks/sampling_steps.py sd15       # another
 """
 
 from __future__ import annotations

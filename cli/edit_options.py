@@ -145,7 +145,9 @@ _OPTIONS = [
         show_default=True,
         help="Of the inversion.",
     ),
-    click.option("--steps", "given_steps", type=click.IntRange(1, 1000), help="DDIM steps.  [default: 50; 25 with --mask alone]"),
+    click.option(
+        "--steps", "given_steps", type=click.IntRange(1, 1000), help="DDIM steps.  [default: 50; 25 with --mask alone]"
+    ),
     edit_guidance_option,
     click.option(
         "--source",

@@ -111,7 +111,7 @@ class Job:
     type=click.FloatRange(0),
     default=TrainConfig.min_snr,
     show_default=True,
-    help="Gamma of the loss's weights. Less: composition counts more, fine detail less. 0: all noise levels alike.",
+    help="Gamma of the loss's weights, for 16 latents a side. Less: composition counts more, detail less. 0: all alike.",
 )
 @click.option("--no-flip", is_flag=True, help="Do not learn from the mirrored image too.")
 @click.option(
@@ -121,7 +121,9 @@ class Job:
     show_default=True,
     help="auto: when the loss no longer falls.",
 )
-@click.option("--seed", default=TrainConfig.seed, show_default=True, help="Equal seeds give equal files.")
+@click.option(
+    "--seed", default=TrainConfig.seed, show_default=True, help="Equal seeds give equal files; on a GPU nearly so."
+)
 @click.option("--gradient-checkpointing", is_flag=True, help="Less memory, slower.")
 @click.option("--samples", type=click.IntRange(0, 16), default=4, show_default=True, help="Images in the report.")
 @click.option("--resume", is_flag=True, help="Go on with an interrupted run.")

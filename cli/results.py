@@ -54,7 +54,7 @@ def samples_of(learned: Learned, backbone: Backbone, options: InvertOptions) -> 
 
 def tuned_samples_of(tuned: Tuned, backbone: Backbone, count: int, *, quiet: bool) -> Samples:
     """Make the images of the report on a LoRA; none where the model cannot make any."""
-    from sentinv.training.samples import tuned_sampling_steps, tuned_samples
+    from sentinv.training.samples import tuned_samples, tuned_sampling_steps
 
     return _samples(tuned, tuned_sampling_steps(count), lambda bar: tuned_samples(backbone, tuned, count, bar), quiet)
 

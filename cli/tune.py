@@ -120,7 +120,9 @@ class TuneJob:
     show_default=True,
     help="Of the word, with --train-rows.",
 )
-@click.option("--seed", default=TuneConfig.seed, show_default=True, help="Equal seeds give equal files.")
+@click.option(
+    "--seed", default=TuneConfig.seed, show_default=True, help="Equal seeds give equal files; on a GPU nearly so."
+)
 @click.option("--gradient-checkpointing", is_flag=True, help="Less memory, slower.")
 @click.option("--samples", type=click.IntRange(0, 16), default=4, show_default=True, help="Images in the report.")
 @click.option("--resume", is_flag=True, help="Go on with an interrupted run.")

@@ -12,12 +12,12 @@ from sentinv.concepts.initialization import Initialization, starting_rows
 from sentinv.concepts.placeholder import PlaceholderRows
 from sentinv.errors import Interrupted, TrainingError
 from sentinv.models.backbone import Backbone
+from sentinv.models.memory import is_out_of_memory
 from sentinv.training.checkpoint import Checkpoints
 from sentinv.training.config import TrainConfig
 from sentinv.training.data import TrainingSet
 from sentinv.training.loop import RUNAWAY, Loop
 from sentinv.training.objective import DenoisingObjective
-from sentinv.models.memory import is_out_of_memory
 from sentinv.training.train import rows_group, train_concept
 
 CONFIG = TrainConfig(steps=6, evaluate_every=3, evaluation_timesteps=2, checkpoint_every=1)

@@ -66,13 +66,13 @@ def test_not_even_one_row_is_told_as_it_is(backbone, narrow):
         generate(backbone, "a cat", config=CONFIG)
 
 
-def test_edits_and_evaluations_go_on_too(
-    sd1_backbone, narrow, picture, tmp_path, monkeypatch, model_folder, tokenizer
-):
+def test_edits_and_evaluations_go_on_too(sd1_backbone, narrow, picture, tmp_path, monkeypatch, model_folder, tokenizer):
     free = edit(sd1_backbone, ddim_invert(sd1_backbone, picture, "a cat", config=InversionConfig(steps=3)), "a mug")
     narrow(1)
     with pytest.warns(UserWarning, match="at a time"):
-        rescued = edit(sd1_backbone, ddim_invert(sd1_backbone, picture, "a cat", config=InversionConfig(steps=3)), "a mug")
+        rescued = edit(
+            sd1_backbone, ddim_invert(sd1_backbone, picture, "a cat", config=InversionConfig(steps=3)), "a mug"
+        )
     assert torch.allclose(rescued.latents, free.latents, atol=1e-4)
     monkeypatch.chdir(tmp_path)
     picture.save("mug.png")
@@ -152,7 +152,9 @@ def test_both_states_of_a_word_in_one_batch(backbone):
     ]
     concepts = [Concept(token="<c>", rows=own) for own in rows]
     steps = []
-    pair = generate_beside(backbone, "a <c>", tuple(concepts), count=3, config=config, on_step=lambda *at: steps.append(at))
+    pair = generate_beside(
+        backbone, "a <c>", tuple(concepts), count=3, config=config, on_step=lambda *at: steps.append(at)
+    )
     for concept, images in zip(concepts, pair, strict=True):
         assert abs(pixels(images) - pixels(generate(backbone, "a <c>", [concept], count=3, config=CONFIG))).max() <= 1
     assert steps == [(step, 6) for step in range(1, 7)]

@@ -119,9 +119,9 @@ class Denoiser:
 
     def beside(self, other: Denoiser) -> Denoiser:
         """Both of them in one batch: the first half of the latents for this one, the second half for the other."""
-        pairs = zip((self.conditions.hidden, self.conditions.pooled), (other.conditions.hidden, other.conditions.pooled))
-        hidden, pooled = (None if one is None or two is None else torch.cat([one, two]) for one, two in pairs)
-        assert hidden is not None  # noqa: S101 - for the type checker
+        one, two = self.conditions, other.conditions
+        pooled = None if one.pooled is None or two.pooled is None else torch.cat([one.pooled, two.pooled])
+        hidden = torch.cat([one.hidden, two.hidden])
         return Denoiser(self.backbone, Condition(hidden, pooled), self.guidance_scale, self.sets + other.sets)
 
     @torch.no_grad()

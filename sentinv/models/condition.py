@@ -34,6 +34,7 @@ class Moments:
     mean: Tensor
     std: Tensor
 
+
 def filled(values: Sequence[float], device: torch.device) -> Tensor:
     """Numbers `[1, C, 1, 1]` on a device, filled in there: a copy would make the host wait."""
     return torch.cat([torch.full((1, 1, 1, 1), float(value), device=device) for value in values], dim=1)

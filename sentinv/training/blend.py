@@ -24,7 +24,7 @@ from sentinv.concepts.tokens import tokenize
 from sentinv.diffusion.conversions import add_noise, target
 from sentinv.generation.generate import GenerateConfig, generate_latents
 from sentinv.models.backbone import Condition
-from sentinv.training.data import Batch, TrainingSet, only
+from sentinv.training.data import Batch, TrainingSet, copied_to, only
 from sentinv.training.objective import DenoisingObjective, denoising_loss
 from sentinv.training.reaction import thing_mask
 
@@ -182,11 +182,11 @@ class BlendedSet(TrainingSet):
         shown = self.others[further[blend.count :] - first - len(blend.own)]
         return replace(drawn, latents=torch.cat([drawn.latents[: -len(shown)], shown]))
 
-    def evaluation_batches(self) -> list[Batch]:
+    def evaluation_batches(self, weights: Tensor | None = None) -> list[Batch]:
         """The fixed grid twice: with the first template, and blended, with one prompt after the other."""
         batches: list[Batch] = []
         begin, device = 0, self.backbone.device
-        for batch in super().evaluation_batches():
+        for batch in super().evaluation_batches(weights):
             count = len(batch)
             numbers = torch.arange(begin, begin + count)
             which, order = (numbers % self.image_count).to(device), torch.arange(count, device=device)
@@ -220,6 +220,7 @@ class BlendedSet(TrainingSet):
             taught=torch.arange(len(items)) >= plain,
             own=own,
             kept=prompts >= len(self.templates) + len(self.blend.own),
+            weights=None if batch.weights is None else batch.weights[items],
         )
 
 
@@ -232,6 +233,8 @@ class BlendedObjective(DenoisingObjective):
         frozen: makes a context in which the model is as it was; nothing, where only the rows of a word learn.
         fixed_rows: prompts mean the same throughout, and are encoded once.
     """
+
+    capturable = False  # it looks for the items whose target is the frozen model's
 
     def __init__(
         self,
@@ -261,7 +264,7 @@ class BlendedObjective(DenoisingObjective):
         there, as a share of what its words do.
         """
         weights = super().weights(batch)
-        if not isinstance(weights, Tensor) or not isinstance(batch, BlendedBatch):
+        if not isinstance(weights, Tensor) or not isinstance(batch, BlendedBatch) or batch.weights is not None:
             return weights
         return torch.where(batch.kept, 1.0, weights)
 
@@ -269,9 +272,9 @@ class BlendedObjective(DenoisingObjective):
     def wanted(self, batch: BlendedBatch, noisy: Tensor) -> Tensor:
         """The target `[B, C, h, w]` float32: the true one, or where that has no share the frozen model's answer."""
         true = target(batch.latents, batch.noise, batch.alphas_cumprod, self.backbone.schedule.prediction_type).float()
-        taught = batch.taught.nonzero()[:, 0].to(noisy.device)
-        if not len(taught):
+        if not batch.taught.any():
             return true
+        taught = copied_to(batch.taught.nonzero()[:, 0], noisy.device)
         with self.frozen():
             answer = self.backbone.predict(noisy[taught], batch.timesteps[taught], self.teacher[batch.teacher[taught]])
         wanted = true.clone()

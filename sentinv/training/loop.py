@@ -98,10 +98,12 @@ class Loop:
         self.steps_per_sync = steps_per_sync
         self.parameters = {name: parameter for group in groups for name, parameter in group.parameters.items()}
         self.usual_norm = {name: norm for group in groups for name, norm in group.usual_norm.items()}
+        self._on_cuda = all(parameter.device.type == "cuda" for parameter in self.parameters.values())
         self.optimizer = torch.optim.AdamW(
             [{"params": [*group.parameters.values()], "lr": group.learning_rate} for group in groups],
             betas=config.betas,
             weight_decay=0.0,
+            fused=self._on_cuda or None,  # one launch; its count of steps is on the device
         )
         self.generator = Generator().manual_seed(config.seed)
         self.history = History()
@@ -118,7 +120,7 @@ class Loop:
         while self.step < self.config.steps and not self.history.stop:
             learning_rate = self._set_learning_rates()
             batch = self.data.draw(self.generator)
-            loss = self.rescue.attempt(lambda batch=batch: self._backward(batch))  # type: ignore[misc]
+            loss = self.rescue.attempt(lambda batch=batch: self.backward(batch))  # type: ignore[misc]
             self.optimizer.step()
             self.step += 1
             self._pending.append((self.step, loss, learning_rate))
@@ -146,7 +148,7 @@ class Loop:
             theirs["lr"] = ours.learning_rate * share
         return self.groups[0].learning_rate * share
 
-    def _backward(self, batch: Batch) -> Tensor:
+    def backward(self, batch: Batch) -> Tensor:
         """Compute the gradient of the batch's mean loss, and return that loss."""
         scale = _HALF_PRECISION_SCALE if self.objective.dtype == torch.float16 else 1.0
         self.optimizer.zero_grad()
@@ -267,7 +269,9 @@ class Loop:
             parameter.copy_(tensors[f"parameter.{name}"])
             if f"adamw.step.{name}" in tensors:
                 self.optimizer.state[parameter] = {
-                    key: tensors[f"adamw.{key}.{name}"].to("cpu" if key == "step" else parameter.device).clone()
+                    key: tensors[f"adamw.{key}.{name}"]
+                    .to("cpu" if key == "step" and not self._on_cuda else parameter.device)
+                    .clone()
                     for key in ("step", "exp_avg", "exp_avg_sq")
                 }
 

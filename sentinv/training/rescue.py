@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
 Result = TypeVar("Result")
 
+
 @dataclass(frozen=True)
 class Measures:
     """What has been done so far.

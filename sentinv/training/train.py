@@ -20,6 +20,7 @@ from sentinv.training.blend import Blend, BlendedObjective, BlendedSet
 from sentinv.training.checkpoint import Checkpoints, check_settings, latest_checkpoint, save_checkpoint
 from sentinv.training.config import TrainConfig
 from sentinv.training.data import TrainingSet
+from sentinv.training.graphs import fast_float32, with_graph
 from sentinv.training.history import History
 from sentinv.training.interrupt import StopRequest, stop_request
 from sentinv.training.lean_convolutions import lean_convolutions
@@ -93,18 +94,19 @@ def _trained(
     rows = PlaceholderRows({token: start.rows})
     _ = backbone.fingerprint  # taken once and kept: with rows installed it could not be
     lean = lean_convolutions(backbone.unet)
-    with Rescue(backbone, config) as rescue, rows.installed(backbone), lean, stop_request() as request:
+    with fast_float32(), Rescue(backbone, config) as rescue, rows.installed(backbone), lean, stop_request() as request:
         data, objective = _data_and_objective(backbone, images, rows, config, start.text)
         loop = Loop(
             data,
             objective,
             [rows_group(rows, backbone, config.learning_rate)],
             config,
-            evaluation=data.evaluation_batches(),
+            evaluation=data.evaluation_batches(objective.timestep_weights),
             rescue=rescue,
             on_step=on_step,
             steps_per_sync=1 if backbone.device.type == "cpu" else STEPS_PER_SYNC,
         )
+        with_graph(loop)
         run_to_the_end(loop, run_settings(data, config, token, start.rows), checkpoints, request, watch)
     history, learned = loop.history, {name.removeprefix("rows."): value for name, value in loop.best.items()}
     if config.steps and not history.learned:

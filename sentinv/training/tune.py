@@ -103,15 +103,16 @@ def tune(
         stack.enter_context(lean_convolutions(backbone.unet))
         request = stack.enter_context(stop_request())
         data = BlendedSet(backbone, pictures, rows, config, blend)
+        objective = BlendedObjective(data, config.min_snr, frozen=adapters.off, fixed_rows=not config.train_rows)
         groups = [ParameterGroup(parameters=adapters.parameters, learning_rate=config.learning_rate)]
         if config.train_rows:
             groups.append(rows_group(rows, backbone, config.rows_learning_rate))
         loop = Loop(
             data,
-            BlendedObjective(data, config.min_snr, frozen=adapters.off, fixed_rows=not config.train_rows),
+            objective,
             groups,
             config,
-            evaluation=data.evaluation_batches(),
+            evaluation=data.evaluation_batches(objective.timestep_weights),
             rescue=rescue,
             on_step=on_step,
             steps_per_sync=1 if backbone.device.type == "cpu" else STEPS_PER_SYNC,

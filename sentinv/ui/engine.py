@@ -15,9 +15,10 @@ from sentinv.files.decoding import Picture
 from sentinv.initializers import make
 from sentinv.models.built_in import TOYBOX
 from sentinv.models.loading import best_device, load, load_tokenizers
+from sentinv.models.memory import free_memory
 from sentinv.models.names import SHORT_NAMES, SUPPORTED
 from sentinv.training.config import TrainConfig
-from sentinv.training.memory import free_memory, training_memory
+from sentinv.training.memory import training_memory
 from sentinv.ui.line import Line
 
 if TYPE_CHECKING:
