@@ -113,7 +113,7 @@ class Job:
     type=click.FloatRange(0),
     default=TrainConfig.min_snr,
     show_default=True,
-    help="Gamma of the loss's weights. Less: composition counts more, fine detail less. 0: all noise levels alike.",
+    help="Gamma of the loss's weights, for 16 latents a side. Less: composition counts more, detail less. 0: all alike.",
 )
 @flip_option
 @click.option(
@@ -123,7 +123,9 @@ class Job:
     show_default=True,
     help="auto: when the loss no longer falls.",
 )
-@click.option("--seed", default=TrainConfig.seed, show_default=True, help="Equal seeds give equal files.")
+@click.option(
+    "--seed", default=TrainConfig.seed, show_default=True, help="Equal seeds give equal files; on a GPU nearly so."
+)
 @click.option("--gradient-checkpointing", is_flag=True, help="Less memory, slower.")
 @click.option("--samples", type=click.IntRange(0, 16), default=4, show_default=True, help="Images in the report.")
 @click.option("--resume", is_flag=True, help="Go on with an interrupted run.")
@@ -235,8 +237,8 @@ def run(job: Job, options: InvertOptions) -> tuple[Backbone, Concept]:
     from sentinv.report.outputs import write_result
     from sentinv.report.run_page import Report
     from sentinv.training.checkpoint import Checkpoints
+    from sentinv.training.history import WRONG
     from sentinv.training.invert import find_start, learn
-    from sentinv.training.loop import WRONG
     from sentinv.training.planning import check_run
 
     clock = Clock()

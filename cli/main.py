@@ -160,7 +160,7 @@ def _quieten() -> None:
 
 @contextmanager
 def _fewer_collections() -> Iterator[None]:
-    """Look for garbage less often: the libraries make a million objects that stay, and a tenth of their import is that search."""
+    """Look for garbage less often: libraries make a million objects that stay, and a tenth of their import is that search."""
     before = gc.get_threshold()
     gc.set_threshold(50_000, 20, 20)
     try:

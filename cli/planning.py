@@ -19,7 +19,15 @@ def print_plan(job: Job, options: InvertOptions) -> None:
     from sentinv.training.planning import plan_run
 
     said = options.initializer(job.init, options.model, options.device)(job.pictures[0].image)
-    plan = plan_run(options.place, job.pictures, said, job.config, token=job.token, max_vectors=options.max_vectors)
+    plan = plan_run(
+        options.place,
+        job.pictures,
+        said,
+        job.config,
+        token=job.token,
+        max_vectors=options.max_vectors,
+        images=options.samples > 0,
+    )
     outputs = job.outputs
     if options.as_json:
         files = [str(path) for path in (outputs.concept, outputs.report, outputs.metrics)]
@@ -38,6 +46,7 @@ def print_plan(job: Job, options: InvertOptions) -> None:
         "templates": f"{len(plan.templates)}: {examples} …",
         "training": f"{plan.steps} steps x batch {plan.batch_size}, {plan.learning_rate}, {job.config.schedule}",
         "memory": _memory(plan.memory),
+        "too little": plan.fit.told,
         "files": f"{outputs.concept}, {outputs.folder}/",
         "but": outputs.in_the_way(force=options.force, resume=options.resume),
     }
@@ -49,9 +58,11 @@ def print_plan(job: Job, options: InvertOptions) -> None:
 def print_tune_plan(job: TuneJob, options: TuneOptions) -> None:
     """Print words, prompts, layers, steps, memory and files of a run that tunes."""
     from sentinv.training.blend import Blend
+    from sentinv.training.fitting import fit
     from sentinv.training.memory import training_memory
 
     config, outputs = job.config, job.outputs
+    memory = training_memory(options.model, config, options.dtype, options.device, images=options.samples > 0)
     blend = Blend.of(config, job.words or "", config.others)
     plan = {
         "model": options.model,
@@ -66,7 +77,7 @@ def print_tune_plan(job: TuneJob, options: TuneOptions) -> None:
         "steps": config.steps,
         "items": [config.batch_size, config.blended, config.others],
         "learning_rate": config.learning_rate,
-        "memory": training_memory(options.model, config, options.dtype, options.device),
+        "memory": memory,
         "files": [str(path) for path in (outputs.concept, outputs.report, outputs.metrics)],
     }
     if options.as_json:
@@ -80,7 +91,8 @@ def print_tune_plan(job: TuneJob, options: TuneOptions) -> None:
         "layers": f"rank {config.rank} on {', '.join(config.targets)}",
         "training": f"{config.steps} steps x {config.batch_size} + {config.blended} blended + {config.others} other items, "
         f"learning rate {config.learning_rate:g}",
-        "memory": _memory(plan["memory"]),  # type: ignore[arg-type]
+        "memory": _memory(memory),
+        "too little": fit(options.model, config, options.dtype, options.device, memory).told,
         "files": f"{outputs.concept}, {outputs.folder}/",
     }
     for label, value in lines.items():
@@ -88,11 +100,9 @@ def print_tune_plan(job: TuneJob, options: TuneOptions) -> None:
 
 
 def _memory(estimate: dict[str, int] | None) -> str:
+    from sentinv.models.memory import in_bytes
+
     if estimate is None:
         return "unknown for a single file"
-    parts = ", ".join(f"{name} {_bytes(estimate[name])}" for name in ("weights", "activations"))
-    return f"about {_bytes(estimate['total'])} and what PyTorch itself needs ({parts})"
-
-
-def _bytes(count: int) -> str:
-    return f"{count / 1e9:.1f} GB" if count >= 1e9 else f"{max(1, round(count / 1e6))} MB"
+    parts = ", ".join(f"{name} {in_bytes(estimate[name])}" for name in ("weights", "activations", "images"))
+    return f"about {in_bytes(estimate['total'])} and what PyTorch itself needs ({parts})"

@@ -130,7 +130,9 @@ class TuneJob:
     help="Of the word with --train-rows, as in invert.",
 )
 @click.option("--rows-lr", "rows_learning_rate", type=FiniteRange(0), help="An absolute one in its place.")
-@click.option("--seed", default=TuneConfig.seed, show_default=True, help="Equal seeds give equal files.")
+@click.option(
+    "--seed", default=TuneConfig.seed, show_default=True, help="Equal seeds give equal files; on a GPU nearly so."
+)
 @click.option("--gradient-checkpointing", is_flag=True, help="Less memory, slower.")
 @click.option("--samples", type=click.IntRange(0, 16), default=4, show_default=True, help="Images in the report.")
 @click.option("--resume", is_flag=True, help="Go on with an interrupted run.")
@@ -207,7 +209,7 @@ def tune_word(backbone: Backbone, job: TuneJob, options: OutputOptions, *, sampl
     from sentinv.report.outputs import write_result
     from sentinv.report.run_page import Report
     from sentinv.training.checkpoint import Checkpoints
-    from sentinv.training.loop import WRONG
+    from sentinv.training.history import WRONG
     from sentinv.training.tune import tune as train
 
     clock, outputs, config = Clock(), job.outputs, job.config

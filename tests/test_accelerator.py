@@ -17,17 +17,21 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from sentinv.concepts.concept import Concept
 from sentinv.concepts.initialization import Initialization, starting_rows
 from sentinv.concepts.placeholder import PlaceholderRows
+from sentinv.diffusion.ddim import ddim_step, ddim_steps
 from sentinv.editing.archive import Archive
 from sentinv.editing.edit import EditConfig, ddim_invert, edit
 from sentinv.editing.inversion import InversionConfig
 from sentinv.editing.masked import MaskConfig, edit_masked, region_of
+from sentinv.generation.denoiser import Denoiser, encode_prompts
 from sentinv.generation.generate import GenerateConfig, generate
 from sentinv.models.backbone import Backbone
 from sentinv.training.config import TrainConfig
 from sentinv.training.data import TrainingSet
+from sentinv.training.graphs import WARMUP, Graphed, with_graph
 from sentinv.training.lean_convolutions import lean_convolutions
 from sentinv.training.loop import Loop
 from sentinv.training.objective import DenoisingObjective
+from sentinv.training.rescue import Measures
 from sentinv.training.train import rows_groups
 
 CONFIG = TrainConfig(steps=25, evaluate_every=25, evaluation_timesteps=2)
@@ -111,13 +115,20 @@ def test_a_checkpoint_settles_what_is_pending(sd1_backbone, picture):
 
 
 class Answers(TorchDispatchMode):
-    """Answers what a fake tensor cannot, its value: "true", or some number; counts the waits for an accelerator."""
+    """Answers what a fake tensor cannot, its value: "true", or some number; counts the waits for an accelerator.
+
+    The host waits where it reads a value, and where it copies one there or back by a copy that blocks.
+    """
 
     def __init__(self):
         super().__init__()
         self.asked = self.waits = 0
 
     def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        if func in (torch.ops.aten._to_copy.default, torch.ops.aten.copy_.default):
+            there = args[0] if func is torch.ops.aten.copy_.default else (kwargs or {}).get("device")
+            ends = {args[-1].device.type, getattr(getattr(there, "device", there), "type", args[-1].device.type)}
+            self.waits += ends == {"cpu", "cuda"} and not (kwargs or {}).get("non_blocking", False)
         if func is torch.ops.aten._local_scalar_dense.default:
             self.waits += args[0].device.type == "cuda"
             self.asked += 1
@@ -203,6 +214,83 @@ def test_training_on_an_accelerator(fake, picture):
         assert loop.best["rows.text_encoder"].device.type == "cpu"
         loop.restore(loop.checkpoint({}))
         assert rows.rows["text_encoder"].device.type == "cuda"
+
+
+@pytest.mark.parametrize("family", ["sd1", "sd2", "xl", "ldm"])
+def test_no_step_waits_for_the_accelerator(family, request, picture, monkeypatch):
+    """Neither a step of training nor one of sampling, of any family; the last of ten reads the losses."""
+    with on_cuda(request.getfixturevalue(family), torch.bfloat16, monkeypatch) as backbone:
+        starts = {one.name: torch.ones(1, one.dim) for one in backbone.text_encoders}
+        rows = PlaceholderRows({"<c>": starts})
+        with rows.installed(backbone), lean_convolutions(backbone.unet):
+            data = TrainingSet(backbone, [picture], rows, CONFIG)
+            loop = Loop(
+                data, DenoisingObjective(backbone, 0.05), rows_groups(rows, backbone, CONFIG), CONFIG, steps_per_sync=10
+            )
+            waits = [backbone.answers.waits for _, _ in zip(range(9), loop.steps(), strict=False)]
+            assert len(waits) == 9 and waits[-1] == waits[0]
+        denoise = Denoiser(backbone, encode_prompts(backbone, [None, "a cat"]), 4.0)
+        latents = torch.zeros(2, 4, 8, 8, device="cuda")
+        for step in ddim_steps(backbone.schedule, 3):
+            before = backbone.answers.waits
+            latents = ddim_step(latents, denoise(latents, step), step.alpha_from, step.alpha_to)
+            assert backbone.answers.waits == before
+
+
+class Recorded:
+    """A capture without an accelerator: the work is kept, and done again into the same tensors by each replay."""
+
+    def __init__(self, loop, fault=""):
+        self.loop, self.fault, self.replays, self.captures = loop, fault, 0, 0
+
+    def __call__(self, work):
+        self.captures += 1
+        if self.fault == "capture":
+            raise RuntimeError("operation not permitted when stream is capturing")
+        self.work, self.loss = work, work()
+        self.gradients = {name: parameter.grad for name, parameter in self.loop.parameters.items()}
+        return self, self.loss
+
+    def replay(self):
+        self.replays += 1
+        loss = self.work()
+        for name, parameter in self.loop.parameters.items():
+            self.gradients[name].copy_(parameter.grad * (2 if self.fault == "values" else 1))
+        self.loss.data.copy_(loss.data)
+
+
+@pytest.mark.parametrize("fault", ["", "capture", "values"])
+def test_steps_by_a_graph_are_the_same_steps(sd1_backbone, picture, fault):
+    """With a graph, with one that can't be captured, with one whose numbers are wrong: the same run."""
+    config = replace(CONFIG, evaluate_every=5)
+    plain, graphed = (Looped(sd1_backbone, picture, 10, config) for _ in range(2))
+    plain.run()
+    recorded = Recorded(graphed.loop, fault)
+    graphed.loop.backward = Graphed(graphed.loop, recorded)
+    if fault:
+        with pytest.warns(UserWarning, match="without a CUDA graph, more slowly"):
+            graphed.run()
+    else:
+        graphed.run()
+        assert recorded.replays == CONFIG.steps - WARMUP  # with the one that was held against a step without
+    assert recorded.captures == 1
+    assert torch.allclose(graphed.values, plain.values, atol=1e-6)
+    assert [one.loss for one in graphed.told] == pytest.approx([one.loss for one in plain.told], rel=1e-5)
+
+
+def test_a_graph_ends_where_memory_or_numbers_do(sd1_backbone, picture):
+    looped = Looped(sd1_backbone, picture, 1)
+    recorded = Recorded(looped.loop)
+    looped.loop.backward = Graphed(looped.loop, recorded)
+    looped.run(10)
+    looped.loop.rescue.take(Measures(parts=2))
+    before = recorded.replays
+    looped.run()
+    assert before == 7 and recorded.replays == before and looped.loop.step == CONFIG.steps
+
+
+def test_no_graph_on_the_cpu_or_for_a_handful_of_steps(sd1_backbone, picture):
+    assert not with_graph(Looped(sd1_backbone, picture, 1).loop)
 
 
 def test_sampling_and_edits_on_an_accelerator(fake, picture):

@@ -16,7 +16,8 @@ from sentinv.models.memory import is_out_of_memory
 from sentinv.training.checkpoint import Checkpoints
 from sentinv.training.config import TrainConfig
 from sentinv.training.data import TrainingSet
-from sentinv.training.loop import RUNAWAY, Loop
+from sentinv.training.history import RUNAWAY
+from sentinv.training.loop import Loop
 from sentinv.training.objective import DenoisingObjective
 from sentinv.training.train import rows_groups, train_concept
 

@@ -19,10 +19,10 @@ from sentinv.generation.generate import GenerateConfig, generate_latents, seeded
 from sentinv.models.backbone import Backbone
 from sentinv.training.checkpoint import Checkpoints, latest_checkpoint
 from sentinv.training.config import TrainConfig
-from sentinv.training.data import TrainingSet
+from sentinv.training.data import TrainingSet, evaluation_grid
 from sentinv.training.interrupt import stop_request
 from sentinv.training.invert import invert
-from sentinv.training.objective import DenoisingObjective
+from sentinv.training.objective import DenoisingObjective, gamma_of, min_snr_weights
 from sentinv.training.train import train_concept
 
 QUICK = TrainConfig(steps=12, evaluate_every=4, evaluation_timesteps=4, checkpoint_every=5)
@@ -193,7 +193,8 @@ def test_best_rows_are_those_of_the_smallest_evaluation_loss(sd1_backbone, pictu
     with rows.installed(sd1_backbone):
         data = TrainingSet(sd1_backbone, [picture], rows, config)
         objective = DenoisingObjective(sd1_backbone, config.min_snr)
-        assert objective.evaluate(data.evaluation_batches())[0] == pytest.approx(history.best_loss, rel=1e-6)
+        grid = data.evaluation_batches(objective.timestep_weights)
+        assert objective.evaluate(grid)[0] == pytest.approx(history.best_loss, rel=1e-6)
     assert history.best_step == min(history.evaluations, key=lambda pair: pair[1])[0]
 
 
@@ -244,10 +245,35 @@ def _loss_with_target(data, batch, wanted):
     return denoising_loss(prediction, wanted, batch.mask)
 
 
+@pytest.mark.parametrize("prediction_type", ["epsilon", "v_prediction", "sample"])
+@pytest.mark.parametrize("gamma", [0.05, 0.8, 1e9])
+def test_the_grid_follows_the_weights_and_estimates_the_same(prediction_type, gamma):
+    """The mean over the grid is that of the weighted loss over all timesteps; no timestep has more than its part of it."""
+    alphas = (1 - torch.linspace(0.00085**0.5, 0.012**0.5, 1000).square()).cumprod(0)
+    weights = min_snr_weights(alphas, gamma, prediction_type)
+    weights = weights / weights.mean()
+    for loss in (alphas.sqrt(), 1 - alphas, torch.linspace(0, 1, 1000)):
+        exact = (weights * loss).mean().item()
+        followed = loss[evaluation_grid(8, 1, 1000, (1,), weights)[0]].mean().item()
+        even = evaluation_grid(8, 1, 1000, (1,))[0]
+        assert abs(followed - exact) < 0.03 * loss.max()
+        if gamma == 0.05 and prediction_type == "epsilon":
+            shares = weights[even] / weights[even].sum()
+            assert shares.sort(descending=True).values[:2].sum() > 0.6  # what the even grid would hang on
+
+
+def test_gamma_grows_with_the_side_and_is_told(sd1_backbone, picture):
+    assert [gamma_of(0.05, side) for side in (16, 64, 128)] == pytest.approx([0.05, 0.8, 3.2])
+    concept, _ = train_concept(sd1_backbone, [picture], WORDS, replace(QUICK, steps=0, min_snr=0.2))
+    assert float(concept.metadata["sentinv.min_snr"]) == pytest.approx(0.2 / 4)
+    concept, _ = train_concept(sd1_backbone, [picture], WORDS, replace(QUICK, steps=0, min_snr=None))
+    assert concept.metadata["sentinv.min_snr"] == "none"
+
+
 def test_a_noise_level_counts_by_its_min_snr_weight(sd1_backbone, picture):
     """Oracle: diffusers' SNR; the weights of all timesteps have the mean 1, and without gamma all are 1."""
     snr = compute_snr(DDPMScheduler.from_config(sd1_backbone.schedule.config), torch.arange(1000))
-    wanted = snr.clamp(max=0.05) / snr
+    wanted = snr.clamp(max=0.05 / 4) / snr  # of latents with 8 a side, half of those that gamma is told for
     rows = PlaceholderRows({"<c>": starting_rows(WORDS, sd1_backbone).rows})
     with rows.installed(sd1_backbone):
         data = TrainingSet(sd1_backbone, [picture], rows, QUICK)

@@ -28,8 +28,7 @@ from sentinv.files import locks
 from sentinv.models.backbone import Backbone
 from sentinv.training.checkpoint import read_checkpoint
 from sentinv.training.config import TrainConfig
-from sentinv.training.history import History
-from sentinv.training.loop import RUNAWAY
+from sentinv.training.history import RUNAWAY, History
 from sentinv.training.train import train_concept
 
 sys.path.insert(0, str(Path(__file__).parents[2] / "tests"))

@@ -17,7 +17,7 @@ from sentinv.files.decoding import Picture
 from sentinv.files.images import read_image, read_mask
 from sentinv.initializers import make
 from sentinv.training.batch import AT_ONCE, Job, Outcome, train_concepts
-from sentinv.training.loop import WRONG
+from sentinv.training.history import WRONG
 
 if TYPE_CHECKING:
     from sentinv.models.backbone import Backbone

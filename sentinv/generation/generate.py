@@ -134,7 +134,7 @@ def generate_beside(
     config: GenerateConfig | None = None,
     on_step: Progress | None = None,
 ) -> tuple[list[Image.Image], list[Image.Image]]:
-    """Sample the same seeds with one of two states of a word, and with the other, in batches of both. As `generate` else."""
+    """Sample the same seeds with two states of a word, in batches that hold both. Otherwise as `generate`."""
     from sentinv.files.images import to_pil
 
     config = config or GenerateConfig()

@@ -183,11 +183,11 @@ class BlendedSet(TrainingSet):
         kept = torch.arange(len(drawn)) >= len(drawn) - len(shown)
         return replace(drawn, latents=torch.cat([drawn.latents[: -len(shown)], shown]), kept=kept)
 
-    def evaluation_batches(self) -> list[Batch]:
+    def evaluation_batches(self, weights: Tensor | None = None) -> list[Batch]:
         """The fixed grid twice: with the first template, and blended, with one prompt after the other."""
         batches: list[Batch] = []
         begin, device = 0, self.backbone.device
-        for batch in super().evaluation_batches():
+        for batch in super().evaluation_batches(weights):
             count = len(batch)
             numbers = torch.arange(begin, begin + count)
             which, order = (numbers % self.image_count).to(device), torch.arange(count, device=device)
@@ -221,4 +221,5 @@ class BlendedSet(TrainingSet):
             taught=torch.arange(len(items)) >= plain,
             own=own,
             kept=torch.zeros(len(items), dtype=torch.bool),
+            weights=None if batch.weights is None else batch.weights[items],
         )

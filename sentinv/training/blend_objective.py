@@ -16,7 +16,7 @@ from sentinv.diffusion.conversions import add_noise, target
 from sentinv.generation.denoiser import encode_prompts
 from sentinv.models.backbone import Backbone, Condition
 from sentinv.training.blend import BlendedBatch, BlendedSet
-from sentinv.training.data import Batch
+from sentinv.training.data import Batch, copied_to
 from sentinv.training.objective import DenoisingObjective, denoising_loss
 
 _AT_ONCE = 32  # prompts that are encoded together
@@ -35,6 +35,8 @@ class BlendedObjective(DenoisingObjective):
     Attributes:
         teacher: the encoded `BlendedSet.teacher_prompts`, and no prompt as the last.
     """
+
+    capturable = False  # it looks for the items whose target is the frozen model's
 
     def __init__(
         self,
@@ -65,9 +67,9 @@ class BlendedObjective(DenoisingObjective):
         there, as a share of what its words do.
         """
         weights = super().weights(batch)
-        if not isinstance(weights, Tensor) or not isinstance(batch, BlendedBatch):
+        if not isinstance(weights, Tensor) or not isinstance(batch, BlendedBatch) or batch.weights is not None:
             return weights
-        return torch.where(batch.kept.to(weights.device), 1.0, weights)
+        return torch.where(copied_to(batch.kept, weights.device), 1.0, weights)
 
     @torch.no_grad()
     def wanted(self, batch: BlendedBatch, noisy: Tensor) -> tuple[Tensor, Tensor]:
@@ -83,7 +85,7 @@ class BlendedObjective(DenoisingObjective):
         units = torch.ones(len(batch), device=noisy.device)
         if not len(taught):
             return true, units
-        asked = torch.cat([taught, kept]).to(noisy.device)
+        asked = copied_to(torch.cat([taught, kept]), noisy.device)
         taught, kept = asked[: len(taught)], asked[len(taught) :]
         none = torch.full_like(kept, len(self.teacher.hidden) - 1)
         told = self.teacher[torch.cat([batch.teacher[taught], none])]

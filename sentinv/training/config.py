@@ -30,9 +30,11 @@ class TrainConfig:
         schedule: the learning rate stays, or falls to 0 along half a cosine.
         betas: AdamW's two decay rates, each in [0, 1). The usual (0.9, 0.999) average over ten and a thousand steps; a
             hundred steps do better with shorter memories (`benchmarks/ablations/optimizer.toml`).
-        min_snr: gamma of the min-SNR weighting (Hang et al. 2023, arXiv:2303.09556), > 0; None for no weighting. Those who
-            train a model take 5. For the rows of a word less is better: what a picture shows and where is decided at high
-            noise, where the plain loss, being small, hardly counts (as Huang et al. 2023, arXiv:2303.13495, found too).
+        min_snr: gamma of the min-SNR weighting (Hang et al. 2023, arXiv:2303.09556) for latents of 16 by 16, > 0; None for no
+            weighting. A model whose latents have another side gets it times (side / 16)², so that the default is 0.8 for
+            Stable Diffusion 1 and 3.2 for XL (`sentinv.training.objective.gamma_of`). Those who train a model take 5. For the
+            rows of a word less is better: what a picture shows and where is decided at high noise, where the plain loss,
+            being small, hardly counts (as Huang et al. 2023, arXiv:2303.13495, found too).
         flip: also learn from the mirrored image. Turn it off for lettering and faces.
         kind: which of the field's templates describe the image: those of an object or those of a style.
         templates: prompts of one's own in their place, each with ``{}`` for the placeholder.

@@ -7,7 +7,7 @@ are tokenised once. A batch repeats the few images there are with timesteps, noi
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, field, fields, replace
 from typing import TYPE_CHECKING, Any, Protocol
 
 import torch
@@ -39,6 +39,7 @@ class Batch:
         alphas_cumprod: at these timesteps, `[B]`.
         ids: token ids of the prompts, `[B, L]` per text encoder.
         mask: weights of the loss, `[B, 1, h, w]`, or None.
+        weights: what each item counts, `[B]`, where that is not up to its noise level; else None.
     """
 
     latents: Tensor
@@ -47,13 +48,14 @@ class Batch:
     alphas_cumprod: Tensor
     ids: Mapping[str, Tensor]
     mask: Tensor | None
+    weights: Tensor | None = field(default=None, kw_only=True)
 
     def __len__(self) -> int:
         return len(self.latents)
 
     def __getitem__(self, items: slice) -> Batch:
         """Some of the items; a field that is a mapping holds as many of each of its values."""
-        return replace(self, **{field.name: _some(getattr(self, field.name), items) for field in fields(self)})
+        return replace(self, **{one.name: _some(getattr(self, one.name), items) for one in fields(self)})
 
     def joined(self, others: Sequence[Batch]) -> Batch:
         """These items and then those of others, whose fields are alike."""
@@ -177,14 +179,21 @@ class TrainingSet:
         )
         return batch, which, templates
 
-    def evaluation_batches(self) -> list[Batch]:
-        """The fixed grid: the same (timestep, noise) pairs for every run; mean latents, the first template."""
+    def evaluation_batches(self, weights: Tensor | None = None) -> list[Batch]:
+        """The fixed grid: the same (timestep, noise) pairs for every run; mean latents, the first template.
+
+        Args:
+            weights: what each timestep of the noise schedule counts, `[T]`, > 0. Then timesteps are as dense as the weights
+                are large, and count the same: the mean is that of the weighted loss over all timesteps, and none of the
+                few decides alone. Without them timesteps are even, and count as the objective says: what studies compare on.
+        """
         config, mean = self.config, self.moments.mean
         timesteps, noise = evaluation_grid(
             config.evaluation_timesteps,
             config.evaluation_noises,
             self.backbone.schedule.train_timesteps,
             tuple(mean.shape[1:]),
+            weights,
         )
         batches = []
         chunk = max(config.batch_size, config.evaluation_noises)
@@ -200,16 +209,21 @@ class TrainingSet:
                     alphas_cumprod=self.alphas_cumprod[own],
                     ids={name: ids[:1].expand(len(part), -1) for name, ids in self.ids.items()},
                     mask=None if self.mask is None else self.mask[which],
+                    weights=None if weights is None else torch.ones(len(part), device=mean.device),
                 )
             )
         return batches
 
     def to_device(self, tensor: Tensor) -> Tensor:
         """Copy to the model's device."""
-        device = self.backbone.device
-        if device.type == "cuda":  # from pinned memory the copy does not make the host wait
-            return tensor.pin_memory().to(device, non_blocking=True)
-        return tensor.to(device)
+        return copied_to(tensor, self.backbone.device)
+
+
+def copied_to(tensor: Tensor, device: torch.device) -> Tensor:
+    """Copy a tensor of the CPU to a device, without making the host wait for it."""
+    if device.type == "cuda":  # from pinned memory the copy does not make the host wait
+        return tensor.pin_memory().to(device, non_blocking=True)
+    return tensor.to(device)
 
 
 def only(tokens: Collection[str]) -> str:
@@ -233,18 +247,26 @@ def stratified_timesteps(count: int, train_timesteps: int, generator: Generator)
     return (position * train_timesteps).long().clamp(max=train_timesteps - 1)
 
 
-def evaluation_grid(timesteps: int, noises: int, train_timesteps: int, shape: tuple[int, ...]) -> tuple[Tensor, Tensor]:
+def evaluation_grid(
+    timesteps: int, noises: int, train_timesteps: int, shape: tuple[int, ...], weights: Tensor | None = None
+) -> tuple[Tensor, Tensor]:
     """The (timestep, noise) pairs on which all runs are compared: the same for every run, whatever its seed.
 
     Args:
-        timesteps: how many timesteps, evenly spread, in the middle of their parts.
+        timesteps: how many timesteps, in the middle of parts of equal weight.
         noises: how many noises for each.
         train_timesteps: length of the noise schedule.
         shape: `[C, h, w]` of one latent.
+        weights: of each timestep `[train_timesteps]`, ≥ 0; all alike if None.
 
     Returns:
         Timesteps `[K]` int64 and noises `[K, C, h, w]` float32, on the CPU, with K = timesteps × noises.
     """
-    middles = ((torch.arange(timesteps) + 0.5) * train_timesteps / timesteps).long()
+    middles = (torch.arange(timesteps) + 0.5) / timesteps
+    if weights is None:
+        found = (middles * train_timesteps).long()
+    else:
+        until = weights.detach().cpu().double().cumsum(0)
+        found = torch.searchsorted(until, middles.double() * until[-1]).clamp(max=train_timesteps - 1)
     noise = torch.randn((timesteps * noises, *shape), generator=Generator().manual_seed(0))
-    return middles.repeat_interleave(noises), noise
+    return found.repeat_interleave(noises), noise

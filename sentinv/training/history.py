@@ -6,6 +6,19 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
+RUNAWAY = 1000.0
+"""Rows that are longer than so many medians of the vocabulary end a run.
+
+AdamW moves an entry by about the learning rate: a hundred steps at a relative one of 1 take a row to at most some hundred
+medians. Whatever is beyond a thousand has run away.
+"""
+
+WRONG = {
+    "not finite": "the loss or the rows were not finite",
+    "runaway": f"a row grew to more than {RUNAWAY:g} times the vocabulary's median length",
+}
+"""What `history.stop` says of a run that went wrong, in words."""
+
 
 @dataclass(frozen=True)
 class StepRecord:

@@ -17,9 +17,9 @@ from torch import Generator, Tensor, nn
 
 from sentinv.errors import TrainingError
 from sentinv.training.checkpoint import Checkpoint
-from sentinv.training.history import History, StepRecord
+from sentinv.training.history import RUNAWAY, WRONG, History, StepRecord
 from sentinv.training.rescue import Measures, NoRescue
-from sentinv.training.rolling import rolling
+from sentinv.training.rolling import gradients, rolling
 
 if TYPE_CHECKING:
     from sentinv.training.config import TrainConfig
@@ -31,19 +31,6 @@ OnStep = Callable[[StepRecord], None]
 
 Watch = Callable[["Loop"], None]
 """Called after every step with the run; it may draw from the parameters as they are, and `Loop.end` ends it there."""
-
-RUNAWAY = 1000.0
-"""Rows that are longer than so many medians of the vocabulary end a run.
-
-AdamW moves an entry by about the learning rate: a hundred steps at a relative one of 1 take a row to at most some hundred
-medians. Whatever is beyond a thousand has run away.
-"""
-
-WRONG = {
-    "not finite": "the loss or the rows were not finite",
-    "runaway": f"a row grew to more than {RUNAWAY:g} times the vocabulary's median length",
-}
-"""What `history.stop` says of a run that went wrong, in words."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -102,10 +89,12 @@ class Loop:
         self.steps_per_sync = steps_per_sync
         self.parameters = {name: parameter for group in groups for name, parameter in group.parameters.items()}
         self.usual_norm = {name: norm for group in groups for name, norm in group.usual_norm.items()}
+        self._on_cuda = all(parameter.device.type == "cuda" for parameter in self.parameters.values())
         self.optimizer = torch.optim.AdamW(
             [{"params": [*group.parameters.values()], "lr": group.learning_rate} for group in groups],
             betas=config.betas,
             weight_decay=0.0,
+            fused=self._on_cuda or None,  # one launch; its count of steps is on the device
         )
         self.generator = Generator().manual_seed(config.seed)
         self.history = History()
@@ -169,6 +158,10 @@ class Loop:
         self.optimizer.step()
         for group in held:
             group.lengths.after_step(group.parameters)  # type: ignore[union-attr]
+
+    def backward(self, batch: Batch) -> Tensor:
+        """Compute the gradient of the batch's mean loss, and return that loss."""
+        return gradients([self], [batch])[0]
 
     def settle(self, *, evaluate: bool = False) -> None:
         """Read what the last steps gave, check it and report it. Reading makes the host wait for the device."""
@@ -276,7 +269,9 @@ class Loop:
             parameter.copy_(tensors[f"parameter.{name}"])
             if f"adamw.step.{name}" in tensors:
                 self.optimizer.state[parameter] = {
-                    key: tensors[f"adamw.{key}.{name}"].to("cpu" if key == "step" else parameter.device).clone()
+                    key: tensors[f"adamw.{key}.{name}"]
+                    .to("cpu" if key == "step" and not self._on_cuda else parameter.device)
+                    .clone()
                     for key in ("step", "exp_avg", "exp_avg_sq")
                 }
 

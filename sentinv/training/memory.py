@@ -19,6 +19,7 @@ from torch.nn import functional
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
+from sentinv.generation.generate import GenerateConfig
 from sentinv.models.describe import written
 from sentinv.models.folders import parts_of, text_encoder_class
 from sentinv.models.loading import best_device, best_dtype
@@ -27,10 +28,15 @@ from sentinv.models.parts import load_part
 from sentinv.models.vae import autoencoder_class
 from sentinv.training.config import TrainConfig, TuneConfig
 from sentinv.training.lean_convolutions import lean_convolutions
-from sentinv.training.samples import PAIRS, SAMPLING
 
 if TYPE_CHECKING:
     from sentinv.models.backbone import Backbone
+
+SAMPLING = GenerateConfig()
+"""How the images of a report are drawn."""
+
+PAIRS = SAMPLING.batch_size // 2
+"""Seeds of them at a time, each without the training and with it."""
 
 
 def training_memory(

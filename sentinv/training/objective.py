@@ -28,6 +28,11 @@ class Objective(Protocol):
         """Precision that it is computed in."""
         ...
 
+    @property
+    def capturable(self) -> bool:
+        """Whether it never makes the host wait or choose, so that a CUDA graph of it is the same for every batch."""
+        ...
+
     def __call__(self, batch: Batch) -> Tensor:
         """What is minimised, per item, `[B]` float32, differentiable."""
         ...
@@ -38,11 +43,17 @@ class DenoisingObjective:
 
     Args:
         backbone: the model, with the rows of the prompts' placeholders installed.
-        min_snr: gamma of the min-SNR weights; None for no weights.
+        min_snr: gamma of the min-SNR weights for latents of `REFERENCE_SIDE`, as `TrainConfig` has it; None for no weights.
+
+    Attributes:
+        gamma: that of this model's latents, by `gamma_of`; None for no weights.
     """
 
     def __init__(self, backbone: Backbone, min_snr: float | None) -> None:
-        self.backbone, self.min_snr = backbone, min_snr
+        self.backbone = backbone
+        self.gamma = None if min_snr is None else gamma_of(min_snr, backbone.resolution // backbone.vae_scale)
+
+    capturable = True
 
     @property
     def dtype(self) -> torch.dtype:
@@ -62,17 +73,19 @@ class DenoisingObjective:
         return denoising_loss(prediction, wanted, batch.mask)
 
     def weights(self, batch: Batch) -> Tensor | float:
-        """What each item counts, `[B]`: its timestep's min-SNR weight."""
+        """What each item counts, `[B]`: its timestep's min-SNR weight, unless the batch says otherwise."""
+        if batch.weights is not None:
+            return batch.weights
         return 1.0 if self.timestep_weights is None else self.timestep_weights[batch.timesteps]
 
     @cached_property
     def timestep_weights(self) -> Tensor | None:
         """Min-SNR weight of every timestep `[T]`, on average 1 so that losses stay comparable; None for no weighting."""
-        if self.min_snr is None:
+        if self.gamma is None:
             return None
         schedule = self.backbone.schedule
         alphas_cumprod = schedule.alphas_cumprod.to(self.backbone.device)
-        weights = min_snr_weights(alphas_cumprod, self.min_snr, schedule.prediction_type)
+        weights = min_snr_weights(alphas_cumprod, self.gamma, schedule.prediction_type)
         return weights / weights.mean()
 
     @torch.no_grad()
@@ -81,6 +94,22 @@ class DenoisingObjective:
         errors = [self.errors(batch) for batch in batches]
         weighted = [error * self.weights(batch) for error, batch in zip(errors, batches, strict=True)]
         return torch.cat(weighted).mean().item(), torch.cat(errors).mean().item()
+
+
+REFERENCE_SIDE = 16
+"""Latents along a side of the model that the default gamma was found on."""
+
+
+def gamma_of(min_snr: float, side: int) -> float:
+    """Gamma of the min-SNR weights for latents of another side: it grows with the square.
+
+    This is an extrapolation between published settings, not a law: `docs/models.md` has the curves, and what else it could be.
+
+    Args:
+        min_snr: gamma for latents of `REFERENCE_SIDE`, > 0.
+        side: latents along a side of the square that is trained on, ≥ 1.
+    """
+    return min_snr * (side / REFERENCE_SIDE) ** 2
 
 
 def min_snr_weights(alphas_cumprod: Tensor, gamma: float, prediction_type: str) -> Tensor:

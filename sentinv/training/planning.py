@@ -15,6 +15,7 @@ from sentinv.concepts.tokens import padded_ids
 from sentinv.models.loading import load_tokenizers, text_widths
 from sentinv.models.parts import local_path
 from sentinv.models.text_encoder import TextEncoder
+from sentinv.training.fitting import Fit, fit
 from sentinv.training.memory import training_memory
 
 if TYPE_CHECKING:
@@ -41,7 +42,8 @@ class RunPlan:
         steps: of the training.
         batch_size: of each step.
         learning_rate: at its highest, in words.
-        memory: bytes of "weights", "activations" and "total"; None where it cannot be told.
+        memory: bytes of "weights", "activations", "images" and "total"; None where it cannot be told.
+        fit: whether there is room for it.
     """
 
     model: str
@@ -59,6 +61,7 @@ class RunPlan:
     batch_size: int
     learning_rate: str
     memory: dict[str, int] | None
+    fit: Fit
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -84,6 +87,7 @@ def plan_run(
     *,
     token: str,
     max_vectors: int | None = None,
+    images: bool = True,
 ) -> RunPlan:
     """Plan a run; what the run would refuse is refused.
 
@@ -94,6 +98,7 @@ def plan_run(
         config: of the training.
         token: the placeholder.
         max_vectors: the most vectors there may be; None for no limit.
+        images: whether images are drawn for a report.
 
     Raises:
         PromptError: If the placeholder is taken, or there is nothing to start from.
@@ -101,6 +106,7 @@ def plan_run(
         ModelError: If tokenizer or configs cannot be loaded.
     """
     found = _checked(place.model, said, config, token, max_vectors)
+    memory = training_memory(place.model, config, place.dtype, place.device, images=images)
     tokens = list(found.tokens) if found else said.concept.vector_names if said.concept else []
     return RunPlan(
         model=place.model,
@@ -117,7 +123,8 @@ def plan_run(
         steps=config.steps,
         batch_size=config.batch_size,
         learning_rate=config.rate_in_words,
-        memory=training_memory(place.model, config, place.dtype, place.device),
+        memory=memory,
+        fit=fit(place.model, config, place.dtype, place.device, memory),
     )
 
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from torch import Tensor
 from torch.nn.functional import cosine_similarity
 
+from sentinv.training.objective import gamma_of
 from sentinv.version import __version__
 
 if TYPE_CHECKING:
@@ -71,8 +72,13 @@ def _of_run(backbone: Backbone, kind: str, config: TrainConfig, history: History
         "sentinv.version": __version__,
         "sentinv.base_model_hash": backbone.fingerprint,
         "sentinv.steps": str(history.best_step),
+        "sentinv.min_snr": "none" if config.min_snr is None else repr(_gamma(backbone, config.min_snr)),
         "sentinv.seed": str(config.seed),
         "sentinv.start_loss": repr(history.start_loss),
         "sentinv.best_loss": repr(history.best_loss),
         "sentinv.final_loss": repr(history.evaluations[-1][1]),
     }
+
+
+def _gamma(backbone: Backbone, min_snr: float) -> float:
+    return gamma_of(min_snr, backbone.resolution // backbone.vae_scale)

@@ -55,6 +55,10 @@ class Run(Protocol):
         """Draw the next step's batch."""
         ...
 
+    def backward(self, batch: Batch) -> Tensor:
+        """Compute the gradient of a batch's mean loss, and return that loss."""
+        ...
+
     def advance(self, loss: Tensor) -> None:
         """Take the step whose gradients are there."""
         ...
@@ -106,6 +110,11 @@ def _end(run: Run, on_end: Callable[[Run], None] | None) -> None:
         on_end(run)
 
 
+def gradients(runs: Sequence[Run], batches: Sequence[Batch]) -> list[Tensor]:
+    """Compute the gradient of each run's mean loss on its batch, in calls that runs share, and return these losses."""
+    return _Work(runs, batches).shared()
+
+
 class _Work:
     """The gradients of one step of several runs; it may be done again where memory ended."""
 
@@ -113,7 +122,13 @@ class _Work:
         self.runs, self.batches = runs, batches
 
     def __call__(self) -> list[Tensor]:
-        """Compute each run's gradient of its batch's mean loss, and return these losses."""
+        """Compute them, and return the losses. A run that shares its calls with none may have a way of its own."""
+        if len(self.runs) == 1 and self.runs[0].together == 1:
+            return [self.runs[0].backward(self.batches[0])]
+        return self.shared()
+
+    def shared(self) -> list[Tensor]:
+        """Compute them in calls that runs share."""
         losses: dict[int, Tensor] = {}
         for run in self.runs:
             run.optimizer.zero_grad()

@@ -8,7 +8,8 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from sentinv.adapters.install import adapted
-from sentinv.generation.generate import GenerateConfig, Progress, generate, generate_beside
+from sentinv.generation.generate import Progress, generate, generate_beside
+from sentinv.training.memory import PAIRS, SAMPLING
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -21,8 +22,6 @@ if TYPE_CHECKING:
 
 PROMPTS = {"object": "a photo of {}", "style": "a painting in the style of {}"}
 """Kind of concept → what is shown of it."""
-
-SAMPLING = GenerateConfig()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,10 +42,6 @@ class Samples:
 def prompt_of(learned: Learned | Tuned) -> str:
     """What is shown of a learned word."""
     return PROMPTS[learned.config.kind].replace("{}", learned.concept.token)
-
-
-PAIRS = SAMPLING.batch_size // 2
-"""Seeds at a time, each without the training and with it."""
 
 
 def sampling_steps(count: int) -> int:

@@ -21,6 +21,7 @@ from sentinv.training.blend_objective import BlendedObjective
 from sentinv.training.checkpoint import Checkpoints, check_settings, latest_checkpoint, save_checkpoint
 from sentinv.training.config import TrainConfig
 from sentinv.training.data import TrainingSet
+from sentinv.training.graphs import fast_float32, with_graph
 from sentinv.training.history import History
 from sentinv.training.interrupt import StopRequest, stop_request
 from sentinv.training.lean_convolutions import lean_convolutions
@@ -95,9 +96,10 @@ def _trained(
     rows = PlaceholderRows({token: start.rows})
     _ = backbone.fingerprint  # taken once and kept: with rows installed it could not be
     lean = lean_convolutions(backbone.unet)
-    with Rescue(backbone, config) as rescue, rows.installed(backbone), lean, stop_request() as request:
+    with fast_float32(), Rescue(backbone, config) as rescue, rows.installed(backbone), lean, stop_request() as request:
         loop, data = word_loop(backbone, images, start, rows, config, rescue)
         loop.on_step = on_step
+        with_graph(loop)
         run_to_the_end(loop, run_settings(data, config, token, start.rows), checkpoints, request, watch)
     return word_of(backbone, start, token, loop), loop.history
 
@@ -121,7 +123,7 @@ def word_loop(
         objective,
         rows_groups(rows, backbone, config),
         config,
-        evaluation=data.evaluation_batches(),
+        evaluation=data.evaluation_batches(objective.timestep_weights),
         rescue=rescue,
         steps_per_sync=1 if backbone.device.type == "cpu" else STEPS_PER_SYNC,
     )

@@ -104,6 +104,7 @@ def tune(
         stack.enter_context(lean_convolutions(backbone.unet))
         request = stack.enter_context(stop_request())
         data = BlendedSet(backbone, pictures, rows, config, blend)
+        objective = BlendedObjective(data, config.min_snr, frozen=adapters.off, fixed_rows=not config.train_rows)
         groups = [ParameterGroup(parameters=adapters.parameters, learning_rate=config.learning_rate)]
         if config.train_rows:
             groups += rows_groups(rows, backbone, config)
@@ -119,7 +120,7 @@ def tune(
             objective,
             groups,
             config,
-            evaluation=data.evaluation_batches(),
+            evaluation=data.evaluation_batches(objective.timestep_weights),
             rescue=rescue,
             on_step=on_step,
             steps_per_sync=1 if backbone.device.type == "cpu" else STEPS_PER_SYNC,

@@ -1,0 +1,211 @@
+"""What a GPU makes of it: everything that could not be measured where this was written, as one command.
+
+    python benchmarks/gpu.py                                     # writes benchmarks/results/gpu.md, some ten minutes
+    python benchmarks/gpu.py --peer PATH/TO/textual_inversion.py # and beside diffusers' script
+    python benchmarks/gpu.py --parts sd15,plan                   # some of it
+
+On random weights in the shapes of Stable Diffusion 1.5 and XL, in bfloat16: seconds from the command to the written word
+(`sentinv invert --phrase … --samples 0`, 100 steps of batch 4), seconds per step with the CUDA graph and without it, in
+channels-last, at batch 8, with a fused optimizer and torch's own, and the peak against what `--plan` says.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import torch
+from PIL import Image
+
+from sentinv.bench import sd15
+from sentinv.files.atomic import atomic_write
+from sentinv.report.tables import Table
+
+RESULT = Path(__file__).parent / "results" / "gpu.md"
+DTYPE = torch.bfloat16
+STEPS, BATCH = 100, 4
+XL_UNET: dict[str, Any] = {
+    "sample_size": 128,
+    "block_out_channels": (320, 640, 1280),
+    "layers_per_block": 2,
+    "down_block_types": ("DownBlock2D", "CrossAttnDownBlock2D", "CrossAttnDownBlock2D"),
+    "up_block_types": ("CrossAttnUpBlock2D", "CrossAttnUpBlock2D", "UpBlock2D"),
+    "transformer_layers_per_block": (1, 2, 10),
+    "attention_head_dim": (5, 10, 20),
+    "cross_attention_dim": 2048,
+    "addition_embed_type": "text_time",
+    "addition_time_embed_dim": 256,
+    "projection_class_embeddings_input_dim": 2816,
+    "use_linear_projection": True,
+}
+XL_TEXT: dict[str, Any] = {
+    **sd15.TEXT,
+    "hidden_size": 1280,
+    "intermediate_size": 5120,
+    "num_hidden_layers": 32,
+    "num_attention_heads": 20,
+    "hidden_act": "gelu",
+    "projection_dim": 1280,
+}
+
+
+def save_xl(folder: Path) -> None:
+    """Write a pipeline in the shape of Stable Diffusion XL with random weights, 7 GB."""
+    from diffusers import AutoencoderKL, DDIMScheduler, StableDiffusionXLPipeline, UNet2DConditionModel
+    from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection
+
+    words = sd15.TEXT["vocab_size"]
+    ids = {"bos_token_id": words - 2, "eos_token_id": words - 1, "pad_token_id": words - 1}
+    torch.manual_seed(0)
+    tokenizer = sd15.tokenizer(folder / "scratch")
+    pipeline: Any = StableDiffusionXLPipeline(
+        unet=UNet2DConditionModel(**XL_UNET).to(DTYPE),
+        vae=AutoencoderKL(**{**sd15.VAE, "sample_size": 1024, "scaling_factor": 0.13025}).to(DTYPE),
+        text_encoder=CLIPTextModel(CLIPTextConfig(**sd15.TEXT, **ids)).to(DTYPE),
+        text_encoder_2=CLIPTextModelWithProjection(CLIPTextConfig(**XL_TEXT, **ids)).to(DTYPE),
+        tokenizer=tokenizer,
+        tokenizer_2=tokenizer,
+        scheduler=DDIMScheduler(**sd15.SCHEDULE),
+    )
+    pipeline.save_pretrained(folder)
+
+
+def command(model: Path, scratch: Path) -> dict[str, float]:
+    """Seconds from the command to the written word, and part by part as its report has them."""
+    picture = scratch / "picture.png"
+    Image.effect_noise((640, 640), 80).convert("RGB").save(picture)
+    output = scratch / f"{model.name}.safetensors"
+    options = ["--phrase", "a red cat", "--steps", str(STEPS), "--samples", "0", "--json", "-q", "--force"]
+    begun = time.perf_counter()
+    ended = subprocess.run(
+        [sys.executable, "-m", "sentinv", "invert", str(picture), "--model", str(model), "-o", str(output), *options],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    return {"from command to word": time.perf_counter() - begun, **json.loads(ended.stdout)["seconds"]}
+
+
+def steps(
+    model: Path, *, graph: bool = True, channels_last: bool = False, fused: bool = True, batch: int = BATCH
+) -> float:
+    """Median seconds of a step, of ten at a time, after the first thirty."""
+    import sentinv.training.loop
+    import sentinv.training.train
+    from sentinv import load
+    from sentinv.concepts.initialization import Initialization
+    from sentinv.training.config import TrainConfig
+
+    backbone = load(model, device="cuda", dtype=DTYPE)
+    if channels_last:
+        backbone.unet.to(memory_format=torch.channels_last)
+    own, optimizer = sentinv.training.train.with_graph, torch.optim.AdamW
+    if not graph:
+        sentinv.training.train.with_graph = lambda loop: False
+    if not fused:
+        torch.optim.AdamW = lambda *given, **options: optimizer(*given, **{**options, "fused": None})  # type: ignore
+    seconds, last = [], [0.0]
+
+    def watch(loop: Any) -> None:
+        if loop.step % 10 == 0:
+            torch.cuda.synchronize()
+            now = time.perf_counter()
+            seconds.append((now - last[0]) / 10)
+            last[0] = now
+
+    config = TrainConfig(steps=STEPS, evaluate_every=10 * STEPS, batch_size=batch)
+    picture = Image.effect_noise((backbone.resolution,) * 2, 80).convert("RGB")
+    try:
+        sentinv.training.train.train_concept(backbone, [picture], Initialization("a red cat"), config, watch=watch)
+    finally:
+        sentinv.training.train.with_graph, torch.optim.AdamW = own, optimizer  # type: ignore[misc]
+    return median(seconds[3:-1])  # the last ten are followed by the evaluation
+
+
+def peaks(model: Path) -> tuple[float, float]:
+    """Gigabytes that a run took at its highest, and what the plan says."""
+    from sentinv.training.config import TrainConfig
+    from sentinv.training.memory import training_memory
+
+    torch.cuda.reset_peak_memory_stats()
+    steps(model, graph=False)
+    plan = training_memory(str(model), TrainConfig(), "bfloat16", "cuda", images=False)
+    assert plan is not None
+    return torch.cuda.max_memory_allocated() / 1e9, plan["total"] / 1e9
+
+
+def main() -> None:
+    """Measure, print and write."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--peer", help="diffusers' textual_inversion.py")
+    parser.add_argument("--parts", default="sd15,plan,peer,sdxl")
+    parser.add_argument("-o", "--output", type=Path, default=RESULT)
+    options = parser.parse_args()
+    if not torch.cuda.is_available():
+        raise SystemExit("there is no CUDA device here: run this on a machine with one")
+    parts, rows = options.parts.split(","), []
+
+    def note(name: str, measure: Callable[[], str]) -> None:
+        try:
+            rows.append([name, measure()])
+        except Exception as error:  # one that fails says so in the table
+            rows.append([name, f"failed: {type(error).__name__}: {str(error).splitlines()[0][:120]}"])
+        print(*rows[-1], sep=": ", flush=True)
+
+    with tempfile.TemporaryDirectory() as folder:
+        scratch = Path(folder)
+        models = {"sd15": scratch / "sd15", "sdxl": scratch / "sdxl"}
+        if {"sd15", "plan", "peer"} & set(parts):
+            sd15.save_pipeline(models["sd15"], DTYPE)
+        if "sdxl" in parts:
+            save_xl(models["sdxl"])
+        for name in (name for name in models if name in parts):
+            note(f"{name}: from command to word, first", lambda name=name: _told(command(models[name], scratch)))  # type: ignore[misc]
+            note(f"{name}: again", lambda name=name: _told(command(models[name], scratch)))  # type: ignore[misc]
+            for label, how in VARIANTS.items():
+                note(f"{name}: s/step, {label}", lambda name=name, how=how: f"{steps(models[name], **how):.4f}")  # type: ignore[misc]
+        if "plan" in parts:
+            note("sd15: peak and plan, GB", lambda: "{:.2f}, {:.2f}".format(*peaks(models["sd15"])))
+        if "peer" in parts and options.peer:
+            note("sd15: beside diffusers' script", lambda: _beside(models["sd15"], options.peer, scratch))
+    text = f"{torch.cuda.get_device_name()}, torch {torch.__version__}, {DTYPE}, batch {BATCH}, {STEPS} steps, random weights."
+    table = Table("On a GPU", ["what", "measured"], rows, text).markdown()
+    atomic_write(options.output, f"{table}\n`python benchmarks/gpu.py`\n".encode(), overwrite=True)
+
+
+VARIANTS: dict[str, dict[str, Any]] = {
+    "as it is": {},
+    "without a graph": {"graph": False},
+    "torch's own optimizer": {"fused": False},
+    "channels last": {"channels_last": True},
+    "batch 8": {"batch": 8},
+}
+
+
+def _told(seconds: dict[str, float]) -> str:
+    return ", ".join(f"{name} {value:.1f} s" for name, value in seconds.items())
+
+
+def _beside(model: Path, peer: str, scratch: Path) -> str:
+    """Seconds per step of both in the same run, by the harness of `sentinv bench speed`."""
+    from sentinv.bench.speed import SpeedConfig, measure_speed
+
+    picture = scratch / "peer.png"
+    Image.effect_noise((512, 512), 80).convert("RGB").save(picture)
+    config = SpeedConfig(
+        model=model, images=(picture,), resolution=512, steps=50, warmup=10, dtype="bfloat16", device="cuda"
+    )
+    trainers = measure_speed(config, [peer], print)
+    return ", ".join(f"{one.name} {one.failure or f'{one.seconds:.4f} s'}" for one in trainers)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,95 @@
+"""Whether a run fits where it would run, and what to ask for if it does not."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from sentinv.models.loading import best_device, best_dtype
+from sentinv.models.memory import free_memory, in_bytes
+from sentinv.training.memory import training_memory
+
+if TYPE_CHECKING:
+    from sentinv.training.config import TrainConfig
+
+_BESIDE = 600_000_000
+"""Bytes that torch takes on a GPU beside tensors: its context, and workspaces."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Fit:
+    """Whether there is room.
+
+    Attributes:
+        free: bytes on the device; None where nobody says.
+        enough: whether a run has room in them; True where nobody knows.
+        options: of the command, with which it would have room; "" if it has, or if none of them helps.
+        needed: bytes with these options.
+    """
+
+    free: int | None
+    enough: bool
+    options: str = ""
+    needed: int = 0
+
+    @property
+    def told(self) -> str:
+        """It as a sentence; "" where there is room."""
+        if self.enough:
+            return ""
+        short = f"only {in_bytes(self.free)} are free there"
+        if not self.options:
+            return f"{short}, and no option makes it fit: take a smaller model or another --device"
+        return f"{short}: {self.options} needs about {in_bytes(self.needed)}"
+
+
+def fit(name: str, config: TrainConfig, dtype: str | None, device: str | None, memory: dict[str, int] | None) -> Fit:
+    """Hold what a run needs against what is free; where it is too much, try what the command offers against it.
+
+    Args:
+        name: of the model.
+        config: of the training.
+        dtype: as `training_memory` takes it.
+        device: likewise.
+        memory: what `training_memory` said.
+    """
+    place = torch.device(device) if device else best_device()
+    free = free_memory(place)
+    beside = 0 if place.type == "cpu" else _BESIDE
+    if memory is None or free is None or memory["total"] + beside <= free:
+        return Fit(free=free, enough=True)
+    half = dtype or str(best_dtype(place)).removeprefix("torch.")
+    for options, changes in _ways(half == "float32"):
+        names = ("gradient_checkpointing", "batch_size")
+        own: dict[str, Any] = {key: changes[key] for key in names if key in changes}
+        if "batch_size" in own:  # what comes beside the plain items cannot be more than they are
+            own |= {key: min(1, getattr(config, key)) for key in ("blended", "others") if hasattr(config, key)}
+        found = training_memory(
+            name, replace(config, **own), changes.get("dtype", dtype), device, images=changes.get("images", True)
+        )
+        if found is not None and found["total"] + beside <= free:
+            return Fit(free=free, enough=False, options=options, needed=found["total"])
+    return Fit(free=free, enough=False)
+
+
+def _ways(whole: bool) -> list[tuple[str, dict[str, Any]]]:
+    """Options, the mildest first, and what they change."""
+    sparing: dict[str, Any] = {"gradient_checkpointing": True}
+    least = {**sparing, "batch_size": 1, "images": False}
+    ways = [
+        ("--gradient-checkpointing", sparing),
+        ("--gradient-checkpointing --samples 0", {**sparing, "images": False}),
+    ]
+    if whole:
+        ways += [
+            ("--dtype bfloat16", {"dtype": "bfloat16"}),
+            ("--dtype bfloat16 --gradient-checkpointing", {**sparing, "dtype": "bfloat16"}),
+        ]
+    ways.append(("--gradient-checkpointing --samples 0 --batch-size 1", least))
+    if whole:
+        ways.append(
+            ("--dtype bfloat16 --gradient-checkpointing --samples 0 --batch-size 1", {**least, "dtype": "bfloat16"})
+        )
+    return ways
