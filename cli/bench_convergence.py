@@ -8,8 +8,9 @@ from typing import Any
 
 import click
 
-from sentinv.cli.options import SEED, flip_option, learning_rate_option, schedule_option
+from sentinv.cli.options import SEED
 from sentinv.cli.studying import StudyOptions, conduct, study_options
+from sentinv.cli.training_options import flip_option, learning_rate_option, schedule_option
 from sentinv.errors import SentinvError
 
 STARTS = (
@@ -29,8 +30,9 @@ class ConvergenceOptions(StudyOptions):
     seeds: int | None
     own_seeds: tuple[int, ...]
     steps: int
-    relative_learning_rate: float
+    relative_learning_rate: float | None
     learning_rate: float | None
+    max_norm: float | None
     schedule: str
     flip: bool
     count: int | None
@@ -70,7 +72,7 @@ def convergence(**given: Any) -> None:
 
     options = ConvergenceOptions(**given)
     small = options.small
-    names = ("steps", "relative_learning_rate", "learning_rate", "schedule", "flip")
+    names = ("steps", "relative_learning_rate", "learning_rate", "max_norm", "schedule", "flip")
     train = {name: getattr(options, name) for name in names}
     study = Study(
         title="Convergence",

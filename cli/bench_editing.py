@@ -13,8 +13,6 @@ from sentinv.cli.adapting import LoraOptions, lora_option
 from sentinv.cli.edit_options import edit_guidance_option
 from sentinv.cli.options import (
     ModelOptions,
-    flip_option,
-    learning_rate_option,
     model_options,
     notice,
     output_options,
@@ -22,6 +20,7 @@ from sentinv.cli.options import (
     tell_toybox,
 )
 from sentinv.cli.studying import CONCEPTS, Part, machine
+from sentinv.cli.training_options import flip_option, learning_rate_option
 from sentinv.errors import SentinvError
 
 if TYPE_CHECKING:
@@ -42,8 +41,9 @@ class EditingOptions(LoraOptions, ModelOptions):
     only: tuple[str, ...]
     output: Path
     train_steps: int
-    relative_learning_rate: float
+    relative_learning_rate: float | None
     learning_rate: float | None
+    max_norm: float | None
     flip: bool
     steps: int
     guidance: float | None
@@ -137,7 +137,7 @@ def _bench(options: EditingOptions) -> EditingBench:
     loras = options.loras()
     folder = make_folder(options.output)
     tell_toybox(options.model, quiet=options.quiet)
-    names = ("relative_learning_rate", "learning_rate", "flip")
+    names = ("relative_learning_rate", "learning_rate", "max_norm", "flip")
     train = TrainConfig(steps=options.train_steps, **{name: getattr(options, name) for name in names})
     return EditingBench(options.load(), study, train, _judge(options), folder, loras)
 

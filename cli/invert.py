@@ -14,16 +14,14 @@ from sentinv.cli.options import (
     ModelOptions,
     OutputOptions,
     crop_option,
-    flip_option,
     force_option,
-    learning_rate_option,
     model_options,
     output_options,
-    schedule_option,
     tell_toybox,
 )
 from sentinv.cli.progress import progress
 from sentinv.cli.starting import StartingOptions, chosen, starting_options
+from sentinv.cli.training_options import flip_option, learning_rate_option, schedule_option
 from sentinv.initializers import INITIALIZERS
 from sentinv.report.outputs import Outputs, TuneOutputs, default_file, name_of
 from sentinv.training.config import TrainConfig
@@ -51,8 +49,9 @@ class InvertOptions(StartingOptions, ModelOptions, OutputOptions):
     steps: int
     kind: str
     templates: Path | None
-    relative_learning_rate: float
+    relative_learning_rate: float | None
     learning_rate: float | None
+    max_norm: float | None
     batch_size: int
     schedule: str
     min_snr: float

@@ -7,13 +7,12 @@ import math
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, TypeVar, get_args
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 from click.core import ParameterSource
 
 from sentinv.cli.streams import can_show
-from sentinv.training.config import Schedule, TrainConfig
 
 if TYPE_CHECKING:
     from sentinv.concepts.concept import Concept
@@ -135,36 +134,6 @@ def guidance_option(command: Decorated) -> Decorated:
     """Add --guidance."""
     text = "How strongly words lead; 1 turns it off.  [default: the model's own: toybox 4, Turbo and the like 1, others 7.5]"
     return click.option("--guidance", type=FiniteRange(0), help=text)(command)
-
-
-def learning_rate_option(command: Decorated) -> Decorated:
-    """Add --relative-lr and --lr."""
-    command = click.option(
-        "--lr", "learning_rate", type=float, help="An absolute learning rate in its place, such as 0.005."
-    )(command)
-    return click.option(
-        "--relative-lr",
-        "relative_learning_rate",
-        type=float,
-        default=TrainConfig.relative_learning_rate,
-        show_default=True,
-        help="How far a step goes at most, as a share of the usual length of the vocabulary's rows.",
-    )(command)
-
-
-def flip_option(command: Decorated) -> Decorated:
-    """Add --flip and --no-flip."""
-    return click.option(
-        "--flip/--no-flip", default=TrainConfig.flip, show_default=True, help="Learn from the mirrored image too."
-    )(command)
-
-
-def schedule_option(command: Decorated) -> Decorated:
-    """Add --schedule."""
-    kinds = click.Choice(get_args(Schedule))
-    return click.option(
-        "--schedule", type=kinds, default=TrainConfig.schedule, show_default=True, help="Of the learning rate."
-    )(command)
 
 
 def _vae(ctx: click.Context, param: click.Parameter, value: str | None) -> None:

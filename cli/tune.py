@@ -54,7 +54,7 @@ class TuneOptions(ModelOptions, OutputOptions):
     others: int
     others_weight: float
     train_rows: bool
-    relative_learning_rate: float
+    relative_learning_rate: float | None
     rows_learning_rate: float | None
     seed: int
     gradient_checkpointing: bool

@@ -9,7 +9,6 @@ from typing import Any
 from sentinv.bench.study import key_of
 from sentinv.errors import SentinvError
 from sentinv.files.atomic import shown
-from sentinv.training.config import TrainConfig
 
 Record = dict[str, Any]
 """``key``, ``settings``, ``result``, and ``timing``, the only part that differs between two runs of the same study."""
@@ -24,7 +23,7 @@ ADDED: dict[str, Any] = {
     "styles": None,
     "max_norm": None,
     "fixed_norms": False,
-    "relative_learning_rate": TrainConfig.relative_learning_rate,  # older records have an absolute one
+    "relative_learning_rate": None,  # older records have an absolute one
 }
 """Hyper-parameters of the training that older records don't have → the value at which they have no effect."""
 

@@ -131,6 +131,8 @@ class Study:
         values |= {name: value for name, value in {**self.train, **point}.items() if name in _TRAIN}
         if spec.steps is not None:
             values["steps"] = spec.steps
+        if values.get("max_norm") == 0:  # TOML has no null
+            values["max_norm"] = None
         values = {name: tuple(value) if isinstance(value, list) else value for name, value in values.items()}
         try:
             for name, kind in OWN_AXES.items():

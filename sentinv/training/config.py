@@ -12,6 +12,25 @@ Stop = Literal["never", "auto"]
 _KINDS = {bool: "True or False", int: "a whole number"}
 
 
+MEASURED_RATES = {"toybox": 0.95}
+"""Model → the relative learning rate with which its words were best, of those that were tried."""
+
+_USUAL_RATE = 0.25
+
+
+def own_rate(model: str) -> float:
+    """The relative learning rate where none is asked for.
+
+    For a model that nobody has measured it has to be small: what is too slow is seen, and mended by more steps, while rows that
+    have left the vocabulary's directions behind are only seen to be worse at obeying prompts. The published recipes for Stable
+    Diffusion 1.5 (diffusers' 5e-4 times a batch of 4, Gal et al.'s 5e-3; 768 entries, median length .39) are .14 and .35.
+
+    Args:
+        model: as `sentinv.load` takes it.
+    """
+    return MEASURED_RATES.get(model, _USUAL_RATE)
+
+
 @dataclass(frozen=True, kw_only=True)
 class TrainConfig:
     """How the placeholder rows are trained.
@@ -20,7 +39,7 @@ class TrainConfig:
         steps: optimiser steps, ≥ 0 (0 keeps the starting rows).
         relative_learning_rate: ρ, AdamW's step size at its highest as a share of what the vocabulary's entries measure, > 0:
             for each text encoder ρ · (median length of its rows) / √(their width). AdamW moves each entry by about its step
-            size, and so a step is about ρ median rows long, whatever the model.
+            size, and so a step is about ρ median rows long, whatever the model. None for the model's own: `own_rate`.
         learning_rate: the step size itself in its place, > 0, the same for all text encoders; None for ρ's.
         max_norm: the longest that rows may get, in median lengths of their vocabulary's rows, > 0; None for no limit. Rows that
             start longer may stay as long as they are.
@@ -35,7 +54,7 @@ class TrainConfig:
             Stable Diffusion 1 and 3.2 for XL (`sentinv.training.objective.gamma_of`). Those who train a model take 5. For the
             rows of a word less is better: what a picture shows and where is decided at high noise, where the plain loss,
             being small, hardly counts (as Huang et al. 2023, arXiv:2303.13495, found too).
-        flip: also learn from the mirrored image. Turn it off for lettering and faces.
+        flip: also learn from the mirrored image, which costs shapes that are not symmetric (`benchmarks/results/rates.md`).
         kind: which of the field's templates describe the image: those of an object or those of a style.
         templates: prompts of one's own in their place, each with ``{}`` for the placeholder.
         mask_background: weight of the loss outside the mask, in [0, 1].
@@ -59,15 +78,15 @@ class TrainConfig:
     """
 
     steps: int = 100
-    relative_learning_rate: float = 0.95
+    relative_learning_rate: float | None = None
     learning_rate: float | None = None
-    max_norm: float | None = None
+    max_norm: float | None = 3.0
     fixed_norms: bool = False
     batch_size: int = 4
     schedule: Schedule = "constant"
     betas: tuple[float, float] = (0.8, 0.9)
     min_snr: float | None = 0.05
-    flip: bool = True
+    flip: bool = False
     kind: Kind = "object"
     templates: tuple[str, ...] | None = None
     mask_background: float = 0.0
@@ -89,14 +108,19 @@ class TrainConfig:
         """Items that a step has in all."""
         return self.batch_size + self.blended
 
-    def rows_rate(self, median_norm: float, dim: int) -> float:
+    def rows_rate(self, model: str, median_norm: float, dim: int) -> float:
         """Learning rate of the rows of a text encoder.
 
         Args:
+            model: its name, as `sentinv.load` takes it.
             median_norm: median length of its vocabulary's rows.
             dim: width of a row.
         """
-        return self._absolute_rows_rate or self.relative_learning_rate * median_norm / dim**0.5
+        return self._absolute_rows_rate or self.rho(model) * median_norm / dim**0.5
+
+    def rho(self, model: str) -> float:
+        """The relative learning rate for a model."""
+        return own_rate(model) if self.relative_learning_rate is None else self.relative_learning_rate
 
     @property
     def _absolute_rows_rate(self) -> float | None:
@@ -108,15 +132,10 @@ class TrainConfig:
             return 1.0
         return (1 + math.cos(math.pi * (step / max(1, self.steps)))) / 2
 
-    @property
-    def rate_in_words(self) -> str:
-        """The rows' learning rate, for people."""
+    def rate_in_words(self, model: str) -> str:
+        """The rows' learning rate for a model, for people."""
         absolute = self._absolute_rows_rate
-        return (
-            f"relative learning rate {self.relative_learning_rate:g}"
-            if absolute is None
-            else f"learning rate {absolute:g}"
-        )
+        return f"relative learning rate {self.rho(model):g}" if absolute is None else f"learning rate {absolute:g}"
 
     @property
     def parts(self) -> int:
@@ -132,8 +151,7 @@ class TrainConfig:
         for name in (*positive, "checkpoint_every"):
             check(self, name, getattr(self, name) >= 1, "at least 1")
         check(self, "steps", self.steps >= 0, "at least 0")
-        check(self, "relative_learning_rate", 0 < self.relative_learning_rate < float("inf"), "finite and above 0")
-        for name in ("learning_rate", "max_norm"):
+        for name in ("relative_learning_rate", "learning_rate", "max_norm"):
             value = getattr(self, name)
             check(self, name, value is None or 0 < value < float("inf"), "finite and above 0")
         check(self, "mask_background", 0 <= self.mask_background <= 1, "in [0, 1]")
@@ -185,7 +203,7 @@ class TuneConfig(TrainConfig):
         ValueError: If a value is out of its range, or not of its type.
     """
 
-    relative_learning_rate: float = 0.25
+    relative_learning_rate: float | None = 0.25
     learning_rate: float = 1e-3
     betas: tuple[float, float] = (0.9, 0.999)
     flip: bool = False

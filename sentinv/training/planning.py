@@ -122,7 +122,7 @@ def plan_run(
         templates=[fill(template, token) for template in config.templates or TEMPLATES[config.kind]],
         steps=config.steps,
         batch_size=config.batch_size,
-        learning_rate=config.rate_in_words,
+        learning_rate=config.rate_in_words(place.model),
         memory=memory,
         fit=fit(place.model, config, place.dtype, place.device, memory),
     )

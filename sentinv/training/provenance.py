@@ -55,10 +55,10 @@ def lora_provenance(backbone: Backbone, concept: Concept, config: TuneConfig, hi
 
 def _rates(backbone: Backbone, config: TrainConfig) -> dict[str, str]:
     """The rows' learning rate for each text encoder, and what it comes of."""
-    rates = [config.rows_rate(encoder.median_norm, encoder.dim) for encoder in backbone.text_encoders]
+    rates = [config.rows_rate(backbone.name, encoder.median_norm, encoder.dim) for encoder in backbone.text_encoders]
     entries = {"sentinv.learning_rate": ", ".join(f"{rate:.6g}" for rate in dict.fromkeys(rates))}
     if config.learning_rate is None:
-        entries["sentinv.relative_learning_rate"] = repr(config.relative_learning_rate)
+        entries["sentinv.relative_learning_rate"] = repr(config.rho(backbone.name))
     return entries
 
 

@@ -166,7 +166,7 @@ def rows_groups(rows: PlaceholderRows, backbone: Backbone, config: TrainConfig) 
         groups.append(
             ParameterGroup(
                 parameters=parameters,
-                learning_rate=config.rows_rate(encoder.median_norm, encoder.dim),
+                learning_rate=config.rows_rate(backbone.name, encoder.median_norm, encoder.dim),
                 usual_norm={name: encoder.median_norm},
                 lengths=lengths,
             )

@@ -127,7 +127,7 @@ class _Parts:
                 default.flip, label="Learn from the mirrored picture too (not for lettering or faces)"
             )
             self.rate = gr.Number(
-                default.relative_learning_rate, label="Learning rate", minimum=1e-4, maximum=10, step=0.05
+                None, label="Learning rate (empty: the model's own)", minimum=1e-4, maximum=10, step=0.05
             )
             self.batch = gr.Slider(1, _MOST_BATCH, default.batch_size, step=1, label="Noises for each step")
             self.seed = gr.Number(default.seed, label="Seed", precision=0, minimum=0, maximum=2**53 - 1)
@@ -257,7 +257,7 @@ def train_config(steps: Any, kind: Any, flip: Any, rate: Any, batch: Any, seed: 
             steps=steps,
             kind=kind,
             flip=bool(flip),
-            relative_learning_rate=decimal(rate, default.relative_learning_rate),
+            relative_learning_rate=None if rate in (None, "") else decimal(rate, 0),
             batch_size=batch,
             seed=whole(seed, default.seed),
             checkpoint_every=25,
