@@ -129,7 +129,8 @@ class Bench:
 
     def learned(self, arm: Arm, source: StudyConcept, seed: int) -> tuple[Concept, Lora | None]:
         """The word, and the LoRA if the arm has one: from the folder, or trained."""
-        config, masked = TrainConfig(**arm.word, seed=seed), arm.mask and arm.tune is None
+        word = {name: None if (name, value) == ("max_norm", 0) else value for name, value in arm.word.items()}
+        config, masked = TrainConfig(**word, seed=seed), arm.mask and arm.tune is None
         key = key_of(
             {
                 "word": asdict(config),

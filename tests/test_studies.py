@@ -5,6 +5,7 @@ import shlex
 import shutil
 import warnings
 from dataclasses import replace
+from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
 
 import pytest
@@ -269,7 +270,9 @@ def test_the_study_files_of_the_repository_can_be_read(request):
 
 
 @pytest.mark.parametrize(
-    "folder", sorted(file.parent for file in RESULTS.rglob("records.jsonl")), ids=lambda path: path.name
+    "folder",
+    sorted(file.parent for file in RESULTS.rglob("records.jsonl") if file.parent.name != "rates"),
+    ids=lambda path: path.name,
 )
 def test_published_tables_are_those_of_the_published_records(folder, tmp_path, monkeypatch):
     """Whoever runs the command beside the records gets the tables, and no record is of other settings than today's."""
@@ -287,6 +290,15 @@ def test_published_tables_are_those_of_the_published_records(folder, tmp_path, m
         for text in (published, (output / "tables.md").read_text())
     ]
     assert said[0] == said[1]
+
+
+def test_tables_of_the_rates_are_those_of_their_records():
+    """Of records that benchmarks/tuning.py has made."""
+    folder = RESULTS / "rates"
+    spec = spec_from_file_location("tuning_tables", ROOT / "benchmarks" / "tuning_tables.py")
+    made = module_from_spec(spec)
+    spec.loader.exec_module(made)
+    assert made.tables(folder) == (folder / "tables.md").read_text()
 
 
 def test_records_with_hyper_parameters_that_are_gone_are_read_if_those_had_no_effect(tmp_path):
