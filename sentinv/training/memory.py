@@ -58,7 +58,8 @@ def training_memory(
     if isinstance(config, TuneConfig):
         adapt(unet, config)
     rows = not isinstance(config, TuneConfig) or config.train_rows
-    activations = kept_by_autograd(unet, encoders, -(-config.items // config.parts), rows=rows)
+    most = -(-config.items // config.parts(side_of(unet)))
+    activations = kept_by_autograd(unet, encoders, most, rows=rows)
     return {"weights": weights, "activations": activations, "total": weights + activations}
 
 
@@ -110,6 +111,12 @@ def _networks(name: str, source: str) -> tuple[Any, Any, list[Any]]:
     return built(UNet2DConditionModel, "unet"), built(vae_class, vae), [encoder(part) for part in encoders]
 
 
+def side_of(unet: Any) -> int:
+    """Side of the latents that a UNet is made for."""
+    size = unet.config.sample_size
+    return size if isinstance(size, int) else max(size)
+
+
 def kept_by_autograd(unet: Any, encoders: list[Any], batch: int, *, rows: bool = True) -> int:
     """Bytes that one forward pass keeps for the backward pass, of the UNet and, where rows learn, of the text encoders."""
     own = {weight.untyped_storage()._cdata for part in (unet, *encoders) for weight in part.parameters()}
@@ -123,8 +130,7 @@ def kept_by_autograd(unet: Any, encoders: list[Any], batch: int, *, rows: bool =
             alive.append(tensor)  # a storage that is gone could give its address to another
         return tensor
 
-    dtype, config = unet.dtype, unet.config
-    size = config.sample_size if isinstance(config.sample_size, int) else max(config.sample_size)
+    dtype, config, size = unet.dtype, unet.config, side_of(unet)
     hooks = torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor)
     with torch.device("meta"), hooks, _FusedAttention(), lean_convolutions(unet):
         hidden = [_encoded(encoder, batch) for encoder in encoders]
