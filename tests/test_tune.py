@@ -19,7 +19,7 @@ from sentinv.errors import CheckpointError, ConceptError, Interrupted, PromptErr
 from sentinv.files.decoding import Picture
 from sentinv.generation.generate import GenerateConfig, generate_latents, seeded
 from sentinv.training.blend import OTHERS, Blend, BlendedSet
-from sentinv.training.blend_objective import BlendedObjective
+from sentinv.training.blend_objective import LEAST, BlendedObjective
 from sentinv.training.checkpoint import Checkpoints
 from sentinv.training.config import TrainConfig, TuneConfig
 from sentinv.training.reaction import AREA, thing_mask
@@ -279,7 +279,7 @@ def test_other_things_cost_the_share_of_the_guidance_direction_by_which_they_str
             after = predicted(item, said[item])
             with adapters.off():
                 before, without = predicted(item, said[item]), predicted(item, "")
-            share = (after - before).norm() / (before - without).norm()
+            share = (after - before).norm() / max((before - without).norm(), LEAST * before.norm())
             assert losses[item].item() == pytest.approx(0.1 * share.item() ** 2, rel=1e-3) and share > 0.01
 
 
