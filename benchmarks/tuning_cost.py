@@ -36,7 +36,7 @@ def shaped() -> None:
     kept = {"word": step_peak(unet, [text], word.items)}
     flops = {"word": operations(unet, word.items) + text_operations(text, word.items)}
     adapt(unet, tuned)
-    part = -(-tuned.items // tuned.parts)
+    part = -(-tuned.items // tuned.parts(64))
     kept["LoRA"] = step_peak(unet, [text], part, rows=False)
     kept["LoRA, in one part"] = step_peak(unet, [text], tuned.items, rows=False)
     asked = tuned.blended + 2 * tuned.others

@@ -12,8 +12,10 @@ import pytest
 import torch
 from click.testing import CliRunner
 from PIL import Image
+from test_adapters import random_layers
 from transformers import ViTConfig, ViTForImageClassification, ViTImageProcessor
 
+from sentinv.adapters.lora import Lora
 from sentinv.bench.concepts import StudyConcept
 from sentinv.bench.editing_report import comparisons, paired, round_trips, write_editing_report
 from sentinv.bench.editing_runner import EditingBench
@@ -207,6 +209,24 @@ def test_the_command_writes_records_tables_curves_and_sheets(command, tmp_path):
     other = CliRunner().invoke(cli, [*arguments, "--arm", "ddim-none"])
     assert other.exit_code == 1 and "other settings (study, arms): name another folder" in other.stderr
     assert (folder / "mug.jsonl").stat().st_mtime_ns == written
+
+
+def test_a_lora_is_on_while_the_edits_of_its_word_are_made(command, _pipelines, tmp_path):
+    arguments = [*command, "--concept", "mug"]
+    layers = random_layers(_pipelines["sd1"].unet)
+    files = [
+        Lora(layers=layers, token=token).save(tmp_path / f"{token[1:-1]}-lora.safetensors")
+        for token in ("<mug>", "<cup>")
+    ]
+    assert CliRunner().invoke(cli, arguments).exit_code == 0
+    plain = (tmp_path / "out" / "mug.jsonl").read_text().splitlines()
+    shutil.move(tmp_path / "out", tmp_path / "plain")
+    with_loras = [*arguments, "--lora", str(files[0]), "--lora", str(files[1])]
+    assert CliRunner().invoke(cli, with_loras).exit_code == 0
+    tuned = (tmp_path / "out" / "mug.jsonl").read_text().splitlines()
+    assert json.loads(plain[0])["loras"] is None and len(json.loads(tuned[0])["loras"]) == 1
+    assert len(tuned) == len(plain) and tuned[1:] != plain[1:]
+    assert "other settings (loras)" in CliRunner().invoke(cli, arguments).stderr
 
 
 def test_a_concept_that_fails_is_told_and_the_others_are_done(command, tmp_path, source):

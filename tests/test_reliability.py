@@ -15,6 +15,7 @@ from packaging.requirements import Requirement
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "benchmarks" / "reliability"))
 import faults
+import loras
 import resume
 import words
 
@@ -44,6 +45,21 @@ def test_a_failing_write_of_a_whole_run_leaves_what_was_there(tmp_path):
 @pytest.mark.parametrize("name", list(words.PROPERTIES))
 def test_words(name):
     words.hold(name, 20)
+
+
+def test_hostile_loras(tmp_path):
+    model = loras.backbone()
+    layers = loras.layers_of(model)
+    path = tmp_path / "cat-lora.safetensors"
+    hostile = [*list(loras.spoilt(layers))[:-1:9], *list(loras.odd_headers(layers))[::19], *loras.other_bases()]
+    assert len(hostile) > 25
+    for name, data in hostile:
+        path.write_bytes(data)
+        with pytest.raises(loras.SentinvError) as told:
+            loras.whole_way(path, model)
+        assert str(told.value).isprintable(), name
+    path.write_bytes(loras.file(loras.kohya(layers)))
+    assert "layers found" in loras.whole_way(path, model)
 
 
 def test_every_range_of_dependencies_begins_behind_the_holes():

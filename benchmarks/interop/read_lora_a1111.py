@@ -32,7 +32,7 @@ kit.stub("modules.textual_inversion.dataset")
 kit.stub("modules.textual_inversion.learn_schedule", LearnRateScheduler=None)
 kit.stub("modules.textual_inversion.logging", save_settings_to_file=None)
 kit.stub("tqdm")
-kit.stub("lora_patches")
+kit.stub("lora_patches", LoraPatches=object)
 import network  # noqa: E402
 import networks  # noqa: E402
 

@@ -202,7 +202,7 @@ def main() -> None:
         path = Path(folder) / "cat-lora.safetensors"
         for name, data in hostile:
             path.write_bytes(data)
-            outcome = watched(lambda: whole_way(path, model))
+            outcome = watched(lambda: whole_way(path, model), 60)
             kinds[outcome.kind] += 1
             slowest, largest = max(slowest, outcome.seconds), max(largest, outcome.memory - base)
             if outcome.kind != "refused":

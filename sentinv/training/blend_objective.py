@@ -19,6 +19,9 @@ from sentinv.training.blend import BlendedBatch, BlendedSet
 from sentinv.training.data import Batch, copied_to
 from sentinv.training.objective import DenoisingObjective, denoising_loss
 
+LEAST = 0.01
+"""The guidance direction counts as so much of the answer at least: where words do nothing, nothing is to be divided by it."""
+
 _AT_ONCE = 32  # prompts that are encoded together
 
 
@@ -93,8 +96,10 @@ class BlendedObjective(DenoisingObjective):
             answers = backbone.predict(noisy[asked], batch.timesteps[asked], told)
         wanted = true.clone()
         wanted[taught] = torch.lerp(answers[: len(taught)], true[taught], batch.own[taught])
-        direction = wanted[kept] - answers[len(taught) :]
-        units[kept] = direction.square().flatten(1).mean(dim=1).clamp(min=1e-12) / self.others_weight
+        size, least = (
+            one.square().flatten(1).mean(dim=1) for one in (wanted[kept] - answers[len(taught) :], wanted[kept])
+        )
+        units[kept] = torch.maximum(size, LEAST**2 * least) / self.others_weight
         return wanted, units
 
 

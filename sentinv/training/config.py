@@ -9,6 +9,9 @@ from sentinv.adapters import MAX_RANK
 Kind = Literal["object", "style"]
 Schedule = Literal["constant", "cosine"]
 Stop = Literal["never", "auto"]
+SMALL = 32
+"""Side of the latents up to which a model is small: those of Stable Diffusion have 64 and more."""
+
 _KINDS = {bool: "True or False", int: "a whole number"}
 
 
@@ -137,9 +140,8 @@ class TrainConfig:
         absolute = self._absolute_rows_rate
         return f"relative learning rate {self.rho(model):g}" if absolute is None else f"learning rate {absolute:g}"
 
-    @property
-    def parts(self) -> int:
-        """Parts that a step is computed in, one after another."""
+    def parts(self, side: int) -> int:
+        """Parts that a step is computed in, one after another, with latents of such a side."""
         return 1
 
     def __post_init__(self) -> None:
@@ -226,15 +228,17 @@ class TuneConfig(TrainConfig):
     def _absolute_rows_rate(self) -> float | None:
         return self.rows_learning_rate
 
-    @property
-    def parts(self) -> int:
+    def parts(self, side: int) -> int:
         """Parts that a step is computed in, so that it needs hardly more memory than a step of a word alone.
 
         Where a LoRA learns, an item keeps 1.4 times as much for the backward pass as where rows do
-        (`benchmarks/tuning_cost.py`).
+        (`benchmarks/tuning_cost.py`). Small models keep little, and parts cost them time: theirs is one.
+
+        Args:
+            side: of the latents.
         """
         most = 3 * max(self.batch_size, TrainConfig.batch_size) // 4
-        return -(-self.items // most)
+        return -(-self.items // most) if side > SMALL else 1
 
     def __post_init__(self) -> None:
         super().__post_init__()

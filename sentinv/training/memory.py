@@ -75,7 +75,7 @@ def training_memory(
     if isinstance(config, TuneConfig):
         adapt(unet, config)
     rows = not isinstance(config, TuneConfig) or config.train_rows
-    activations = step_peak(unet, encoders, -(-config.items // config.parts), rows=rows)
+    activations = step_peak(unet, encoders, -(-config.items // config.parts(side_of(unet))), rows=rows)
     return {
         "weights": weights,
         "activations": activations,
@@ -119,6 +119,12 @@ def _networks(name: str, source: str) -> tuple[Any, Any, list[Any]]:
     return built(UNet2DConditionModel, "unet"), built(vae_class, vae), [encoder(part) for part in encoders]
 
 
+def side_of(unet: Any) -> int:
+    """Side of the latents that a UNet is made for."""
+    size = unet.config.sample_size
+    return size if isinstance(size, int) else max(size)
+
+
 def step_peak(unet: Any, encoders: list[Any], batch: int, *, rows: bool = True) -> int:
     """Bytes that a training step takes at its highest; text encoders have a part in it where rows learn."""
 
@@ -134,7 +140,7 @@ def step_peak(unet: Any, encoders: list[Any], batch: int, *, rows: bool = True) 
 
 def _drawing_memory(unet: Any, vae: Any, encoders: list[Any], *, images: bool) -> int:
     """Bytes that encoding a picture takes at its highest, and drawing those of a report."""
-    side = _side(unet)
+    side = side_of(unet)
     scale = 2 ** (len(vae.config.block_out_channels) - 1)
     upcast = vae.dtype == torch.float16 and bool(written(vae.config, type(vae)).get("force_upcast"))
     worker, more = vae, 0
@@ -161,14 +167,9 @@ def _drawing_memory(unet: Any, vae: Any, encoders: list[Any], *, images: bool) -
     return max(found)
 
 
-def _side(unet: Any) -> int:
-    size = unet.config.sample_size
-    return size if isinstance(size, int) else max(size)
-
-
 def _predicted(unet: Any, encoders: list[Any], batch: int, hidden: Tensor) -> Tensor:
     """What the UNet answers."""
-    dtype, config, side = unet.dtype, unet.config, _side(unet)
+    dtype, config, side = unet.dtype, unet.config, side_of(unet)
     extra: dict[str, Any] = {}
     if config.addition_embed_type == "text_time":
         width = encoders[-1].config.projection_dim

@@ -79,7 +79,8 @@ class Rescue(NoRescue):
         self._undo = ExitStack()
 
     def __enter__(self) -> Rescue:
-        self.take(Measures(gradient_checkpointing=self.config.gradient_checkpointing, parts=self.config.parts))
+        side = self.backbone.resolution // self.backbone.vae_scale
+        self.take(Measures(gradient_checkpointing=self.config.gradient_checkpointing, parts=self.config.parts(side)))
         return self
 
     def __exit__(
