@@ -44,7 +44,7 @@ def peers(**given: Any) -> None:
 
     \b
       sentinv bench peers PATH/TO/textual_inversion.py --steps 100 --steps 500
-      sentinv bench peers PATH/TO/textual_inversion.py --concept snail --init caption@100
+      sentinv bench peers PATH/TO/textual_inversion.py --init caption@100
     """  # noqa: D301 - click reads \b as "leave these lines as they are"
     from sentinv.bench.study import Study
 

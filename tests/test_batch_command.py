@@ -139,20 +139,20 @@ def test_a_picture_that_fails_does_not_stop_the_others():
 def test_a_list_has_options_of_its_own(picture):
     picture.convert("L").point(lambda value: 255 * (value > 90)).save("photos/mask.png")
     Path("photos/list.csv").write_text(
-        "image,name,token,phrase,mask,kind,seed,lr,no-flip\n"
+        "image,name,token,phrase,mask,kind,seed,lr,flip\n"
         'cat.png,tom,<tom>,"a red, striped cat",mask.png,object,7,0.01,true\n'
         "dog.png,,,,,style,,,\n"
     )
-    lines = [{"image": "cat.png", "seed": 3, "no-flip": True}, {"image": "../photos/dog.png", "steps": 1}]
+    lines = [{"image": "cat.png", "seed": 3, "flip": True}, {"image": "../photos/dog.png", "steps": 1}]
     Path("photos/list.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
     run("photos/list.csv", "-o", "words", *QUICK)
     tom, dog = (json.loads(Path(f"words/{name}.json").read_text()) for name in ("tom", "dog"))
     assert Concept.load("words/tom-concept.safetensors").token == "<tom>" and tom["text"] == "a red, striped cat"
-    assert [tom["settings"][name] for name in ("seed", "learning_rate", "flip", "kind")] == [7, 0.01, False, "object"]
+    assert [tom["settings"][name] for name in ("seed", "learning_rate", "flip", "kind")] == [7, 0.01, True, "object"]
     assert tom["settings"]["mask"] and (dog["text"], dog["settings"]["kind"]) == ("mug", "style")
     run("photos/list.jsonl", "-o", "more", *QUICK)
     cat, dog = (json.loads(Path(f"more/{name}.json").read_text()) for name in ("cat", "dog"))
-    assert (cat["settings"]["seed"], cat["settings"]["flip"], dog["steps"]) == (3, False, 1)
+    assert (cat["settings"]["seed"], cat["settings"]["flip"], dog["steps"]) == (3, True, 1)
 
 
 def test_pictures_are_described_many_at_a_time(tmp_path):

@@ -82,7 +82,7 @@ def test_every_command_has_help_that_fits(name):
 
 
 def test_an_unforeseen_error_is_one_line_and_debug_shows_where(monkeypatch):
-    monkeypatch.setattr(Concept, "load", lambda *args, **options: 1 / 0)
+    monkeypatch.setattr("sentinv.concepts.reading.load_all", lambda *args, **options: 1 / 0)
     result = run("inspect", "c.safetensors", code=1)
     assert result.stderr == (
         "sentinv: error: ZeroDivisionError: division by zero; this is a bug: --debug shows where it happened\n"
@@ -103,6 +103,7 @@ def test_out_of_memory_says_what_to_do(monkeypatch, error):
     def fail(*args, **options):
         raise error
 
+    monkeypatch.setattr("sentinv.concepts.reading.load_all", fail)
     monkeypatch.setattr(Concept, "load", fail)
     told = "sentinv: error: out of memory: {}end other programs\n"
     assert run("inspect", "c.safetensors", code=1).stderr == told.format("")
@@ -167,7 +168,7 @@ def test_the_training_options_reach_the_training():
         ("--schedule cosine", {"schedule": "cosine"}),
         ("--min-snr 5", {"min_snr": 5.0}),
         ("--min-snr 0", {"min_snr": None}),
-        ("--no-flip", {"flip": False}),
+        ("--flip", {"flip": True}),
         ("--seed 7", {"seed": 7}),
         ("--gradient-checkpointing", {"gradient_checkpointing": True}),
     ],
@@ -401,7 +402,7 @@ def test_only_our_own_warnings_are_shown(monkeypatch):
         warnings.warn_explicit("of ours,\n in two lines", UserWarning, "ours.py", 1, module="sentinv.ours")
         raise sentinv.SentinvError("end")
 
-    monkeypatch.setattr(Concept, "load", load)
+    monkeypatch.setattr("sentinv.concepts.reading.load_all", load)
     result = run("inspect", "x", code=1)
     assert result.stderr == "sentinv: warning: of ours, in two lines\nsentinv: error: end\n"
 

@@ -103,7 +103,7 @@ def test_what_a_command_does_not_know_is_for_others():
             "sentinv.toml: there is no setting 'stepz' in [invert]; settings are model, max-vectors",
         ),
         ('modl = "x"', "sentinv.toml: there is no setting 'modl'; settings are model, vae, device, dtype, quiet"),
-        ("[invret]\nsteps = 3", "sentinv.toml: there is no command 'invret'; tables are invert, describe"),
+        ("[invret]\nsteps = 3", "sentinv.toml: there is no command 'invret'; tables are invert, batch, describe"),
         ("[invert", "sentinv.toml is not valid TOML: "),
         ("\x00", "sentinv.toml is not valid TOML: "),
     ],
