@@ -19,6 +19,7 @@ from torch.nn import functional
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
+from sentinv.generation.generate import GenerateConfig
 from sentinv.models.describe import written
 from sentinv.models.folders import parts_of, text_encoder_class
 from sentinv.models.loading import best_device, best_dtype
@@ -27,7 +28,6 @@ from sentinv.models.parts import load_part
 from sentinv.models.vae import autoencoder_class
 from sentinv.training.config import TrainConfig, TuneConfig
 from sentinv.training.lean_convolutions import lean_convolutions
-from sentinv.training.samples import PAIRS, SAMPLING
 
 if TYPE_CHECKING:
     from sentinv.models.backbone import Backbone
@@ -137,7 +137,7 @@ def _drawing_memory(unet: Any, vae: Any, encoders: list[Any], *, images: bool) -
         more = sum(weight.nbytes for weight in vae.parameters())
     hidden = sum(encoder.config.hidden_size for encoder in encoders)
     length = encoders[0].config.max_position_embeddings
-    rows = 4 * PAIRS if SAMPLING.guidance_scale != 1 else 2 * PAIRS
+    rows = 2 * GenerateConfig.batch_size  # each with its prompt and without
 
     def encode() -> None:
         worker.encode(torch.empty(1, 3, side * scale, side * scale, dtype=worker.dtype))
