@@ -122,7 +122,7 @@ def _step_peak(unet: Any, encoders: list[Any], batch: int, *, rows: bool = True)
             hidden = [one.detach() for one in hidden]
         _predicted(unet, encoders, batch, torch.cat(hidden, dim=-1)).float().square().mean().backward()
 
-    with lean_convolutions(unet):
+    with torch.inference_mode(False), torch.enable_grad(), lean_convolutions(unet):  # whatever ended for want of memory
         return peak(step, (unet, *encoders))
 
 
