@@ -22,8 +22,7 @@ from pathlib import Path
 IMPORTS = (
     "import torch, transformers, diffusers; from diffusers import AutoencoderKL, UNet2DConditionModel, DDIMScheduler; "
 )
-IMPORTS += "from transformers import CLIPTextModel, CLIPTokenizer; "
-IMPORTS += "import peft, sentinv.training.invert, sentinv.training.samples"
+IMPORTS += "from transformers import CLIPTextModel; import peft, sentinv.training.train, sentinv.training.samples"
 
 
 def resized(folder: Path, scratch: Path, side: int) -> Path:

@@ -10,6 +10,7 @@ from itertools import pairwise
 
 import pytest
 import torch
+from conftest import copied
 from PIL import Image
 from torch._subclasses import FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
@@ -171,8 +172,8 @@ def on_cuda(pipeline, dtype, monkeypatch):
 
     for module in ("editing.edit", "editing.masked", "files.images"):
         monkeypatch.setattr(f"sentinv.{module}.to_pil", blank)
-    pipeline.vae.register_to_config(force_upcast=False)  # fake weights cannot be converted twice
     backbone = Backbone.from_pipeline(pipeline, "tiny")
+    backbone.vae.register_to_config(force_upcast=False)  # fake weights cannot be converted twice
     _ = backbone.fingerprint
     norms = [encoder.median_norm for encoder in backbone.text_encoders]
     assert all(norm > 0 for norm in norms)
@@ -219,7 +220,10 @@ def test_training_on_an_accelerator(fake, picture):
 @pytest.mark.parametrize("family", ["sd1", "sd2", "xl", "ldm"])
 def test_no_step_waits_for_the_accelerator(family, request, picture, monkeypatch):
     """Neither a step of training nor one of sampling, of any family; the last of ten reads the losses."""
-    with on_cuda(request.getfixturevalue(family), torch.bfloat16, monkeypatch) as backbone:
+    pipeline = (
+        request.getfixturevalue("xl") if family == "xl" else copied(request.getfixturevalue("_pipelines")[family])
+    )
+    with on_cuda(pipeline, torch.bfloat16, monkeypatch) as backbone:
         starts = {one.name: torch.ones(1, one.dim) for one in backbone.text_encoders}
         rows = PlaceholderRows({"<c>": starts})
         with rows.installed(backbone), lean_convolutions(backbone.unet):

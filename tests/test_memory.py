@@ -1,7 +1,12 @@
+import json
+from dataclasses import replace
+
 import pytest
 import torch
+from click.testing import CliRunner
 from PIL import Image
 
+from sentinv.cli.main import cli
 from sentinv.concepts.initialization import Initialization, starting_rows
 from sentinv.concepts.placeholder import PlaceholderRows
 from sentinv.diffusion.ddim import ddim_steps
@@ -9,6 +14,7 @@ from sentinv.generation.denoiser import Denoiser, encode_prompts
 from sentinv.models.loading import load
 from sentinv.training.config import TrainConfig
 from sentinv.training.data import TrainingSet
+from sentinv.training.fitting import fit
 from sentinv.training.lean_convolutions import lean_convolutions
 from sentinv.training.memory import peak, training_memory
 from sentinv.training.objective import DenoisingObjective
@@ -62,3 +68,36 @@ def test_memory_of_two_text_encoders(xl, tmp_path):
 def test_memory_of_a_single_file_is_unknown(tmp_path):
     (tmp_path / "model.safetensors").write_bytes(b"x")
     assert training_memory(str(tmp_path / "model.safetensors"), TrainConfig()) is None
+
+
+def test_the_plan_says_with_which_options_a_run_fits(model_folder, monkeypatch):
+    name, config = str(model_folder), TrainConfig(batch_size=8)
+    memory = training_memory(name, config, "float32", "cpu")
+    sparing = training_memory(name, replace(config, gradient_checkpointing=True), "float32", "cpu")
+    half = training_memory(name, config, "bfloat16", "cpu")
+    assert half["total"] < sparing["total"] < memory["total"]
+
+    def told(free):
+        monkeypatch.setattr("sentinv.training.fitting.free_memory", lambda device: free)
+        return fit(name, config, "float32", "cpu", memory)
+
+    assert told(memory["total"]).enough and told(None).enough and told(memory["total"]).told == ""
+    found = told(sparing["total"])
+    assert (found.options, found.needed) == ("--gradient-checkpointing", sparing["total"]) and not found.enough
+    assert told(half["total"]).options == "--dtype bfloat16"
+    assert "no option makes it fit" in told(1).told
+    assert fit(name, config, "float32", "cpu", None).enough  # a single file, of which nobody knows
+
+
+def test_the_plan_is_printed_with_what_to_do(model_folder, picture, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    picture.save("mug.png")
+    monkeypatch.setattr("sentinv.training.fitting.free_memory", lambda device: 1)
+    call = ["invert", "mug.png", "--word", "red", "--model", str(model_folder), "--plan"]
+    told = CliRunner().invoke(cli, call)
+    assert told.exit_code == 0 and "too little  only 1 MB are free there, and no option makes it fit" in told.output
+    there = json.loads(CliRunner().invoke(cli, [*call, "--json"]).stdout)
+    assert there["fit"]["enough"] is False and there["memory"]["images"] > 0
+    assert there["memory"]["total"] == there["memory"]["weights"] + max(
+        there["memory"]["activations"], there["memory"]["images"]
+    )

@@ -18,6 +18,7 @@ from sentinv.evaluation.judges import ClipJudge
 from sentinv.generation.generate import GenerateConfig, generate, generate_beside
 from sentinv.models.backbone import Backbone
 from sentinv.models.loading import load
+from sentinv.models.memory import is_out_of_memory
 
 ENDS = torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB")
 CONFIG = GenerateConfig(steps=3)
@@ -188,3 +189,57 @@ def test_the_images_of_a_report_on_a_lora_are_no_failure_either(tmp_path, monkey
     told = CliRunner().invoke(cli, ["tune", "mug-concept.safetensors", "mug.png", *call])
     assert told.exit_code == 0 and "no images in the report: out of memory" in told.stderr
     assert (tmp_path / "mug-lora.safetensors").exists() and not (tmp_path / "mug-lora-run" / "checkpoints").exists()
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "CUDA out of memory. Tried to allocate 2.00 GiB. GPU 0 has a total capacity of 4.00 GiB",
+        "CUDA error: out of memory",
+        "CUDA driver error: CUDA_ERROR_OUT_OF_MEMORY",
+        "cudaErrorMemoryAllocation",
+        "CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`",
+        "cuDNN error: CUDNN_STATUS_ALLOC_FAILED",
+        "HIP out of memory. Tried to allocate 512.00 MiB",
+        "HIP error: hipErrorOutOfMemory: out of memory",
+        "MPS backend out of memory (MPS allocated: 17.72 GB, max allowed: 18.13 GB)",
+        "Invalid buffer size: 16.00 GB",
+        "XPU out of memory. Tried to allocate 1.00 GiB",
+        "UR error: UR_RESULT_ERROR_OUT_OF_DEVICE_MEMORY",
+        "Native API failed: 40 (UR_RESULT_ERROR_OUT_OF_HOST_MEMORY)",
+        "Could not allocate tensor with 671088640 bytes. There is not enough GPU video memory available!",
+        "Allocation on device 0 would exceed allowed memory. (out of memory)",
+        "[enforce fail at alloc_cpu.cpp:127] . DefaultCPUAllocator: can't allocate memory: you tried to allocate 4 bytes",
+        "DefaultCPUAllocator: not enough memory: you tried to allocate 6553600 bytes.",
+        "std::bad_alloc",
+        "[Errno 12] Cannot allocate memory",
+        "The paging file is too small for this operation to complete. (os error 1455)",
+        "[WinError 1455] The paging file is too small for this operation to complete",
+        "Failed to allocate 12884901888 bytes",
+    ],
+)
+def test_the_many_ways_of_saying_that_memory_has_ended(text, model_folder, monkeypatch):
+    kind = OSError if "rrno" in text or "1455" in text else RuntimeError
+
+    def fail(*args, **options):
+        raise kind(text)
+
+    assert is_out_of_memory(kind(text))
+    monkeypatch.setattr("sentinv.models.loading.read_weights", fail)
+    with pytest.raises(ModelError, match="out of memory while"):
+        load(model_folder, device="cpu")
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "CUDA error: device-side assert triggered",
+        "mat1 and mat2 shapes cannot be multiplied (77x768 and 1024x320)",
+        "Expected all tensors to be on the same device",
+        "Error while deserializing header: incomplete metadata, file not fully covered",
+        "No space left on device",
+        "invalid size of a buffer",
+    ],
+)
+def test_what_is_not_the_end_of_memory(text):
+    assert not is_out_of_memory(RuntimeError(text))

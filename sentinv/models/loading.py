@@ -55,7 +55,7 @@ def load(
     precision = dtype or best_dtype(target)
     try:
         return _load(name, target, precision, vae)
-    except (RuntimeError, MemoryError) as error:
+    except (RuntimeError, MemoryError, OSError) as error:
         if not is_out_of_memory(error):
             raise
     release()

@@ -16,14 +16,26 @@ from typing import Any
 import torch
 from torch import Tensor
 
-_SAID = ("out of memory", "not enough memory", "can't allocate memory", "cannot allocate memory", "alloc_failed")
+_SAID = (
+    *(
+        "out of memory",
+        "out of device memory",
+        "out of host memory",
+        "not enough memory",
+        "not enough gpu video memory",
+    ),
+    *("allocate memory", "alloc failed", "bad alloc", "invalid buffer size", "could not allocate tensor"),
+    *("memoryallocation", "paging file is too small", "os error 1455", "failed to allocate"),
+)
+"""In lower case, and with blanks for underscores."""
 _SMALLEST_TILE = 16
 """Latents along a side of a tile: in smaller ones the autoencoder no longer sees what it draws."""
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Whether an error is one of the many ways in which torch says that memory has ended."""
-    return isinstance(error, MemoryError | torch.OutOfMemoryError) or any(word in str(error).lower() for word in _SAID)
+    """Whether an error is one of the many ways in which torch, drivers and systems say that memory has ended."""
+    text = str(error).lower().replace("_", " ")
+    return isinstance(error, MemoryError | torch.OutOfMemoryError) or any(words in text for words in _SAID)
 
 
 def free_memory(device: torch.device) -> int | None:

@@ -64,7 +64,9 @@ def load_part(name: str, part: str, loader: Callable[[], Any], *, needs: str = "
     except (OfflineModeIsEnabled, LocalEntryNotFoundError, HfHubHTTPError, ConnectionError) as error:
         raise ModelError(offline) from error
     except Exception as error:  # which errors there are depends on the libraries and on what is broken
-        if any(word in str(error).lower() for word in ("out of memory", "allocate memory", "alloc_cpu")):
+        from sentinv.models.memory import is_out_of_memory
+
+        if is_out_of_memory(error):
             raise
         if not (local or needs) and is_offline_mode():
             raise ModelError(offline) from error

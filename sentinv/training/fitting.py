@@ -62,8 +62,7 @@ def fit(name: str, config: TrainConfig, dtype: str | None, device: str | None, m
         return Fit(free=free, enough=True)
     half = dtype or str(best_dtype(place)).removeprefix("torch.")
     for options, changes in _ways(half == "float32"):
-        names = ("gradient_checkpointing", "batch_size")
-        own: dict[str, Any] = {key: changes[key] for key in names if key in changes}
+        own: dict[str, Any] = {key: changes[key] for key in ("gradient_checkpointing", "batch_size") if key in changes}
         if "batch_size" in own:  # what comes beside the plain items cannot be more than they are
             own |= {key: min(1, getattr(config, key)) for key in ("blended", "others") if hasattr(config, key)}
         found = training_memory(

@@ -134,7 +134,7 @@ def step_peak(unet: Any, encoders: list[Any], batch: int, *, rows: bool = True) 
             hidden = [one.detach() for one in hidden]
         _predicted(unet, encoders, batch, torch.cat(hidden, dim=-1)).float().square().mean().backward()
 
-    with lean_convolutions(unet):
+    with torch.inference_mode(False), torch.enable_grad(), lean_convolutions(unet):  # whatever ended for want of memory
         return peak(step, (unet, *encoders))
 
 
@@ -149,7 +149,7 @@ def _drawing_memory(unet: Any, vae: Any, encoders: list[Any], *, images: bool) -
         more = sum(weight.nbytes for weight in vae.parameters())
     hidden = sum(encoder.config.hidden_size for encoder in encoders)
     length = encoders[0].config.max_position_embeddings
-    rows = 4 * PAIRS if SAMPLING.guidance_scale != 1 else 2 * PAIRS
+    rows = 2 * GenerateConfig.batch_size  # each with its prompt and without
 
     def encode() -> None:
         worker.encode(torch.empty(1, 3, side * scale, side * scale, dtype=worker.dtype))
