@@ -174,8 +174,8 @@ def _connected(cluster: Cluster) -> Iterator[Any]:
 def _begin(ray: Any, address: str, options: dict[str, Any]) -> None:
     try:
         ray.init(**options)
-    except (ConnectionError, RuntimeError, ValueError) as error:
-        raise SentinvError(f"--ray {address}: {' '.join(str(error).split())}") from error
+    except Exception as error:  # Ray's own are of no common kind
+        raise SentinvError(f"--ray {address}: {' '.join(str(error).split())} Try again, or look at that cluster") from error
 
 
 def _kind(ray: Any, cluster: Cluster) -> dict[str, Any]:
