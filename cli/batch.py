@@ -175,9 +175,9 @@ def _task(row: Row, options: BatchOptions) -> Task:
     if {"word", "phrase", "from"} & columns.keys() and "init" not in columns:
         told = {"word": "word", "phrase": "phrase", "from": "from_file"}
         values |= {"init": None} | {param: None for column, param in told.items() if column not in columns}
-    single: dict[str, Any] = {"images": (row.image,), "token": token, "output": None, "masks": (), "samples": 0}
-    flags = dict.fromkeys(("resume", "plan_only", "tune", "force"), False)
-    settings = InvertOptions(**{**values, **single, **flags})
+    values |= {"images": (row.image,), "token": token, "output": None, "masks": (), "samples": 0}
+    values |= dict.fromkeys(("resume", "plan_only", "tune", "force"), False)
+    settings = InvertOptions(**values)
     starting = ("captioner", "classifier", "word", "phrase", "drop_stopwords", "drop_scene", "seed")
     return Task(
         name=name,

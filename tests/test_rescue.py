@@ -136,7 +136,7 @@ def test_an_evaluation_that_is_not_finite_stops_too(sd1_backbone, picture, predi
 
 @pytest.mark.parametrize("learning_rate", [1e-5, 0.3, 10.0])
 def test_any_learning_rate_ends_bounded(sd1_backbone, picture, learning_rate):
-    config = replace(CONFIG, steps=12, learning_rate=learning_rate, schedule="constant", batch_size=1)
+    config = replace(CONFIG, steps=12, learning_rate=learning_rate, max_norm=None, schedule="constant", batch_size=1)
     with warnings.catch_warnings(record=True) as told:
         warnings.simplefilter("always")
         concept, history = train_concept(sd1_backbone, [picture], WORDS, config)

@@ -289,7 +289,7 @@ def test_a_noise_level_counts_by_its_min_snr_weight(sd1_backbone, picture):
 def test_batches_cover_images_flips_and_templates(sd1_backbone, picture):
     rows = PlaceholderRows({"<c>": starting_rows(WORDS, sd1_backbone).rows})
     other = picture.transpose(Image.Transpose.FLIP_TOP_BOTTOM)
-    config = replace(QUICK, batch_size=64, templates=("a {}", "the {}", "my {}"))
+    config = replace(QUICK, batch_size=64, flip=True, templates=("a {}", "the {}", "my {}"))
     data = TrainingSet(sd1_backbone, [picture, other], rows, config)
     batch = data.draw(torch.Generator().manual_seed(0))
     assert len(data.moments.mean) == 4
@@ -423,4 +423,4 @@ def test_rows_of_real_widths_keep_to_the_size_of_their_vocabulary(tokenizer, pic
     config = TrainConfig(evaluate_every=100, evaluation_timesteps=1, evaluation_noises=1, batch_size=2)
     concept, _ = train_concept(backbone, [picture], Initialization("red cat on the moon"), config)
     assert encoder.median_norm == pytest.approx(norm, rel=1e-4)
-    assert concept.rows["text_encoder"].norm(dim=1).max() <= 3 * norm
+    assert concept.rows["text_encoder"].norm(dim=1).max() <= 3 * norm * 1.001

@@ -51,7 +51,7 @@ def test_progressive_adds_one_vector_after_another(sd1_backbone, concepts, monke
     moved = curve.rows[3]["text_encoder"][0] - curve.rows[2]["text_encoder"][0]
     assert 0 < moved.norm() < 0.2  # the first vector goes on from where it was
     ticks = count()
-    monkeypatch.setattr("sentinv.training.loop.time", SimpleNamespace(perf_counter=lambda: next(ticks)))
+    monkeypatch.setattr("sentinv.training.rolling.time", SimpleNamespace(perf_counter=lambda: next(ticks)))
     seldom = train_curve(sd1_backbone, pictures, start, config, loss_at=(1, 6), keep_at=(), progressive=True)
     assert seldom.seconds == [(1, 1.0), (6, 6.0)]  # of all stages, also where none of their steps is looked at
 

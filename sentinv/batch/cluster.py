@@ -13,7 +13,7 @@ import socket
 import threading
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stdout
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -161,17 +161,23 @@ def _connected(cluster: Cluster) -> Iterator[Any]:
     else:
         options["address"] = cluster.address
     before = signal.getsignal(signal.SIGTERM)
-    try:
-        ray.init(**options)
+    with Path(os.devnull).open("w") as nowhere, redirect_stdout(nowhere):  # where Ray tells of workers that died
+        _begin(ray, cluster.address, options)
         if threading.current_thread() is threading.main_thread():
             signal.signal(signal.SIGTERM, before)  # Ray has one of its own, which would end this process at once
-    except (ConnectionError, RuntimeError, ValueError) as error:
-        told = " ".join(str(error).split())
-        raise SentinvError(f"--ray {cluster.address}: {told}") from error
+        try:
+            yield ray
+        finally:
+            ray.shutdown()
+
+
+def _begin(ray: Any, address: str, options: dict[str, Any]) -> None:
     try:
-        yield ray
-    finally:
-        ray.shutdown()
+        ray.init(**options)
+    except Exception as error:  # Ray's own are of no common kind
+        raise SentinvError(
+            f"--ray {address}: {' '.join(str(error).split())} Try again, or look at that cluster"
+        ) from error
 
 
 def _kind(ray: Any, cluster: Cluster) -> dict[str, Any]:

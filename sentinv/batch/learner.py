@@ -67,7 +67,8 @@ class Learner:
         begun: list[Assignment] = []
         if not said:
             return
-        for outcome in train_concepts(self.backbone, self._jobs(said, begun, on_result), at_once=self.at_once):
+        jobs, config = self._jobs(said, begun, on_result), assignments[0].task.config  # of which each job has its own
+        for outcome in train_concepts(self.backbone, jobs, config, at_once=self.at_once):
             assignment = begun[outcome.index]
             facts, concept = _result(outcome)
             on_result(self.book.write(assignment, facts, concept))
