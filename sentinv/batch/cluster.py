@@ -175,7 +175,9 @@ def _begin(ray: Any, address: str, options: dict[str, Any]) -> None:
     try:
         ray.init(**options)
     except Exception as error:  # Ray's own are of no common kind
-        raise SentinvError(f"--ray {address}: {' '.join(str(error).split())} Try again, or look at that cluster") from error
+        raise SentinvError(
+            f"--ray {address}: {' '.join(str(error).split())} Try again, or look at that cluster"
+        ) from error
 
 
 def _kind(ray: Any, cluster: Cluster) -> dict[str, Any]:
