@@ -147,13 +147,13 @@ CASES = [
         1,
         no_number,
         INVERT,
-        "the loss or the rows were not finite in step 2 of 2: the best rows until then are in mug-concept.safetensors; try a smaller --lr",
+        "the loss or the rows were not finite in step 2 of 2: the best rows until then are in mug-concept.safetensors; try a smaller --relative-lr",
     ),
     (
         2,
         None,
-        INVERT + " --lr 10 --steps 9",
-        "a row grew to more than 1000 times the vocabulary's median length in step 3 of 9: the best rows until then are in mug-concept.safetensors; try a smaller --lr",
+        INVERT + " --lr 10 --max-norm 0 --steps 9",
+        "a row grew to more than 1000 times the vocabulary's median length in step 3 of 9: the best rows until then are in mug-concept.safetensors; try a smaller --relative-lr",
     ),
     (
         3,
