@@ -5,6 +5,7 @@ from diffusers import DDIMScheduler
 
 from sentinv.diffusion.schedule import NoiseSchedule
 from sentinv.models.backbone import Condition
+from sentinv.models.memory import Thrift
 
 DIM = 64
 
@@ -24,6 +25,7 @@ class ClosedForm:
         generator = torch.Generator().manual_seed(seed)
         self.means = torch.randn(components, DIM, generator=generator, dtype=torch.float64)
         self.spread = spread
+        self.thrift = Thrift()
         options = {"beta_start": 0.00085, "beta_end": 0.012, "beta_schedule": "scaled_linear", "steps_offset": 1}
         scheduler = DDIMScheduler(
             **{**options, "clip_sample": False, "set_alpha_to_one": False, "prediction_type": prediction_type, **config}

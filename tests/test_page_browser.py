@@ -145,8 +145,11 @@ def test_from_a_picture_to_the_thing_on_the_moon(visit, served, width, scheme, t
     playwright.expect(page.locator("#learn-words .vectors")).to_contain_text("2 vectors", timeout=ENOUGH)
     page.locator("#learn-options button").first.click()
     steps = page.locator("#learn-options input[type=number]").first
+    steps.wait_for()
+    page.wait_for_timeout(500)  # until the fold has opened
     steps.fill("10")
     steps.press("Tab")
+    page.wait_for_timeout(500)
     page.locator("#learn-button").click()
     page.locator("#learn-use").wait_for()
     assert page.locator("#learn-progress .strip img").count() >= 2

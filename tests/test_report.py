@@ -160,7 +160,7 @@ def test_ticks_are_round_and_inside(low, high):
 
 
 def test_what_was_turned_off_is_told():
-    html = render(build_report(config=TrainConfig(flip=False, min_snr=None)))
-    for line in ("<td>flip</td><td><code>no</code>", "<td>min snr</td><td><code>none</code>"):
+    html = render(build_report(config=TrainConfig(min_snr=None, max_norm=None)))
+    for line in ("<td>max norm</td><td><code>none</code>", "<td>min snr</td><td><code>none</code>"):
         assert re.sub(r"\s", "", line) in re.sub(r"\s|class=\"[^\"]*\"", "", html)
     assert "pull" not in render(build_report())

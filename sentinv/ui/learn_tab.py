@@ -126,9 +126,7 @@ class _Parts:
             self.flip = gr.Checkbox(
                 default.flip, label="Learn from the mirrored picture too (not for lettering or faces)"
             )
-            self.rate = gr.Number(
-                None, label="Learning rate (empty: the model's own)", minimum=1e-4, maximum=10, step=0.05
-            )
+            self.rate = gr.Number(0, label="Learning rate (0 leaves it to the model)", minimum=0, maximum=10, step=0.05)
             self.batch = gr.Slider(1, _MOST_BATCH, default.batch_size, step=1, label="Noises for each step")
             self.seed = gr.Number(default.seed, label="Seed", precision=0, minimum=0, maximum=2**53 - 1)
         self.options = [self.steps, self.kind, self.flip, self.rate, self.batch, self.seed]
@@ -257,7 +255,7 @@ def train_config(steps: Any, kind: Any, flip: Any, rate: Any, batch: Any, seed: 
             steps=steps,
             kind=kind,
             flip=bool(flip),
-            relative_learning_rate=None if rate in (None, "") else decimal(rate, 0),
+            relative_learning_rate=decimal(rate, 0) or None,
             batch_size=batch,
             seed=whole(seed, default.seed),
             checkpoint_every=25,
