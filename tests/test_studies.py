@@ -292,6 +292,11 @@ def test_published_tables_are_those_of_the_published_records(folder, tmp_path, m
     assert said[0] == said[1]
 
 
+def test_a_peer_with_open_quotes_is_told_in_one_line():
+    with pytest.raises(SentinvError, match="close the quotes"):
+        Study(title="tiny", starts=("peer:'a.py",))
+
+
 def test_tables_of_the_rates_are_those_of_their_records():
     """Of records that benchmarks/tuning.py has made."""
     folder = RESULTS / "rates"

@@ -85,7 +85,10 @@ class StartSpec:
 
 def _without_folder(command: str) -> str:
     """A script as it is called in tables: where it lies is nobody's business."""
-    script, *options = shlex.split(command)
+    try:
+        script, *options = shlex.split(command)
+    except ValueError as error:
+        raise SentinvError(f"cannot read the script {command!r}: {error}; close the quotes") from error
     return " ".join([Path(script).name, *options])
 
 
