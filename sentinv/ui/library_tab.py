@@ -52,11 +52,7 @@ def library_tab(desk: Desk) -> LibraryTab:
         [], label="Choose one word, or several to draw together", multiselect=True, elem_id="library-choice"
     )
     use = gr.Button("Draw with it", variant="primary", elem_id="library-use")
-    with gr.Accordion("Use it in another program", open=False, elem_classes="fold", elem_id="library-export"):
-        programs = [(one.label, name) for name, one in PROGRAMS.items()]
-        program = gr.Dropdown(programs, value="a1111", label="Program", elem_id="library-program")
-        export = gr.Button("Make files for it of the chosen words", elem_id="library-make")
-        files = gr.HTML(elem_id="library-files")
+    _export_part(desk, choice)
     with gr.Accordion("Rename or delete", open=False, elem_classes="fold", elem_id="library-more"):
         name = gr.Textbox(label="New name", max_lines=1, elem_id="library-name")
         rename = gr.Button("Rename the chosen word", elem_id="library-rename")
@@ -80,12 +76,21 @@ def library_tab(desk: Desk) -> LibraryTab:
                 desk.folder.delete(one)
             return [*tab.refreshed(desk), gr.Row(visible=False)]
 
-    on(export.click, lambda names, program: _exported(desk, names, program), [choice, program], files)
     on(rename.click, renamed, [choice, name], [cards, choice, name])
     on(delete.click, lambda names: _question(desk, names), choice, [asked, question])
     on(keep.click, lambda: gr.Row(visible=False), None, asked)
     on(sure.click, deleted, choice, [cards, choice, asked])
     return tab
+
+
+def _export_part(desk: Desk, choice: gr.Dropdown) -> None:
+    """Lay out what makes files for other programs."""
+    with gr.Accordion("Use it in another program", open=False, elem_classes="fold", elem_id="library-export"):
+        programs = [(one.label, name) for name, one in PROGRAMS.items()]
+        program = gr.Dropdown(programs, value="a1111", label="Program", elem_id="library-program")
+        export = gr.Button("Make files for it of the chosen words", elem_id="library-make")
+        files = gr.HTML(elem_id="library-files")
+    on(export.click, lambda names, program: _exported(desk, names, program), [choice, program], files)
 
 
 def _exported(desk: Desk, names: list[str], program: str) -> str:
