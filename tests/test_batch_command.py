@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 from click.testing import CliRunner
@@ -201,12 +202,13 @@ def test_what_cannot_be_used_is_one_line_before_any_model(unloaded, monkeypatch)
     assert "something else in it" in refused("photos", "-o", "full")
     assert "--workers has no effect without --ray" in refused("photos", "-o", "words", "--workers", "2", code=2)
     assert "put --ray last" in refused("--ray", "photos", "photos", "-o", "words", code=2)
+    monkeypatch.setitem(sys.modules, "ray", None)
+    assert "pip install 'sentinv[ray]'" in refused("photos", "-o", "words", "--ray")
+    monkeypatch.setitem(sys.modules, "ray", ModuleType("ray"))
     begun = time.monotonic()
     assert "nothing answers at 127.0.0.1:9" in refused("photos", "-o", "words", "--ray=127.0.0.1:9")
     assert "expected an address" in refused("photos", "-o", "words", "--ray=somewhere")
     assert time.monotonic() - begun < 10
-    monkeypatch.setitem(sys.modules, "ray", None)
-    assert "pip install 'sentinv[ray]'" in refused("photos", "-o", "words", "--ray")
 
 
 def test_folders_of_others_are_left_alone(unloaded, monkeypatch):
