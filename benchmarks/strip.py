@@ -9,6 +9,7 @@ from pathlib import Path
 from PIL import Image
 
 import sentinv
+from sentinv.adapters.install import adapted
 from sentinv.concepts.concept import Concept
 from sentinv.editing.edit import ddim_invert, sweep
 from sentinv.editing.masked import edit_masked
@@ -16,28 +17,31 @@ from sentinv.files.images import read_image, save_png
 from sentinv.initializers import make
 from sentinv.models.backbone import Backbone
 from sentinv.report.contact_sheet import contact_sheet
+from sentinv.training.tune import tune
 
 EXAMPLES = Path(__file__).resolve().parent.parent / "examples"
 PICTURES = {"cat.png": "<cat>", "teapot.png": "<teapot>", "backpack-1.png": "<backpack>"}
 PROMPTS = ("a photo of {}", "a photo of {} on the moon", "a photo of {} in the snow", "a watercolor of {}")
-HEADINGS = ("one picture", "start words", "learned word", "… on the moon", "… in the snow", "a watercolor of …")
+HEADINGS = ("one picture", "its word", "word + LoRA", "… on the moon", "… in the snow", "a watercolor of …")
 EDITS = ("a watercolor of <cat>", "a photo of <cat> in the snow", "a photo of <cat> on the moon")
 SKIPS = (0.0, 0.2, 0.4, 0.6)
 SIDE = 128
 
 
 def strip(backbone: Backbone) -> tuple[Image.Image, Concept]:
-    """One picture in, new pictures out; and the cat's concept."""
+    """One picture in, new pictures out, the first by the word alone; and the cat's concept."""
     initializer = make("caption", "toybox")
     images, concepts = [], []
     for name, token in PICTURES.items():
         path = EXAMPLES / name
-        picture = read_image(path).image
-        words = initializer(picture)
-        concepts.append(sentinv.invert(backbone, path, words, token=token))
-        images += [picture, *sentinv.generate(backbone, PROMPTS[0].format(words.text))]
-        for prompt in PROMPTS:
-            images += sentinv.generate(backbone, prompt.format(token), concepts[-1:])
+        picture = read_image(path)
+        concept = sentinv.invert(backbone, path, initializer(picture.image), token=token)
+        tuned = tune(backbone, concept, picture)
+        images += [picture.image, *sentinv.generate(backbone, PROMPTS[0].format(token), [concept])]
+        with adapted(backbone, [(tuned.lora, 1.0)]):
+            for prompt in PROMPTS:
+                images += sentinv.generate(backbone, prompt.format(token), [tuned.concept])
+        concepts.append(concept)
     return sheet(images, list(HEADINGS) * len(PICTURES), len(HEADINGS)), concepts[0]
 
 

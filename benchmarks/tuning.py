@@ -31,6 +31,7 @@ from sentinv.concepts.concept import Concept
 from sentinv.concepts.prompts import fill
 from sentinv.diffusion.conversions import add_noise
 from sentinv.evaluation.judges import AttributeJudge, ClipJudge
+from sentinv.files.decoding import Picture
 from sentinv.files.images import prepare, prepare_mask, read_image, save_png
 from sentinv.files.json_lines import JsonLines
 from sentinv.generation.denoiser import encode_prompts
@@ -39,6 +40,7 @@ from sentinv.initializers import make
 from sentinv.models.backbone import Backbone
 from sentinv.models.built_in import built_in
 from sentinv.report.contact_sheet import contact_sheet
+from sentinv.training.batch import Job, train_concepts
 from sentinv.training.config import TrainConfig, TuneConfig
 from sentinv.training.invert import invert
 from sentinv.training.tune import tune
@@ -127,27 +129,45 @@ class Bench:
         ]
         return sum(shown) / len(shown)
 
+    def learn_words(self, wanted: list[tuple[Arm, StudyConcept, int]]) -> None:
+        """Learn the words that are not in the folder, several at a time; blended ones are left to `learned`."""
+        missing = {self.word_path(*one): one for one in wanted if not self.word_path(*one).is_file()}
+        found = [(path, *one) for path, one in missing.items() if not one[0].word.get("blended")]
+        jobs = (
+            Job(images=[picture], initialization=self.captioner(picture.image), token=f"<{source.name}>", config=config)
+            for _, arm, source, seed in found
+            for picture, config in [(self.picture(arm, source), word_config(arm, seed))]
+        )
+        for outcome in train_concepts(self.backbone, jobs):
+            if outcome.error is not None:
+                raise outcome.error
+            assert outcome.concept is not None
+            outcome.concept.save(found[outcome.index][0])
+            print(f"learned {found[outcome.index][0].stem}", flush=True)
+
+    def picture(self, arm: Arm, source: StudyConcept) -> Picture:
+        """The picture of a word."""
+        [picture] = training_pictures(source, 1, masked=arm.mask and arm.tune is None)
+        return picture
+
+    def word_path(self, arm: Arm, source: StudyConcept, seed: int) -> Path:
+        """Where the word of a run is."""
+        settings = {"word": asdict(word_config(arm, seed)), "concept": source.name}
+        settings |= {"start": self.initializer, "mask": arm.mask and arm.tune is None}
+        return self.folder / "learned" / f"{source.name}-{key_of(settings)}.safetensors"
+
     def learned(self, arm: Arm, source: StudyConcept, seed: int) -> tuple[Concept, Lora | None]:
         """The word, and the LoRA if the arm has one: from the folder, or trained."""
-        word = {name: None if (name, value) == ("max_norm", 0) else value for name, value in arm.word.items()}
-        config, masked = TrainConfig(**word, seed=seed), arm.mask and arm.tune is None
-        key = key_of(
-            {
-                "word": asdict(config),
-                "concept": source.name,
-                "start": self.initializer,
-                "mask": arm.mask and arm.tune is None,
-            }
-        )
-        path = self.folder / "learned" / f"{source.name}-{key}.safetensors"
-        [picture] = training_pictures(source, 1, masked=masked)
+        path = self.word_path(arm, source, seed)
         if not path.is_file():
+            picture = self.picture(arm, source)
             words = self.captioner(picture.image)
-            invert(self.backbone, picture, words, config, token=f"<{source.name}>").save(path)
+            invert(self.backbone, picture, words, word_config(arm, seed), token=f"<{source.name}>").save(path)
         concept = Concept.load(path)
         if arm.tune is None:
             return concept, None
         tuning = TuneConfig(**arm.tune, seed=seed)
+        key = path.stem.removeprefix(f"{source.name}-")
         own = path.with_name(f"{source.name}-{key_of({'word': key, 'tune': asdict(tuning), 'mask': arm.mask})}")
         lora_path, rows_path = own.with_suffix(".lora.safetensors"), own.with_suffix(".rows.safetensors")
         if not lora_path.is_file():
@@ -184,6 +204,12 @@ class Bench:
         return noisy, timesteps, condition[rows], empty[torch.zeros_like(rows)]
 
 
+def word_config(arm: Arm, seed: int) -> TrainConfig:
+    """How the word of an arm is learned; a limit of 0 is none."""
+    word = {name: None if (name, value) == ("max_norm", 0) else value for name, value in arm.word.items()}
+    return TrainConfig(**word, seed=seed)
+
+
 def rms_in_mask(images: list[Image.Image], source: StudyConcept) -> float:
     """Root of the mean squared difference to the picture inside its true mask, values in [0, 1]."""
     assert source.mask is not None
@@ -217,6 +243,7 @@ def run(given: argparse.Namespace) -> None:
         for name in given.arms or arms
         for guidance in given.guidance
     ]
+    bench.learn_words([(arm, source, seed) for arm, source, seed, _ in wanted])
     with JsonLines(given.folder / "records.jsonl") as lines:
         for arm, source, seed, guidance in wanted:
             settings = {
