@@ -3,10 +3,13 @@
 python benchmarks/tuning_cost.py [--steps 5]
 
 Of a network in the shape of Stable Diffusion 1.5, on torch's "meta" device: bytes that are kept for the backward pass, and
-floating-point operations. Of the built-in model: CPU time of steps, both kinds in turn, in one process.
+floating-point operations. Of the built-in model: CPU time of steps, both kinds in turn, in one process; and the peak of a
+process for each kind, all included.
 """
 
 import argparse
+import subprocess
+import sys
 import time
 from collections.abc import Callable
 from itertools import pairwise
@@ -24,6 +27,16 @@ from sentinv.files.images import read_image
 from sentinv.training.config import TrainConfig, TuneConfig
 from sentinv.training.memory import adapt, step_peak
 
+PEAK = """
+import resource, sys
+import sentinv
+from sentinv.files.images import read_image
+backbone, picture = sentinv.load("toybox"), read_image(sys.argv[2])
+word = sentinv.invert(backbone, picture, "a snail", sentinv.TrainConfig(steps=3 if sys.argv[1] == "word" else 0))
+if sys.argv[1] == "LoRA":
+    sentinv.tune(backbone, word, picture, sentinv.TuneConfig(steps=3))
+print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e3)
+"""
 PICTURE = Path(__file__).resolve().parent / "concepts" / "snail" / "image.png"
 
 
@@ -92,12 +105,24 @@ def timed(steps: int) -> None:
     )
 
 
+def peaks() -> None:
+    """Peak memory of a process that learns with the built-in model."""
+    command = [sys.executable, "-c", PEAK]
+    found = {
+        kind: float(subprocess.run([*command, kind, str(PICTURE)], check=True, capture_output=True).stdout)
+        for kind in ("word", "LoRA")
+    }
+    ratio = found["LoRA"] / found["word"]
+    print(f"built-in model: peak of a process {found['LoRA']:.0f} MB, {ratio:.2f} of a word's")
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--steps", type=int, default=5)
     given = parser.parse_args()
     shaped()
     timed(given.steps)
+    peaks()
 
 
 if __name__ == "__main__":
