@@ -17,7 +17,7 @@ from sentinv.models.built_in import TOYBOX
 from sentinv.training.config import TrainConfig
 from sentinv.ui.drawing import Drawing, draw, words_of
 from sentinv.ui.editing import Editing, Editor
-from sentinv.ui.engine import Engine
+from sentinv.ui.engine import Engine, Seen
 from sentinv.ui.folder import Folder
 from sentinv.ui.fragments import vectors
 from sentinv.ui.guard import Guard
@@ -264,6 +264,9 @@ def test_a_run_leaves_what_a_command_leaves(engine, folder):
     assert Concept.load(folder.path / "cat.safetensors").token == "<cat>"
     assert run.previews[0][0] == 0
     assert learning.newest() is second
+    assert run.seconds["training"] > 0 and run.seconds["pictures on the way"] > 0
+    learning.forget("dog")  # it has another name by now
+    assert learning.find("dog") is None and learning.newest() is run
 
 
 def test_the_page_learns_what_the_command_learns(engine, folder):
@@ -330,7 +333,9 @@ def test_words_come_to_vectors_and_a_picture_to_words(engine):
     assert vectors(several).count("data-without") == 3 and vectors(several).count("<span>") == len(several.tokens)
     seen = engine.seen([picture()], TOYBOX)
     assert "cat" in seen.caption
-    assert seen.label == "cat"
+    assert seen.label == "cat" and seen.sure
+    assert not Seen(caption="a fish on a wooden table", label="hat").sure
+    assert Seen(caption="a red school bus", label="school bus").sure and not Seen(caption="a cat", label="").sure
 
 
 # What the page is given by its visitors
@@ -380,6 +385,17 @@ def test_pictures_are_those_that_were_dropped_here(engine, folder, tmp_path):
     for path in (tmp_path / "secret.png", folder.cache / "link.png", folder.cache / ".." / ".." / "secret.png"):
         with pytest.raises(SentinvError, match="dropped here"):
             desk.pictures([str(path)])
+
+
+@needs_gradio
+def test_words_in_angle_brackets_stay_in_what_is_told():
+    import gradio as gr
+
+    from sentinv.ui.desk import plainly
+
+    with pytest.raises(gr.Error) as told, plainly():
+        raise SentinvError("there is no learned word <dog>")
+    assert told.value.message == "There is no learned word &lt;dog&gt;"
 
 
 @needs_gradio

@@ -151,6 +151,7 @@ def test_from_a_picture_to_the_thing_on_the_moon(visit, served, width, scheme, t
     steps.press("Tab")
     page.wait_for_timeout(500)
     page.locator("#learn-button").click()
+    playwright.expect(page.locator("#learn-button")).to_be_hidden()
     page.locator("#learn-use").wait_for()
     assert page.locator("#learn-progress .strip img").count() >= 2
 
@@ -168,7 +169,9 @@ def test_from_a_picture_to_the_thing_on_the_moon(visit, served, width, scheme, t
     count.press("Tab")
     page.locator("#draw-button").click()
     page.locator("#draw-gallery img").wait_for()
-    page.get_by_role("button", name="This seed again").click()
+    page.locator("#draw-more").click()
+    page.locator("#draw-gallery img[alt='Picture with seed 1']").wait_for()
+    assert one.field("draw-seed").input_value() == "1"
     with page.expect_download() as download:
         page.locator("#draw-gallery a[download]").click()
     download.value.save_as(tmp_path / "picture.png")
@@ -176,15 +179,17 @@ def test_from_a_picture_to_the_thing_on_the_moon(visit, served, width, scheme, t
 
     one.tab("Edit")
     one.drop("edit-drop", ROOT / "examples" / "cat.png")
-    one.field("edit-source").wait_for()
+    playwright.expect(one.field("edit-prompt")).to_have_value("a photo of a cat on the beach")
+    page.locator("#edit-button").click()
+    playwright.expect(page.locator(".toast-body")).to_contain_text("change a word")
     one.field("edit-prompt").fill("a photo of a cat in the snow")
     page.locator("#edit-button").click()
     page.locator("#edit-result .compare").wait_for()
     playwright.expect(page.locator("#edit-state")).to_contain_text("The picture comes back")
     one.tab("Library")
     playwright.expect(page.locator("#library-cards")).to_contain_text(token)
-    page.locator("#library-choice input").click()
-    page.get_by_role("option", name=token).click()
+    page.get_by_role("button", name=f"Choose {token}", exact=True).click()
+    page.locator(".card.chosen").wait_for()
     page.locator("#library-export button").first.click()
     page.locator("#library-program input").click()
     page.get_by_role("option", name="diffusers").click()

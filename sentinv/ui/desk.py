@@ -9,6 +9,7 @@ import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from html import escape
 from pathlib import Path
 from typing import Any
 
@@ -147,7 +148,7 @@ def plainly() -> Iterator[None]:
 
 def _told(text: str) -> gr.Error:
     sentence = text[:1].upper() + text[1:]
-    return gr.Error(sentence, duration=20, title="That did not work", print_exception=False)
+    return gr.Error(escape(sentence, quote=False), duration=20, title="That did not work", print_exception=False)
 
 
 def on(events: Any, work: Callable[..., Any] | None, inputs: Any = None, outputs: Any = None, **options: Any) -> Any:

@@ -7,6 +7,7 @@ from typing import Any
 
 import gradio as gr
 
+from sentinv.errors import SentinvError
 from sentinv.ui import fragments as html
 from sentinv.ui.desk import Desk, decimal, on, painted, plainly, without_mask
 from sentinv.ui.editing import Editing
@@ -17,20 +18,26 @@ _MASK_JS = "(...all) => { all[4] = window.sentinvMask('edit'); return all; }"
 
 def edit_tab(desk: Desk, model: gr.Dropdown) -> gr.HTML:
     """Lay the tab out, and tie its parts to what they do; returns the chips of learned words."""
-    gr.HTML('<p class="lead">Change a picture by other words. What the words do not speak of stays.</p>')
+    gr.HTML('<p class="lead">Change a picture with words. What you do not change in the words stays as it is.</p>')
     with gr.Column(elem_id="edit-drop", elem_classes="drop"):
         drop = gr.UploadButton(DROP, file_count="single", file_types=None, elem_classes="dropped")
     path = gr.State("")
     mask = gr.Textbox(visible=False)
-    with gr.Column(visible=False) as fields:
-        source = gr.Textbox(label="What it shows now", elem_id="edit-source", max_lines=2)
-        chips = gr.HTML(elem_classes="line")
-        prompt = gr.Textbox(
-            label="What it is to show", placeholder="a watercolor of <cat>", elem_id="edit-prompt", max_lines=2
-        )
+    with gr.Column(visible=False, elem_classes="tall") as fields:
+        with gr.Row(equal_height=False):
+            with gr.Column(scale=1, min_width=110):
+                thumbnail = gr.HTML()
+            with gr.Column(scale=5, min_width=260):
+                source = gr.Textbox(
+                    label="What it shows: correct this where it is wrong", elem_id="edit-source", max_lines=2
+                )
+                prompt = gr.Textbox(
+                    label="What it should show: change a word or two", elem_id="edit-prompt", max_lines=2
+                )
+                chips = gr.HTML(elem_classes="line")
         keep = gr.Slider(0, 90, 30, step=5, label="How much of the picture to keep, in percent", elem_id="edit-keep")
         with gr.Accordion("Only a part of the picture", open=False, elem_classes="fold"):
-            gr.HTML('<p class="note">Paint over what may change. The rest stays exactly as it is.</p>')
+            gr.HTML('<p class="note">Paint over what may change, and the rest stays exactly as it is.</p>')
             brush = gr.HTML()
         button = gr.Button("Change it", variant="primary", elem_id="edit-button")
     state = gr.HTML(elem_id="edit-state", elem_classes="line")
@@ -46,7 +53,7 @@ def edit_tab(desk: Desk, model: gr.Dropdown) -> gr.HTML:
         drop.upload,
         lambda path, model: _looked(desk, path, model),
         [drop, model],
-        [path, fields, source, brush, chips],
+        [path, fields, thumbnail, source, prompt, brush, chips, state, result],
         show_progress="minimal",
     )
     wanted = [path, source, prompt, keep, mask, model]
@@ -62,13 +69,8 @@ def _looked(desk: Desk, path: str, model: str) -> list[Any]:
         pictures = desk.pictures(path)
         said = f"a photo of {desk.engine.seen(pictures, model).caption}"
         chips = html.word_chips(desk.folder.words(), html.NEW_WORDS)
-        return [
-            path,
-            gr.Column(visible=True),
-            said,
-            html.brush("edit", pictures[0].image, "The picture, to paint on"),
-            chips,
-        ]
+        brush = html.brush("edit", pictures[0].image, "The picture, to paint on")
+        return [path, gr.Column(visible=True), html.dropped(pictures, ""), said, said, brush, chips, "", ""]
 
 
 def _changed(
@@ -92,6 +94,8 @@ def _changed(
             model=desk.engine.checked(model),
             keep=decimal(keep, 30) / 100,
         )
+        if not only_quick and not mask and wish.prompt.split() == wish.source.split():
+            raise SentinvError("Both sentences say the same: change a word in the second.")
         known = desk.editor.known(wish)
         if only_quick and not known:
             return
@@ -99,7 +103,9 @@ def _changed(
             while not turn.ready():
                 yield [html.note(turn.told()), gr.skip()]
             first = (
-                "" if known else "Finding out how the model would draw the picture as it is: once for each picture … "
+                ""
+                if known
+                else "Finding out how the model draws the picture as it is. It takes a while, once for each picture …"
             )
             yield [html.note(first or "Changing it …"), gr.skip()]
             done = desk.editor.change(wish)

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from sentinv.concepts.initialization import Plan, plan
 from sentinv.errors import ModelError, SentinvError
+from sentinv.files.cropping import square
 from sentinv.files.decoding import Picture
 from sentinv.initializers import make
 from sentinv.models.built_in import TOYBOX
@@ -39,6 +40,11 @@ class Seen:
 
     caption: str
     label: str
+
+    @property
+    def sure(self) -> bool:
+        """Whether sentence and class speak of the same thing."""
+        return bool(self.label) and self.label.split()[-1] in self.caption.split()
 
 
 class Engine:
@@ -127,12 +133,12 @@ class Engine:
     # What a picture shows
 
     def seen(self, pictures: Sequence[Picture], model: str) -> Seen:
-        """Look at the first picture.
+        """Look at the square of the first picture that is learned from.
 
         Raises:
             ModelError: If captioner or classifier cannot be loaded.
         """
-        image = pictures[0].image
+        image = square(pictures[0]).image
         with self._seeing:
             return Seen(caption=self._eye("caption", model)(image).text, label=self._eye("class", model)(image).text)
 

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from PIL import Image
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,79}")
-_WORD, _PICTURES = ".safetensors", "pictures"
+_WORD, PICTURES = ".safetensors", "pictures"
 EXPORTS = "exports"
 """Folder of the files for other programs, in a folder of each program's name."""
 _MAX_WORDS = 500
@@ -189,7 +189,7 @@ class Folder:
         """Save a picture that was made, with what it was made of, under a name that is free; returns that name."""
         from sentinv.files.images import save_png
 
-        pictures = make_folder(self.inside(_PICTURES))
+        pictures = make_folder(self.inside(PICTURES))
         for number in range(1, 100_000):
             path = pictures / (f"{name}.png" if number == 1 else f"{name}-{number}.png")
             if not path.exists():

@@ -10,12 +10,14 @@ from urllib.parse import quote
 
 from sentinv.report.chart import loss_chart
 from sentinv.report.html import image
+from sentinv.ui.learning import SEEDS
 
 if TYPE_CHECKING:
     from PIL import Image
 
     from sentinv.concepts.export import Export
     from sentinv.concepts.initialization import Plan
+    from sentinv.files.decoding import Picture
     from sentinv.ui.drawing import Drawn
     from sentinv.ui.folder import Word
     from sentinv.ui.learning import Run
@@ -70,7 +72,7 @@ def vectors(found: Plan) -> str:
             f'aria-label="Leave out {escape(word)}">{pieces}<i aria-hidden="true">&times;</i></button>'
         )
     cut = f"<b>No room for “{escape(found.dropped)}”.</b>" if found.dropped else ""
-    return f'<div class="vectors">{count}: {parts}{cut}</div>'
+    return f'<div class="vectors">{count}: {parts}{cut}<span class="soft">Press a word to leave it out.</span></div>'
 
 
 def word_chips(words: Sequence[Word], into: str) -> str:
@@ -109,11 +111,28 @@ def gallery(drawn: Sequence[Drawn]) -> str:
     cells = "".join(
         f"<figure>{image(small(one.image), f'Picture with seed {one.seed}')}<figcaption>Seed {one.seed}<br>"
         f'<a class="act" href="{kept("pictures", one.name)}" download aria-label="Download, seed {one.seed}">'
-        f'Download</a><button type="button" class="act" data-fill="{one.seed}" data-into="#draw-seed" '
+        f'Download</a><button type="button" class="act" data-fill="{one.seed}" data-into="#draw-seed" data-only="#draw-count" '
         f'aria-label="This seed again: {one.seed}">This seed again</button></figcaption></figure>'
         for one in drawn
     )
     return f'<div class="pictures">{cells}</div>' if cells else ""
+
+
+def dropped(pictures: Sequence[Picture], cut: str = "A square of it is learned: the middle, or what you paint.") -> str:
+    """What was dropped, and what will be left out of it: `cut`, where one is not square."""
+    one = len(pictures) == 1
+    shown = figures([(each.image, "Your picture" if one else f"Picture {n}") for n, each in enumerate(pictures, 1)])
+    notes = [text for each in pictures for text in each.notices]
+    if any(max(each.image.size) > 1.05 * min(each.image.size) for each in pictures):
+        notes.append(cut if one else "Of each the middle is learned.")
+    return shown + "".join(map(note, notes))
+
+
+def sketch(told: str, made: Sequence[Image.Image] = ()) -> str:
+    """First looks at the words, or the room that they will take."""
+    room = '<div class="pictures few">' + '<figure><div class="blank"></div></figure>' * 2 + "</div>"
+    tries = figures([(one, text) for one, text in zip(made, ("One try", "Another"), strict=False)])
+    return f'<p class="label" role="status">{escape(told)}</p>{tries or room}'
 
 
 def brush(name: str, picture: Image.Image, label: str) -> str:
@@ -167,8 +186,9 @@ def _done(run: Run) -> str:
     word = "learned" if better else "kept as it started: no step made it better"
     early = f" (stopped at step {run.step})" if run.stopping.is_set() and run.step < run.wish.config.steps else ""
     return (
-        f'<p class="big"><b><code class="token">{token}</code></b> is {word}{early}.</p><div class="result">'
-        f'<a class="button" href="{kept(f"{name}.safetensors")}" download>Download the word</a>'
+        f'<p class="big"><b><code class="token">{token}</code></b> is {word}{early}.</p>'
+        f'<p class="note">It is in your library from now on. Write {token} where you would name the thing.</p>'
+        f'<div class="result"><a class="button" href="{kept(f"{name}.safetensors")}" download>Download the word</a>'
         f'<a class="button" href="{kept(f"{name}-run", "report.html")}" target="_blank">Open the report</a></div>'
     )
 
@@ -185,10 +205,11 @@ def arrival(run: Run) -> str:
     """The same seeds, drawn on the way: one column a look."""
     if not run.previews:
         return ""
-    columns = []
+    own = "".join(image(small(one.image, 256), "Your picture") for one in run.wish.pictures[:SEEDS])
+    columns = [f'<figure><div class="pair">{own}</div><figcaption>your picture</figcaption></figure>']
     for step, pictures in run.previews:
         last = run.state == "done" and step == run.previews[-1][0]
-        text = "start words" if step == 0 else f"learned, step {step}" if last else f"step {step}"
+        text = "before" if step == 0 else f"learned, step {step}" if last else f"step {step}"
         shown = "".join(
             image(small(one, 256), f"{text}, picture {index}") for index, one in enumerate(pictures, start=1)
         )
@@ -202,11 +223,11 @@ def curve(run: Run) -> str:
     return f'<div class="curve">{chart}</div>' if chart else note("The curve begins with the first steps.")
 
 
-def cards(words: Sequence[Word]) -> str:
-    """The learned words of the folder."""
+def cards(words: Sequence[Word], chosen: Sequence[str] = ()) -> str:
+    """The learned words of the folder, to be chosen by a press."""
     if not words:
         return '<p class="lead">There are no learned words here yet. Learn one on the first tab.</p>'
-    return f'<div class="cards">{"".join(map(_card, words))}</div>'
+    return f'<div class="cards">{"".join(_card(word, word.name in chosen) for word in words)}</div>'
 
 
 def exported(made: Sequence[Export], folders: Sequence[str]) -> str:
@@ -221,15 +242,17 @@ def exported(made: Sequence[Export], folders: Sequence[str]) -> str:
     return "".join(parts)
 
 
-def _card(word: Word) -> str:
+def _card(word: Word, chosen: bool) -> str:
     concept, name = word.concept, word.name
     picture = f'<img src="{escape(word.thumbnail)}" alt="">' if word.thumbnail else '<div class="blank"></div>'
     count = "1 vector" if concept.count == 1 else f"{concept.count} vectors"
     start = f"from “{escape(word.start[:_LONGEST])}”" if word.start else "start words unknown"
     model = escape((concept.base_model or "unknown").rsplit("/", 1)[-1][:60])
+    token, pressed = escape(concept.token), str(chosen).lower()
     return (
-        f'<div class="card">{picture}<div><p><code class="token">{escape(concept.token)}</code></p>'
-        f'<p class="soft">{count} {start}</p><p class="soft">Model: {model}</p>'
-        f'<a class="act" href="{kept(f"{name}.safetensors")}" download aria-label="Download {escape(concept.token)}">'
-        f"Download</a></div></div>"
+        f'<div class="card{" chosen" if chosen else ""}" data-choose="{escape(name)}" data-into="#library-pick">{picture}<div>'
+        f'<p><code class="token">{token}</code></p><p class="soft">{count} {start}</p><p class="soft">Model: {model}</p>'
+        f'<button type="button" class="act" aria-pressed="{pressed}" aria-label="Choose {token}">'
+        f"{'Chosen' if chosen else 'Choose'}</button>"
+        f'<a class="act" href="{kept(f"{name}.safetensors")}" download aria-label="Download {token}">Download</a></div></div>'
     )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import gradio as gr
@@ -18,6 +19,7 @@ from sentinv.ui.learning import Run, Wish
 
 _MOST_STEPS, _MOST_BATCH = 2000, 16
 DROP = "Drop a picture here, paste it, or click to choose one"
+STOP = "Stop and keep what is learned"
 _MASK_JS = "(...all) => { all[4] = window.sentinvMask('learn'); return all; }"
 
 
@@ -34,29 +36,35 @@ class LearnTab:
     run: gr.State
 
 
-def learn_tab(desk: Desk, model: gr.Dropdown, page: gr.Blocks) -> LearnTab:
+def learn_tab(desk: Desk, model: gr.Dropdown, page: gr.Blocks, tab: gr.Tab) -> LearnTab:
     """Lay the tab out, and tie its parts to what they do."""
-    gr.HTML('<p class="lead">Drop a picture of <b>one thing</b>. You get a word for it, to use in sentences.</p>')
+    gr.HTML(
+        '<p class="lead">Drop a picture of <b>one thing</b>, or several of the same thing. The model learns a word for it, '
+        "and with that word draws it elsewhere: on the moon, in the snow.</p>"
+    )
     with gr.Column(elem_id="learn-drop", elem_classes="drop"):
         drop = gr.UploadButton(DROP, file_count="multiple", file_types=None, elem_classes="dropped")
     gr.HTML(html.examples(desk.examples()))
     parts = _Parts(desk, model)
-    looked = [on(drop.upload, parts.look, [drop, model], parts.seen, show_progress="minimal")]
+    looked = [on(drop.upload, parts.look, [drop, model, parts.run], parts.seen, show_progress="minimal")]
     for number, name in enumerate(EXAMPLES):
         hidden = gr.Button(name, visible="hidden", elem_id=f"example-{number}")
         paths = [str(ASSETS / name)]
-        looked.append(on(hidden.click, lambda model, paths=paths: parts.look(paths, model), model, parts.seen))
+        looked.append(on(hidden.click, partial(parts.look, paths), [model, parts.run], parts.seen))
     for event in looked:
         on(event.success, parts.sketched, [parts.words, model], parts.sketch)
     on(parts.words.change, parts.count, [parts.words, model], parts.vectors, trigger_mode="always_last")
     on(parts.label_button.click, lambda label: label, parts.label, parts.words)
     on(parts.again.click, parts.sketched, [parts.words, model], parts.sketch)
     wanted = [parts.paths, parts.words, parts.caption, parts.name, parts.mask, model, *parts.options]
-    begun = on(parts.button.click, parts.begin, wanted, [parts.run, *parts.shown], js=_MASK_JS)
+    begun = on(parts.button.click, parts.begin, wanted, [parts.run, parts.found, *parts.shown], js=_MASK_JS)
     on(begun.success, None, js="() => document.querySelector('#learn-progress')?.scrollIntoView({block: 'center'})")
-    on(parts.timer.tick, parts.tick, [parts.run, parts.drawn], [parts.drawn, *parts.shown], concurrency_limit=16)
-    on(parts.stop.click, parts.end, parts.run, None)
+    known = [parts.run, parts.drawn, parts.paths]
+    on(parts.timer.tick, parts.tick, known, [parts.drawn, *parts.shown], concurrency_limit=16)
+    on(parts.stop.click, parts.end, parts.run, [parts.progress, parts.stop])
+    on(parts.back.click, lambda: [gr.Column(visible=True), gr.Column(visible=False)], None, [parts.found, parts.going])
     on(page.load, parts.resume, None, [parts.run, *parts.shown])
+    on(tab.select, parts.settle, parts.run, [parts.run, parts.going])
     return LearnTab(parts.use, parts.run)
 
 
@@ -68,17 +76,18 @@ class _Parts:
         self.paths = gr.State([])
         self.caption, self.label, self.run, self.drawn = gr.State(""), gr.State(""), gr.State(""), gr.State(-1)
         self.mask = gr.Textbox(visible=False)
-        with gr.Column(visible=False, elem_id="learn-words") as self.found:
+        with gr.Column(visible=False, elem_id="learn-words", elem_classes="tall") as self.found:
             self._lay_words()
             self._lay_options()
-            self.button = gr.Button("Learn this word", variant="primary", elem_id="learn-button")
+            self.button = gr.Button("Learn this thing", variant="primary", elem_id="learn-button")
         with gr.Column(visible=False, elem_id="learn-progress") as self.going:
             self.progress = gr.HTML(elem_id="learn-state")
-            self.stop = gr.Button("Stop and keep what is learned", elem_id="learn-stop")
-            self.use = gr.Button("Use it", variant="primary", visible=False, elem_id="learn-use")
+            self.stop = gr.Button(STOP, elem_id="learn-stop")
+            self.use = gr.Button("Draw it", variant="primary", visible=False, elem_id="learn-use")
             self.arrival = gr.HTML()
-            with gr.Accordion("How the loss falls", open=False, elem_classes="fold"):
+            with gr.Accordion("The learning curve", open=False, elem_classes="fold"):
                 self.curve = gr.HTML()
+            self.back = gr.Button("Change the words and learn again", visible=False, elem_id="learn-back")
         self.timer = gr.Timer(1, active=False)
         self.seen = [
             self.paths,
@@ -90,14 +99,15 @@ class _Parts:
             self.label_button,
             self.name,
             self.brush,
+            self.going,
         ]
-        self.shown = [self.going, self.progress, self.arrival, self.curve, self.stop, self.use, self.timer]
+        self.shown = [self.going, self.progress, self.arrival, self.curve, self.stop, self.use, self.back, self.timer]
 
     def _lay_words(self) -> None:
         with gr.Row(equal_height=False):
             with gr.Column(scale=3, min_width=260):
                 self.words = gr.Textbox(
-                    label="What it shows, in words: change them as you like",
+                    label="What it shows: correct this where it is wrong",
                     elem_id="learn-text",
                     max_lines=2,
                 )
@@ -105,59 +115,53 @@ class _Parts:
                 with gr.Row():
                     self.label_button = gr.Button("", size="sm", elem_id="learn-label")
                     self.again = gr.Button("Draw these words again", size="sm", elem_id="learn-again")
-                self.name = gr.Textbox(label="What to call it in sentences", elem_id="learn-name", max_lines=1)
+                self.name = gr.Textbox(label="What to call it", elem_id="learn-name", max_lines=1)
             with gr.Column(scale=2, min_width=260):
                 self.thumbnails = gr.HTML()
                 self.sketch = gr.HTML(elem_id="learn-sketch")
 
     def _lay_options(self) -> None:
-        with gr.Accordion("Only a part of the picture", open=False, elem_classes="fold", elem_id="learn-mask"):
-            gr.HTML(
-                '<p class="note">Paint over the thing. What is not painted is not learned; nothing painted is all of it.</p>'
-            )
-            self.brush = gr.HTML()
+        with gr.Row(equal_height=False):
+            with gr.Column(min_width=280), _fold("Only a part of the picture", "learn-mask"):
+                self.brush = gr.HTML()
+            with gr.Column(min_width=280), _fold("More options", "learn-options"):
+                self._lay_settings()
+
+    def _lay_settings(self) -> None:
         default = TrainConfig()
-        with gr.Accordion("More options", open=False, elem_classes="fold", elem_id="learn-options"):
-            self.steps = gr.Slider(
-                10, 500, default.steps, step=10, label="Steps: more takes longer, and is not always better"
-            )
-            kinds = [("a thing", "object"), ("a style", "style")]
-            self.kind = gr.Radio(kinds, value=default.kind, label="What is learned")
-            self.flip = gr.Checkbox(
-                default.flip, label="Learn from the mirrored picture too (not for lettering or faces)"
-            )
-            self.rate = gr.Number(0, label="Learning rate (0 leaves it to the model)", minimum=0, maximum=10, step=0.05)
-            self.batch = gr.Slider(1, _MOST_BATCH, default.batch_size, step=1, label="Noises for each step")
-            self.seed = gr.Number(default.seed, label="Seed", precision=0, minimum=0, maximum=2**53 - 1)
+        self.steps = gr.Slider(
+            10, 500, default.steps, step=10, label="Steps: more takes longer, and is not always better"
+        )
+        kinds = [("a thing", "object"), ("a style", "style")]
+        self.kind = gr.Radio(kinds, value=default.kind, label="What is learned")
+        self.flip = gr.Checkbox(default.flip, label="Learn from the mirrored picture too (not for lettering or faces)")
+        self.rate = gr.Number(0, label="Learning rate (0 leaves it to the model)", minimum=0, maximum=10, step=0.05)
+        self.batch = gr.Slider(1, _MOST_BATCH, default.batch_size, step=1, label="Noises for each step")
+        self.seed = gr.Number(default.seed, label="Seed", precision=0, minimum=0, maximum=2**53 - 1)
         self.options = [self.steps, self.kind, self.flip, self.rate, self.batch, self.seed]
 
     # Before
 
-    def look(self, paths: list[str] | None, model: str) -> list[Any]:
-        """Look at what was dropped: its words, its class, a name for it."""
+    def look(self, paths: list[str] | None, model: str, name: str) -> list[Any]:
+        """Look at what was dropped: its words, its class, a name for it. A run that is over makes room."""
         with plainly():
             pictures = self.desk.pictures(paths)
             seen = self.desk.engine.seen(pictures, model)
-            free = self.desk.folder.free_name(seen.label or "thing")
-            names = (
-                ["Your picture"]
-                if len(pictures) == 1
-                else [f"Picture {number}" for number in range(1, len(pictures) + 1)]
-            )
-            shown = html.figures([(one.image, name) for one, name in zip(pictures, names, strict=True)])
-            notes = "".join(html.note(text) for one in pictures for text in one.notices)
-            label = gr.Button(f"Only “{seen.label}”", visible=bool(seen.label))
-            brush = html.brush("learn", pictures[0].image, "The first picture, to paint on")
+            free = self.desk.folder.free_name(seen.label if seen.sure else "thing")
+            label = f"Only “{seen.label}”" if seen.sure else f"Or is it “{seen.label}”?"
+            run = self.desk.learning.find(name)
             return [
                 paths,
                 gr.Column(visible=True),
-                shown + notes,
+                html.dropped(pictures),
                 seen.caption,
                 seen.caption,
                 seen.label,
-                label,
+                gr.Button(label, visible=bool(seen.label)),
                 free,
-                brush,
+                html.note(_PAINT_SEVERAL if len(pictures) > 1 else _PAINT)
+                + html.brush("learn", pictures[0].image, "The first picture, to paint on"),
+                gr.Column(visible=run is not None and not run.over),
             ]
 
     def count(self, words: str, model: str) -> str:
@@ -175,11 +179,10 @@ class _Parts:
             self.desk.engine.plan(words, model)
             with self.desk.engine.line.join("drawing a first look") as turn:
                 while not turn.ready():
-                    yield html.note(turn.told())
-                yield html.note("Drawing these words …")
+                    yield html.sketch(turn.told())
+                yield html.sketch("Drawing these words …")
                 made = sketch(self.desk.engine, words, model, 2)
-            title = '<p class="label">What the model draws from these words, before it learns anything</p>'
-            yield title + html.figures([(one, f"Seed {seed}") for seed, one in enumerate(made)])
+            yield html.sketch("Drawn from these words, before learning", made)
 
     # The run
 
@@ -201,20 +204,20 @@ class _Parts:
                     config=train_config(*options),
                 )
             )
-            return [run.wish.name, *self._state(run)]
+            return [run.wish.name, gr.Column(visible=False), *self._state(run)]
 
-    def tick(self, name: str, drawn: int) -> list[Any]:
+    def tick(self, name: str, drawn: int, paths: list[str]) -> list[Any]:
         """Look how far the run is; pictures that are on the page already are not sent again."""
         run = self.desk.learning.find(name)
         if run is None:
             return [drawn, *[gr.skip()] * (len(self.shown) - 1), gr.Timer(active=False)]
-        state = self._state(run)
+        state = self._state(run, again=bool(paths))
         count = len(run.previews)
         if count == drawn and not run.over:
             state[2] = gr.skip()
         return [count, *state]
 
-    def _state(self, run: Run) -> list[Any]:
+    def _state(self, run: Run, *, again: bool = False) -> list[Any]:
         over, done = run.over, run.state == "done"  # read once: the run goes on meanwhile
         run.seen = run.seen or over
         return [
@@ -222,21 +225,37 @@ class _Parts:
             html.progress(run),
             html.arrival(run),
             html.curve(run),
-            gr.Button(visible=not over),
-            gr.Button(f"Use {run.wish.token} in a sentence", visible=done),
+            _stop_button(run, over),
+            gr.Button(f"Draw {run.wish.token} on the moon", visible=done),
+            gr.Button(visible=over and again),
             gr.Timer(active=not over),
         ]
 
-    def end(self, name: str) -> None:
-        """Let the run end after its step."""
+    def end(self, name: str) -> list[Any]:
+        """Let the run end after its step, and say so."""
         run = self.desk.learning.find(name)
-        if run is not None:
-            run.stopping.set()
+        if run is None:
+            return [gr.skip(), gr.skip()]
+        run.stopping.set()
+        return [html.progress(run), _stop_button(run, run.over)]
+
+    def settle(self, name: str) -> list[Any]:
+        """Show nothing of a run whose word was renamed or deleted meanwhile."""
+        return [gr.skip(), gr.skip()] if self.desk.learning.find(name) else ["", gr.Column(visible=False)]
 
     def resume(self) -> list[Any]:
         """Show whoever opens the page the run that goes on, or the last one."""
         run = self.desk.learning.newest()
         return ["", *[gr.skip()] * len(self.shown)] if run is None else [run.wish.name, *self._state(run)]
+
+
+def _fold(title: str, name: str) -> gr.Accordion:
+    return gr.Accordion(title, open=False, elem_classes="fold", elem_id=name)
+
+
+def _stop_button(run: Run, over: bool) -> gr.Button:
+    stopping = run.stopping.is_set()
+    return gr.Button("Stopping …" if stopping else STOP, visible=not over, interactive=not stopping)
 
 
 def train_config(steps: Any, kind: Any, flip: Any, rate: Any, batch: Any, seed: Any) -> TrainConfig:
@@ -275,3 +294,5 @@ def _smaller(picture: Picture) -> Picture:
 
 
 _ENOUGH = 2048
+_PAINT = "Paint over the thing, and only what is painted is learned. Without paint all of it is."
+_PAINT_SEVERAL = f"{_PAINT} This is the first picture; of the others all is learned."

@@ -41,6 +41,7 @@ SEEDS = 2
 EVERY = 25
 """Steps between two looks at the word."""
 
+_PICTURES = "pictures on the way"
 PREVIEW = GenerateConfig(steps=20, batch_size=SEEDS)
 
 
@@ -148,6 +149,10 @@ class Learning:
         """The newest run of that name."""
         return next((run for run in reversed(self.runs) if run.wish.name == name), None)
 
+    def forget(self, name: str) -> None:
+        """Show a run no more that is over: its word has another name by now, or is gone."""
+        self.runs = [run for run in self.runs if run.wish.name != name or not run.over]
+
     def newest(self) -> Run | None:
         """The run that somebody who opens the page should see: one that goes on, else the last whose end nobody saw."""
         going = next((run for run in self.runs if not run.over), None)
@@ -188,8 +193,8 @@ class Learning:
             start = find_start(backbone, wish.pictures, Initialization(wish.text, wish.source))
         before = Concept(token=wish.token, rows=start.rows, base_model=backbone.name)
         run.seconds["loading the model"] = time.monotonic() - clock
-        run.previews.append((0, drawn(backbone, before, wish.config)))
-        run.state, run.began = "learning", time.monotonic()
+        self._preview(run, backbone, before, 0)
+        run.state, run.began, shown = "learning", time.monotonic(), run.seconds[_PICTURES]
         learned = learn(
             backbone,
             wish.pictures,
@@ -199,7 +204,7 @@ class Learning:
             checkpoints=Checkpoints(run.outputs.checkpoints),
             watch=lambda loop: self._watch(run, loop, backbone),
         )
-        run.seconds["training and pictures on the way"] = time.monotonic() - run.began
+        run.seconds["training"] = time.monotonic() - run.began + shown - run.seconds[_PICTURES]
         run.state = "finishing"
         learned.concept.save(run.outputs.concept)
         if run.previews[-1][0] != learned.history.best_step:
@@ -207,10 +212,16 @@ class Learning:
         write_result(run.outputs, Report(learned=learned, samples=_samples(run, learned), seconds=run.seconds))
 
     @staticmethod
-    def _last_preview(run: Run, backbone: Backbone, learned: Learned) -> None:
+    def _preview(run: Run, backbone: Backbone, concept: Concept, step: int) -> None:
+        """Draw with the word as it is after a step; the time is that of the pictures, not of the training."""
+        clock = time.monotonic()
+        run.previews.append((step, drawn(backbone, concept, run.wish.config)))
+        run.seconds[_PICTURES] = run.seconds.get(_PICTURES, 0.0) + time.monotonic() - clock
+
+    def _last_preview(self, run: Run, backbone: Backbone, learned: Learned) -> None:
         """Draw with the word as it is kept; it is saved by now, and without the picture the run is no failure."""
         try:
-            run.previews.append((learned.history.best_step, drawn(backbone, learned.concept, run.wish.config)))
+            self._preview(run, backbone, learned.concept, learned.history.best_step)
         except (RuntimeError, MemoryError) as error:
             if not is_out_of_memory(error):
                 raise
@@ -227,7 +238,7 @@ class Learning:
             rows = {name.removeprefix("rows."): value.detach() for name, value in loop.parameters.items()}
             concept = Concept(token=run.wish.token, rows=rows, base_model=backbone.name)
             with laid_aside(backbone):
-                run.previews.append((loop.step, drawn(backbone, concept, run.wish.config)))
+                self._preview(run, backbone, concept, loop.step)
 
 
 _MOST, _KEPT = 8, 20

@@ -34,6 +34,10 @@ class LibraryTab:
         choices = [(word.concept.token, word.name) for word in words]
         return [html.cards(words), gr.Dropdown(choices=choices, value=[])]
 
+    def shown(self, desk: Desk, chosen: list[str]) -> str:
+        """Cards, those that are chosen marked."""
+        return html.cards(desk.folder.words(), chosen or [])
+
     def prompt(self, desk: Desk, names: list[str]) -> str:
         """A prompt with all of the chosen words in it."""
         tokens = [desk.folder.word(name).concept.token for name in names[:8]]
@@ -49,8 +53,9 @@ def library_tab(desk: Desk) -> LibraryTab:
     )
     cards = gr.HTML(elem_id="library-cards")
     choice = gr.Dropdown(
-        [], label="Choose one word, or several to draw together", multiselect=True, elem_id="library-choice"
+        [], label="Chosen: one word, or several to draw together", multiselect=True, elem_id="library-choice"
     )
+    pick = gr.Textbox(visible="hidden", elem_id="library-pick", label="Word to choose")
     use = gr.Button("Draw with it", variant="primary", elem_id="library-use")
     _export_part(desk, choice)
     with gr.Accordion("Rename or delete", open=False, elem_classes="fold", elem_id="library-more"):
@@ -68,14 +73,18 @@ def library_tab(desk: Desk) -> LibraryTab:
             if len(names or []) != 1:
                 raise SentinvError("Choose the one word that is to have another name.")
             desk.folder.rename(names[0], wanted or "")
+            desk.learning.forget(names[0])
             return [*tab.refreshed(desk), ""]
 
     def deleted(names: list[str]) -> list[Any]:
         with plainly():
             for one in names or []:
                 desk.folder.delete(one)
+                desk.learning.forget(one)
             return [*tab.refreshed(desk), gr.Row(visible=False)]
 
+    on(pick.input, _toggled, [pick, choice], [pick, choice])
+    on(choice.change, lambda names: tab.shown(desk, names), choice, cards)
     on(rename.click, renamed, [choice, name], [cards, choice, name])
     on(delete.click, lambda names: _question(desk, names), choice, [asked, question])
     on(keep.click, lambda: gr.Row(visible=False), None, asked)
@@ -83,12 +92,18 @@ def library_tab(desk: Desk) -> LibraryTab:
     return tab
 
 
+def _toggled(name: str, names: list[str]) -> list[Any]:
+    """Choose a word, or choose it no more."""
+    chosen = [one for one in names or [] if one != name]
+    return ["", chosen if name in (names or []) else [*chosen, name]]
+
+
 def _export_part(desk: Desk, choice: gr.Dropdown) -> None:
     """Lay out what makes files for other programs."""
     with gr.Accordion("Use it in another program", open=False, elem_classes="fold", elem_id="library-export"):
         programs = [(one.label, name) for name, one in PROGRAMS.items()]
         program = gr.Dropdown(programs, value="a1111", label="Program", elem_id="library-program")
-        export = gr.Button("Make files for it of the chosen words", elem_id="library-make")
+        export = gr.Button("Make the files for it", elem_id="library-make")
         files = gr.HTML(elem_id="library-files")
     on(export.click, lambda names, program: _exported(desk, names, program), [choice, program], files)
 

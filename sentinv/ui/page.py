@@ -26,8 +26,8 @@ def build(desk: Desk) -> gr.Blocks:
         gr.HTML('<header class="head"><h1>sentinv</h1><p>a word for the thing in your picture</p></header>')
         model, where = _model(desk)
         with gr.Tabs(elem_id="tabs") as tabs:
-            with gr.Tab("Learn", id="learn"):
-                learn = learn_tab(desk, model, page)
+            with gr.Tab("Learn", id="learn") as learning:
+                learn = learn_tab(desk, model, page, learning)
             with gr.Tab("Draw", id="draw") as drawing:
                 draw = draw_tab(desk, model)
             with gr.Tab("Edit", id="edit") as editing:

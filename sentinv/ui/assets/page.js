@@ -38,13 +38,16 @@
   });
 
   document.addEventListener("click", (event) => {
-    const chip = event.target.closest("[data-fill], [data-add], [data-without], [data-press], [data-clear]");
-    if (!chip) return;
+    const chip = event.target.closest("[data-fill], [data-add], [data-without], [data-press], [data-clear], [data-choose]");
+    if (!chip || event.target.closest("a")) return;
+    if (chip.dataset.only !== undefined) fill(chip.dataset.only, "1");
     if (chip.dataset.fill !== undefined) fill(chip.dataset.into, chip.dataset.fill);
+    if (chip.dataset.choose !== undefined) fill(chip.dataset.into, chip.dataset.choose);
     if (chip.dataset.add !== undefined) {
       const field = document.querySelector(`${chip.dataset.into} textarea, ${chip.dataset.into} input`);
       const text = field.value.trimEnd();
-      fill(chip.dataset.into, text ? `${text} ${chip.dataset.add}` : `a photo of ${chip.dataset.add}`);
+      const known = text.includes(chip.dataset.add);
+      fill(chip.dataset.into, known ? text : text ? `${text} ${chip.dataset.add}` : `a photo of ${chip.dataset.add}`);
     }
     if (chip.dataset.without !== undefined) {
       const field = document.querySelector(`${chip.dataset.into} textarea, ${chip.dataset.into} input`);
@@ -75,7 +78,7 @@
   const stroke = (canvas, event) => {
     const [x, y] = point(canvas, event);
     const brush = canvas.getContext("2d");
-    brush.strokeStyle = "#fff";
+    brush.strokeStyle = "#e6007a";
     brush.lineCap = brush.lineJoin = "round";
     brush.lineWidth = (Number(canvas.closest(".brush").querySelector("input[type=range]").value) / 100) * canvas.width;
     brush.beginPath();
@@ -103,9 +106,14 @@
     const mask = document.createElement("canvas");
     [mask.width, mask.height] = [canvas.width, canvas.height];
     const context = mask.getContext("2d");
-    context.fillStyle = "#000";
-    context.fillRect(0, 0, mask.width, mask.height);
+    const fillAll = (colour, how) => {
+      context.globalCompositeOperation = how;
+      context.fillStyle = colour;
+      context.fillRect(0, 0, mask.width, mask.height);
+    };
     context.drawImage(canvas, 0, 0);
+    fillAll("#fff", "source-in");
+    fillAll("#000", "destination-over");
     return mask.toDataURL("image/png");
   };
 })();
