@@ -95,6 +95,37 @@ def check_weights(name: str, module: nn.Module) -> None:
         )
 
 
+@torch.no_grad()
+def spoiled(module: nn.Module) -> list[str]:
+    """Names of the weights of a module that hold NaN or infinities: of all of them in one go, so that a GPU waits once."""
+    named = [(name, weight) for name, weight in module.named_parameters() if weight.numel() and not weight.is_meta]
+    if not named:
+        return []
+    extremes = torch.stack([torch.stack(weight.detach().aminmax()).float() for _, weight in named])
+    wrong = ~torch.isfinite(extremes).all(dim=1)
+    return [name for (name, _), is_wrong in zip(named, wrong.tolist(), strict=True) if is_wrong]
+
+
+def refuse_spoiled(name: str, parts: Mapping[str, nn.Module]) -> None:
+    """Refuse weights with which every picture is black.
+
+    Args:
+        name: of the model.
+        parts: what each is called → the module, where it will run.
+
+    Raises:
+        ModelError: If some hold NaN or infinities.
+    """
+    for part, module in parts.items():
+        if found := spoiled(module):
+            half = any(weight.dtype == torch.float16 for weight in module.parameters())
+            more = "; if they are too large for float16, load it in bfloat16 or float32 (--dtype)" if half else ""
+            raise ModelError(
+                f"cannot use {part} of {name}: {_some(found)} NaN or infinite, and every picture would be black; the file is "
+                f"damaged or a merge that went wrong: get it again, or another one{more}"
+            )
+
+
 def variants(source: str, part: str, dtype: torch.dtype | None) -> Sequence[dict[str, Any]]:
     """How to ask for the weights of a part, the best first: half precision half as large, where that is wanted.
 
