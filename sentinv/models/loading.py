@@ -20,7 +20,8 @@ from sentinv.models.folders import (
     text_config,
     text_encoder_class,
 )
-from sentinv.models.kinds import check_checkpoint, read_header
+from sentinv.models.headers import read_header
+from sentinv.models.kinds import check_checkpoint
 from sentinv.models.memory import free_memory, in_bytes, is_out_of_memory, release
 from sentinv.models.names import GUIDANCE_SCALES, source_of
 from sentinv.models.single_file import CONFIGS, family_of, load_single_file

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from functools import lru_cache
 from pathlib import Path
@@ -80,8 +81,22 @@ def _explained(error: Exception, name: str, part: str, offline: str, *, all_from
             return offline
     if all_from_hub and is_offline_mode():
         return offline
+    for said, meant in _SAID.items():
+        if found := re.search(said, str(error), re.DOTALL):
+            return f"cannot load {part} of {name}: {found.expand(meant)}"
     why = one_line(error) or type(error).__name__
     return f"cannot load {part} of {name}: {why}; the model is incomplete or damaged"
+
+
+_SAID = {
+    r"(\S+) expected shape torch.Size\((.*?)\), but got torch.Size\((.*?)\)": (
+        r"\1 has the shape \3, where its config says \2; the two do not belong together"
+    ),
+    r"appear to be missing in the checkpoint|does not seem to contain a valid CLIP": (
+        r"its text encoder is missing, or has names that are not known; the checkpoint is incomplete or of another layout"
+    ),
+}
+"""What libraries say, with advice for programmers → what it means."""
 
 
 @lru_cache(maxsize=1)

@@ -10,8 +10,9 @@ import torch
 
 from sentinv.errors import ModelError
 from sentinv.models.describe import written
-from sentinv.models.folders import diffusers_config
-from sentinv.models.kinds import VAE, Header, explain_folder, read_header
+from sentinv.models.folders import as_config, diffusers_config
+from sentinv.models.headers import Header, read_header, refuse_quantised
+from sentinv.models.kinds import VAE, explain_folder
 from sentinv.models.parts import load_part, local_path
 from sentinv.models.single_file import CONFIGS, family_of_unet
 from sentinv.models.weights import load_whole, meta_weights, read_weights, refuse_missing
@@ -52,11 +53,8 @@ def _from_folder(name: str, source: str, model: str, dtype: torch.dtype, part: s
     from diffusers import AutoencoderKL
 
     folder = "vae" if _has_vae_inside(source) else ""
-    config = dict(
-        load_part(
-            name, "autoencoder", lambda: AutoencoderKL.load_config(source, **({"subfolder": folder} if folder else {}))
-        )
-    )
+    inside = {"subfolder": folder} if folder else {}
+    config = load_part(name, "autoencoder", lambda: as_config(AutoencoderKL.load_config(source, **inside)))
     kind = config.get("_class_name", "AutoencoderKL")
     if kind != "AutoencoderKL":
         raise ModelError(f"{_EXPECTED}, got a {kind} in {name}: choose another")
@@ -90,6 +88,7 @@ def _from_file(name: str, path: Path, model: str, dtype: torch.dtype, part: str)
     from diffusers import AutoencoderKL
 
     header = read_header(name, path)
+    refuse_quantised(name, header)
     if not _is_autoencoder(header):
         found = next(iter(header.shapes), "nothing")
         raise ModelError(f"{_EXPECTED}, got {name}, which holds no autoencoder (but {found[:60]} …)")
