@@ -8,10 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from sentinv.errors import ModelError
+from sentinv.files.kinds import instead_of_weights
 from sentinv.models.parts import one_line
-
-POINTER = b"version https://git-lfs"
-"""How a file begins that stands for one in Git LFS."""
 
 WHOLE = "give a whole checkpoint, a diffusers folder or a hub id"
 
@@ -88,14 +86,8 @@ def refuse_quantised(name: str, header: Header) -> None:
 def _not_safetensors(path: Path, start: bytes) -> str | None:
     """What a file is that cannot be read as safetensors, and what to do; None if it may be."""
     suffix, is_one = path.suffix.lower(), start[7:9] == b"\0{"
-    if not start:
-        return "an empty file: get it again"
-    if start.startswith(POINTER):
-        return "a pointer of Git LFS and not the file itself: run `git lfs pull` in its folder"
-    if start.startswith(b"GGUF"):
-        return f"a quantised model in GGUF, which is not supported: {WHOLE}"
-    if start.lstrip().lower().startswith((b"<!doctype", b"<html", b"<?xml")):
-        return "a page of the web and not a model: the download needed a login or another address; get it again"
+    if told := instead_of_weights(start):
+        return told
     if suffix in _BEGUN:
         return f"a download that has not ended ({suffix}): wait for it, or get the file again"
     if is_one and path.suffix != ".safetensors":

@@ -56,7 +56,10 @@ def load(
     precision = dtype or best_dtype(target)
     try:
         backbone = _load(name, target, precision, vae)
-        refuse_spoiled(str(name), backbone.parts)
+        parts = dict(backbone.parts)
+        if vae is not None:
+            refuse_spoiled(str(vae), {"autoencoder": parts.pop("vae")})
+        refuse_spoiled(str(name), parts)
         return backbone
     except (RuntimeError, MemoryError, OSError) as error:
         if not is_out_of_memory(error):

@@ -15,7 +15,8 @@ import torch
 from torch import nn
 
 from sentinv.errors import ModelError
-from sentinv.models.headers import POINTER, read_header, refuse_quantised
+from sentinv.files.kinds import POINTER
+from sentinv.models.headers import read_header, refuse_quantised
 from sentinv.models.parts import load_part
 
 _PRECISIONS = {"bfloat16", "float16", "float32", "float64"}
