@@ -126,8 +126,6 @@ def generate(prompts: tuple[str, ...], grid: bool, **given: Any) -> None:
         --lora cat-lora.safetensors:0.8
     """  # noqa: D301 - click reads \b as "leave these lines as they are"
     from sentinv.cli.grid import make_grid
-    from sentinv.concepts.reading import load_concepts
-    from sentinv.generation.weights import check_weights
     from sentinv.models.eyes import looking
 
     options = GenerateOptions(prompt=prompts[0], **given)
@@ -140,11 +138,7 @@ def generate(prompts: tuple[str, ...], grid: bool, **given: Any) -> None:
     if is_file(target):
         options = for_one_file(options)
     check_usage(options)
-    concepts = load_concepts(options.files, allow_pickle=options.allow_pickle)
-    loras = options.meant(options.loras(), options.prompt + options.negative)
-    check_weights(dict(options.weights), options.prompt)
-    check_prompts([options.prompt, options.negative], concepts, options.model)
-    tell_unused(concepts, options.prompt + options.negative, options)
+    concepts, loras = _read(options)
     folder = check_target(target, force=options.force)
     tell_toybox(options.model, quiet=options.quiet)
     judge = _judge(options) if options.rank else None
@@ -166,6 +160,19 @@ def generate(prompts: tuple[str, ...], grid: bool, **given: Any) -> None:
         print_json({**facts, "images": images, "grid": sheet and str(sheet)})
     else:
         click.echo("\n".join(str(path) for path in (*paths, sheet) if path))
+
+
+def _read(options: GenerateOptions) -> tuple[list[Concept], list[tuple[Lora, float]]]:
+    """Read the words and LoRAs, and hold them against the prompt before a model is loaded."""
+    from sentinv.concepts.reading import load_concepts
+    from sentinv.generation.weights import check_weights
+
+    concepts = load_concepts(options.files, allow_pickle=options.allow_pickle)
+    loras = options.meant(options.loras(), options.prompt + options.negative)
+    check_weights(dict(options.weights), options.prompt)
+    check_prompts([options.prompt, options.negative], concepts, options.model)
+    tell_unused(concepts, options.prompt + options.negative, options)
+    return concepts, loras
 
 
 def check_usage(options: GenerateOptions) -> None:

@@ -458,10 +458,7 @@ def test_a_folder_that_cannot_be_is_told_before_the_work(monkeypatch):
 
 def test_an_image_of_no_numbers_is_an_error_and_no_black_picture():
     result = run("generate", "a cat", "-n", "1", "--steps", "2", "--guidance", "1e39", "-o", "out", code=1)
-    assert result.stderr.endswith(
-        "the latents have values that are not finite in float32: lower the guidance, or load the model in "
-        "float32 or bfloat16\n"
-    )
+    assert result.stderr.endswith("the latents have values that are not finite in float32: lower the guidance\n")
     assert not Path("out").exists()
 
 

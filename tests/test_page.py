@@ -21,7 +21,7 @@ from sentinv.ui.engine import Engine, Seen
 from sentinv.ui.folder import Folder
 from sentinv.ui.fragments import vectors
 from sentinv.ui.guard import Guard
-from sentinv.ui.learning import Learning, Wish
+from sentinv.ui.learning import Learning, Wish, unforeseen
 from sentinv.ui.line import LONGEST, Line
 
 SHORT = TrainConfig(steps=3, batch_size=1, evaluation_timesteps=1, evaluation_noises=1, checkpoint_every=25)
@@ -294,6 +294,18 @@ def test_a_run_that_fails_says_so_in_one_line(engine, folder):
     assert run.state == "failed"
     assert run.told.isprintable()
     assert not (folder.path / "photo.safetensors").exists()
+
+
+def test_a_run_goes_on_without_the_pictures_that_memory_has_no_room_for(engine, folder, monkeypatch):
+    def no_room(*args):
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    monkeypatch.setattr("sentinv.ui.learning.drawn", no_room)
+    run = wait(Learning(engine, folder).start(wish("cat")))
+    assert (run.state, run.previews) == ("done", [])
+    assert Concept.load(folder.path / "cat.safetensors").token == "<cat>"
+    assert (folder.path / "cat-run" / "report.html").is_file()
+    assert "Memory ended" in unforeseen(torch.OutOfMemoryError()) and "nobody foresaw" in unforeseen(KeyError())
 
 
 def test_pictures_are_saved_as_they_are_made(engine, folder):

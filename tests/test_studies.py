@@ -16,8 +16,10 @@ from judging import DESCRIBERS, random_picture, write_concepts
 
 from sentinv.bench.arms import arms
 from sentinv.bench.concepts import read_concepts
+from sentinv.bench.peers import peer_files
 from sentinv.bench.records import ADDED, read_records, same_settings
 from sentinv.bench.runner import Workbench, cost, run_study, shares
+from sentinv.bench.starts import StartSpec
 from sentinv.bench.study import Study, key_of, read_study, trials
 from sentinv.bench.study_report import write_report
 from sentinv.bench.study_tables import crossing_table, score_tables
@@ -297,6 +299,18 @@ def test_a_peer_with_open_quotes_is_told_in_one_line():
         Study(title="tiny", starts=("peer:'a.py",))
 
 
+def test_a_peer_is_named_without_the_folders_of_its_files(tmp_path):
+    command = (
+        "/home/a.py --vae /home/kl.pt --config=~/c.toml --data D:\\\\x\\\\y --lr 5e-4 --out {output}/x ../z.json a/b"
+    )
+    label = "peer:a.py --vae kl.pt --config=c.toml --data y --lr 5e-4 --out {output}/x z.json a/b"
+    assert StartSpec.parse(f"peer:{command}@7") == StartSpec(label, "peer", command, 7)
+    one, other = tmp_path / "a.py", tmp_path / "b.toml"
+    one.write_text("")
+    other.write_text("")
+    assert peer_files(f"{one} --config={other} --seed 3 --out nowhere") == [one, other]
+
+
 def test_tables_of_the_rates_are_those_of_their_records():
     """Of records that benchmarks/tuning.py has made."""
     folder = RESULTS / "rates"
@@ -348,7 +362,8 @@ def test_the_word_of_a_peer_s_script_is_measured_as_one_of_ours(tmp_path, tokeni
     (tmp_path / "peer.py").write_text(PEER)
     (tmp_path / "broken.py").write_text("raise SystemExit('no gas')")
     (tmp_path / "silent.py").write_text("")
-    good = f"{tmp_path / 'peer.py'} {{model}} {{folder}} {{steps}} {{seed}} {{output}}"
+    (tmp_path / "own.toml").write_text("")
+    good = f"{tmp_path / 'peer.py'} {{model}} {{folder}} {{steps}} {{seed}} {{output}} --config={tmp_path / 'own.toml'}"
     scripts = [good, str(tmp_path / "broken.py"), str(tmp_path / "silent.py"), str(tmp_path / "absent.py")]
     command = [
         "bench",
@@ -372,7 +387,8 @@ def test_the_word_of_a_peer_s_script_is_measured_as_one_of_ours(tmp_path, tokeni
     records = [json.loads(line) for line in (tmp_path / "out" / "records.jsonl").read_text().splitlines()]
     theirs = [record for record in records if record["settings"]["start"].startswith("peer:")]
     assert {record["settings"]["train"]["steps"] for record in theirs} == {2, 3} and len(records) == len(theirs) + 2
-    assert str(tmp_path) not in json.dumps(theirs)  # where a script lies is nobody's business
+    assert str(tmp_path) not in json.dumps(theirs)  # where files lie is nobody's business
+    assert all(record["settings"]["start"].endswith("{output} --config=own.toml") for record in theirs)
     losses = {record["result"]["losses"][0][0]: record["result"]["losses"][0][1] for record in theirs}
     backbone = load(str(tmp_path / "model"))
     source = read_concepts(concepts)[0]

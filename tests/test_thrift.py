@@ -216,6 +216,17 @@ def test_the_images_of_a_report_on_a_lora_are_no_failure_either(tmp_path, monkey
         "The paging file is too small for this operation to complete. (os error 1455)",
         "[WinError 1455] The paging file is too small for this operation to complete",
         "Failed to allocate 12884901888 bytes",
+        "hipErrorOutOfMemory",
+        "CUDA error: CUBLAS_STATUS_NOT_INITIALIZED when calling `cublasCreate(handle)`",
+        "Unable to find a valid cuDNN algorithm to run convolution",
+        "GET was unable to find an engine to execute this computation",
+        "NVML_SUCCESS == r INTERNAL ASSERT FAILED at CUDACachingAllocator.cpp:1131",
+        "Allocation on device 0 would exceed allowed memory.",
+        "Insufficient Memory (00000008:kIOGPUCommandBufferCallbackErrorOutOfMemory)",
+        "vk::Device::allocateMemory: ErrorOutOfDeviceMemory",
+        "OpenCL: CL_OUT_OF_HOST_MEMORY",
+        "DML: GPU will not respond: E_OUTOFMEMORY",
+        "RESOURCE_EXHAUSTED: while allocating 4 bytes",
     ],
 )
 def test_the_many_ways_of_saying_that_memory_has_ended(text, model_folder, monkeypatch):
@@ -230,6 +241,18 @@ def test_the_many_ways_of_saying_that_memory_has_ended(text, model_folder, monke
         load(model_folder, device="cpu")
 
 
+def test_the_end_of_memory_behind_what_a_library_says_of_it(model_folder, monkeypatch):
+    """diffusers says "unable to load weights" of every error there, and only the cause tells which it was."""
+
+    def fail(*args, **options):
+        raise MemoryError("Cannot allocate memory (os error 12)")
+
+    monkeypatch.setattr("safetensors.torch.load_file", fail)
+    monkeypatch.setattr("diffusers.models.model_loading_utils.safetensors.torch.load_file", fail)
+    with pytest.raises(ModelError, match="out of memory while"):
+        load(model_folder, device="cpu")
+
+
 @pytest.mark.parametrize(
     "text",
     [
@@ -239,6 +262,8 @@ def test_the_many_ways_of_saying_that_memory_has_ended(text, model_folder, monke
         "Error while deserializing header: incomplete metadata, file not fully covered",
         "No space left on device",
         "invalid size of a buffer",
+        "CUDA error: an illegal memory access was encountered",
+        "pin memory thread exited unexpectedly",
     ],
 )
 def test_what_is_not_the_end_of_memory(text):

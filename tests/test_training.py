@@ -1,7 +1,9 @@
 import os
+import re
 import signal
 import warnings
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
@@ -260,6 +262,29 @@ def test_the_grid_follows_the_weights_and_estimates_the_same(prediction_type, ga
         if gamma == 0.05 and prediction_type == "epsilon":
             shares = weights[even] / weights[even].sum()
             assert shares.sort(descending=True).values[:2].sum() > 0.6  # what the even grid would hang on
+
+
+def test_the_noise_levels_of_the_guide_are_those_of_the_formula():
+    """docs/models.md: below which timesteps a quarter, half and three quarters of the weight of Stable Diffusion lie."""
+    guide = (Path(__file__).parent.parent / "docs" / "models.md").read_text()
+    rows = re.findall(r"^\| .*? \| \**([\d.]+)\** \| \**(\d+), (\d+), (\d+)\** \|$", guide, re.MULTILINE)
+    alphas = (1 - torch.linspace(0.00085**0.5, 0.012**0.5, 1000).square()).cumprod(0)
+    assert [float(gamma) for gamma, *_ in rows] == [0.0031, 0.05, 0.8, 5.0]
+    for gamma, *told in rows:
+        share = min_snr_weights(alphas, float(gamma), "epsilon").cumsum(0)
+        quantiles = torch.searchsorted(share / share[-1], torch.tensor([0.25, 0.5, 0.75]))
+        assert quantiles.tolist() == pytest.approx([float(one) for one in told], abs=1)
+    assert [gamma_of(0.05, 64), 0.05 * (16 / 64) ** 2] == pytest.approx([0.8, 0.0031], abs=1e-4)
+    snr = (alphas / (1 - alphas))[-1].item()
+    smallest = re.search(r"its smallest SNR is ([\d.]+)", guide)[1]
+    noisiest = min_snr_weights(alphas, 0.0031, "epsilon")
+    share = re.search(r"(\d+) % of the weight would lie in the\nnoisiest eighth", guide)[1]
+    assert snr == pytest.approx(float(smallest), abs=5e-5)
+    assert noisiest[875:].sum() / noisiest.sum() == pytest.approx(int(share) / 100, abs=0.01)
+    times = torch.arange(1000) + 0.5  # ReVersion draws t with 1 - cos(pi t / T) / 2
+    drawn = (1 - 0.5 * torch.cos(torch.pi * times / 1000)).cumsum(0)
+    half = int(re.search(r"by drawing timesteps \| — \| half: (\d+)", guide)[1])
+    assert torch.searchsorted(drawn / drawn[-1], 0.5).item() == pytest.approx(half, abs=1)
 
 
 def test_gamma_grows_with_the_side_and_is_told(sd1_backbone, picture):

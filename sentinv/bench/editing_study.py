@@ -240,7 +240,7 @@ def _sdedit(
     """Noise the image to a level and sample from there (Meng et al. 2022, arXiv:2108.01073); without one, from noise."""
     steps = ddim_steps(backbone.schedule, study.steps)
     denoise = Denoiser.of(backbone, prompt, [case.concept], study.guidance_scale)
-    side = backbone.resolution // backbone.vae_scale
+    side = backbone.latent_side
     shape = (1, backbone.unet.config.in_channels, side, side)
     clean = archive.trajectory.states[-1] if archive is not None else torch.zeros(shape)
     states = noised_trajectory(clean, steps, study.seed, independent=False).states

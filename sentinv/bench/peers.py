@@ -22,6 +22,7 @@ from sentinv.errors import SentinvError
 from sentinv.files.atomic import shown
 from sentinv.files.images import read_image
 from sentinv.models.built_in import TOYBOX, built_in
+from sentinv.models.parts import local_path
 from sentinv.training.data import TrainingSet
 from sentinv.training.objective import DenoisingObjective
 
@@ -64,6 +65,17 @@ def peer_program(peer: str, scratch: Path, images: Sequence[Path], values: Mappi
     for name, value in {**values, "folder": folder, "output": scratch / "output"}.items():
         options = [option.replace(f"{{{name}}}", str(value)) for option in options]
     return [str(Path(script).resolve()), *options]
+
+
+def peer_files(peer: str) -> list[Path]:
+    """The script of a peer, and the files that its options name: what they hold decides what it learns.
+
+    Args:
+        peer: as for `peer_program`.
+    """
+    script, *options = shlex.split(peer)
+    named = [local_path(option.rpartition("=")[2]) for option in options]
+    return [Path(script), *(path for path in named if path.is_file())]
 
 
 def peer_folder(model: str) -> Path:

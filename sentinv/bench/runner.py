@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import shlex
 import signal
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -13,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sentinv.bench.concepts import StudyConcept
-from sentinv.bench.peers import learn_with_peer
+from sentinv.bench.peers import learn_with_peer, peer_files
 from sentinv.bench.records import Record, read_records
 from sentinv.bench.starts import REFERENCES, Words
 from sentinv.bench.study import Study, Trial, key_of, trials
@@ -106,8 +105,7 @@ class Workbench:
             context["sampling"] = [study.sampling_steps, self.measuring.sampling.guidance_scale]
             context["prompts"] = list(trial.concept.edits)
         if trial.spec.name == "peer":
-            script, *_ = shlex.split(trial.spec.argument)
-            context["script"] = _digest_of([Path(script)])
+            context["script"] = _digest_of(peer_files(trial.spec.argument))
         return trial.settings(self.words.of(trial.spec, trial.concept, trial.seed), context)
 
     def run(

@@ -6,7 +6,7 @@ import re
 import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import PureWindowsPath
 from random import Random
 from typing import Any
 
@@ -84,12 +84,20 @@ class StartSpec:
 
 
 def _without_folder(command: str) -> str:
-    """A script as it is called in tables: where it lies is nobody's business."""
+    """A script and its options as they are called in tables and records: where files lie is nobody's business."""
     try:
-        script, *options = shlex.split(command)
+        words = shlex.split(command)
     except ValueError as error:
         raise SentinvError(f"cannot read the script {command!r}: {error}; close the quotes") from error
-    return " ".join([Path(script).name, *options])
+    return " ".join(_without_place(word, always=index == 0) for index, word in enumerate(words))
+
+
+def _without_place(word: str, *, always: bool) -> str:
+    """A word of a command without the folders of a path: of ``--vae=/home/me/kl.pt`` the rest is ``--vae=kl.pt``."""
+    option, equals, value = word.rpartition("=")
+    path = PureWindowsPath(value)  # takes both slashes
+    placed = always or path.anchor or value.startswith(("~", ".."))
+    return f"{option}{equals}{path.name}" if placed else word
 
 
 class Words:

@@ -89,7 +89,7 @@ def floor_flops(backbone: Backbone, batch_size: int) -> int:
     """
     from sentinv.concepts.placeholder import PlaceholderRows
 
-    side = backbone.resolution // backbone.vae_scale
+    side = backbone.latent_side
     latents = torch.zeros(batch_size, backbone.unet.config.in_channels, side, side, device=backbone.device)
     timesteps = torch.zeros(batch_size, dtype=torch.int64, device=backbone.device)
     rows = PlaceholderRows({"<concept>": {part.name: torch.zeros(1, part.dim) for part in backbone.text_encoders}})

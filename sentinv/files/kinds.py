@@ -1,4 +1,4 @@
-"""What kind of picture some bytes are: by their content, whatever the name says; and what reads it."""
+"""What kind of picture some bytes are: by their content, whatever the name says; and what reads it. Likewise of weights."""
 
 from __future__ import annotations
 
@@ -91,3 +91,24 @@ def webp_size(data: bytes) -> tuple[int, int]:
         bits = number(21, 25)
         return (bits & 0x3FFF) + 1, (bits >> 14 & 0x3FFF) + 1
     return number(26, 28) & 0x3FFF, number(28, 30) & 0x3FFF
+
+
+POINTER = b"version https://git-lfs"
+"""How a file begins that stands for one in Git LFS."""
+
+
+def instead_of_weights(start: bytes) -> str | None:
+    """What a file is that was taken for one of weights, and what to do; None if its beginning does not tell.
+
+    Args:
+        start: its first 64 bytes.
+    """
+    if not start:
+        return "an empty file: get it again"
+    if start.startswith(POINTER):
+        return "a pointer of Git LFS and not the file itself: run `git lfs pull` in its folder"
+    if start.startswith(b"GGUF"):
+        return "a quantised model in GGUF, which is not supported: give safetensors"
+    if start.lstrip().lower().startswith((b"<!doctype", b"<html", b"<?xml")):
+        return "a page of the web and not the file: the download needed a login or another address; get it again"
+    return None

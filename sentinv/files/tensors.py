@@ -26,6 +26,7 @@ from torch import Tensor
 
 from sentinv.errors import ConceptError
 from sentinv.files.atomic import StrPath, shown
+from sentinv.files.kinds import instead_of_weights
 
 MAX_BYTES = 64 * 2**20
 MAX_HEADER_BYTES = 8 * 2**20  # parsed, it may take twenty times as much
@@ -175,7 +176,8 @@ def _parse(file: BinaryIO, size: int, name: str) -> Contents:
     start = file.read(9)
     length = _header_length(start, size)
     if not length:
-        raise ConceptError(f"{name} is not a safetensors file, or is cut off ({size} bytes): get it again")
+        told = instead_of_weights(start + file.read(55))
+        raise ConceptError(f"{name} is {told or f'not a safetensors file, or is cut off ({size} bytes): get it again'}")
     if length > MAX_HEADER_BYTES:
         raise ConceptError(
             f"{name} has a header of {length >> 20} MiB; expected at most {MAX_HEADER_BYTES >> 20}: don't use it"

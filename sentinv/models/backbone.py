@@ -23,7 +23,7 @@ from sentinv.models.fingerprint import constants_digest, weights_digest
 from sentinv.models.memory import Thrift
 from sentinv.models.text_encoder import TextEncoder
 from sentinv.models.turns import turn
-from sentinv.models.weights import check_weights
+from sentinv.models.weights import check_weights, refuse_spoiled
 
 
 class Backbone:
@@ -97,8 +97,14 @@ class Backbone:
             module.to(device)
         return self
 
+    @property
+    def parts(self) -> dict[str, nn.Module]:
+        """All that has weights, by name."""
+        encoders = {encoder.name: encoder.model for encoder in self.text_encoders}
+        return {"unet": self.unet, "vae": self.vae, **encoders}
+
     def _modules(self) -> list[nn.Module]:
-        return [self.unet, self.vae, *(encoder.model for encoder in self.text_encoders)]
+        return list(self.parts.values())
 
     @property
     def device(self) -> torch.device:
@@ -125,6 +131,11 @@ class Backbone:
         """Side of the images that the UNet was made for, in pixels."""
         size = self.unet.config.sample_size
         return (size if isinstance(size, int) else min(size)) * self.vae_scale
+
+    @property
+    def latent_side(self) -> int:
+        """Latents along a side of these images."""
+        return self.resolution // self.vae_scale
 
     @property
     def size_multiple(self) -> int:
@@ -209,10 +220,11 @@ class Backbone:
             unscaled = (latents.float() / scale + shift).to(dtype)
             pixels = self.thrift.frugally(self.vae, unscaled, 1, self.vae.decode).sample.float()
         if not torch.isfinite(pixels).all():
+            refuse_spoiled(self.name, self.parts)
             where = "the image has" if torch.isfinite(latents).all() else "the latents have"
+            wider = ", or load the model in float32 or bfloat16" if torch.float16 in (dtype, self.dtype) else ""
             raise ModelError(
-                f"{where} values that are not finite in {str(dtype).removeprefix('torch.')}: "
-                "lower the guidance, or load the model in float32 or bfloat16"
+                f"{where} values that are not finite in {str(dtype).removeprefix('torch.')}: lower the guidance{wider}"
             )
         return pixels.clamp(-1, 1)
 

@@ -35,7 +35,7 @@ def index_of(name: str, source: str) -> dict[str, Any]:
         if folder.is_dir():
             refuse_pointers(source, "")
         path = folder / file if folder.is_dir() else Path(hf_hub_download(source, file))
-        return dict(json.loads(path.read_text(encoding="utf-8")))
+        return as_config(json.loads(path.read_text(encoding="utf-8-sig")))
 
     return load_part(name, "model_index.json", read)
 
@@ -48,8 +48,14 @@ def parts_of(name: str, source: str) -> tuple[str, ...]:
     """
     found = index_of(name, source).get("_class_name")
     if not isinstance(found, str) or found not in SUPPORTED:
-        advice = _OTHERS.get(str(found), "choose another model")
-        raise ModelError(f"expected {name} to be a {' or '.join(SUPPORTED)}, got {found}: {advice}")
+        compiled = str(found).startswith(("Onnx", "ORT", "OV", "Flax"))
+        advice = (
+            "it is made for another library: get it with .safetensors files" if compiled else "choose another model"
+        )
+        got = "nothing in its model_index.json" if found is None else found
+        raise ModelError(
+            f"expected {name} to be a {' or '.join(SUPPORTED)}, got {got}: {_OTHERS.get(str(found), advice)}"
+        )
     return SUPPORTED[found]
 
 
@@ -108,9 +114,23 @@ def diffusers_config(name: str, source: str, part: str) -> dict[str, Any]:
     from diffusers import DDIMScheduler, UNet2DConditionModel
 
     family: Any = DDIMScheduler if part == "scheduler" else UNet2DConditionModel
-    if Path(source, part).is_dir():
-        load_part(name, part, lambda: refuse_pointers(source, part))
-    return dict(load_part(name, part, lambda: family.load_config(source, subfolder=part)))
+
+    def read() -> dict[str, Any]:
+        refuse_pointers(source, part)
+        return as_config(family.load_config(source, subfolder=part))
+
+    return load_part(name, part, read)
+
+
+def as_config(found: Any) -> dict[str, Any]:
+    """What a config's file held, if it is a config.
+
+    Raises:
+        OSError: If not.
+    """
+    if not isinstance(found, Mapping):
+        raise OSError(f"its config holds a {type(found).__name__}, expected names with values")
+    return dict(found)
 
 
 def text_encoder_class(part: str) -> Any:
@@ -133,6 +153,7 @@ def text_config(name: str, source: str, part: str) -> Any:
     family = text_encoder_class(part).config_class
 
     def read() -> Any:
+        refuse_pointers(source, part)
         raw, _ = family.get_config_dict(source, subfolder=part)
         if not any(key for key in raw if not key.startswith("_")):  # transformers would go on with its defaults
             raise OSError("there is no config.json")
@@ -161,7 +182,12 @@ def load_tokenizer(name: str, source: str, encoder: str) -> Any:
     from transformers import BertTokenizer, CLIPTokenizer
 
     part, family = tokenizer_part(encoder), BertTokenizer if encoder == "bert" else CLIPTokenizer
-    words = load_part(name, part, lambda: family.from_pretrained(source, subfolder=part))
+
+    def read() -> Any:
+        refuse_pointers(source, part)
+        return family.from_pretrained(source, subfolder=part)
+
+    words = load_part(name, part, read)
     if len(words) < 256:  # what transformers builds, silently, where it finds no vocabulary
         raise ModelError(f"cannot load {part} of {name}: its vocabulary is missing; the model is incomplete")
     words.model_max_length = min(words.model_max_length, text_config(name, source, encoder).max_position_embeddings)

@@ -3,90 +3,16 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+import re
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from sentinv.errors import ModelError
-from sentinv.models.parts import one_line
-from sentinv.models.weights import POINTER
+from sentinv.models.headers import WHOLE, Header, is_shard, refuse_quantised
 
 UNET, VAE = "model.diffusion_model.", "first_stage_model."
 TEXT = ("cond_stage_model.", "conditioner.embedders.")
-_WHOLE = "give a whole checkpoint, a diffusers folder or a hub id"
-_CODE = (".ckpt", ".pt", ".pth", ".bin", ".pkl")
-
-
-@dataclass(frozen=True)
-class Header:
-    """What a safetensors file says about itself.
-
-    Attributes:
-        shapes: of its tensors, by key.
-        dtypes: likewise, as safetensors names them ("F16").
-        metadata: its header's strings.
-    """
-
-    shapes: Mapping[str, tuple[int, ...]]
-    dtypes: Mapping[str, str]
-    metadata: Mapping[str, str]
-
-    def has(self, *prefixes: str) -> bool:
-        """Whether a key begins with one of these."""
-        return any(key.startswith(prefixes) for key in self.shapes)
-
-    def holds(self, *parts: str) -> bool:
-        """Whether one of these is in a key."""
-        return any(part in key for key in self.shapes for part in parts)
-
-
-def read_header(name: str, path: Path) -> Header:
-    """Read the header of a checkpoint file.
-
-    Raises:
-        ModelError: If it is no safetensors file. It says what it is.
-    """
-    from safetensors import SafetensorError, safe_open
-
-    try:
-        start = path.open("rb").read(64)
-    except OSError as error:
-        raise ModelError(f"cannot read {name}: {one_line(error)}; name another file") from error
-    if told := _not_safetensors(path, start):
-        raise ModelError(f"{name} is {told}")
-    try:
-        with safe_open(path, framework="pt") as file:
-            slices = {key: file.get_slice(key) for key in file.keys()}  # noqa: SIM118 - it is no mapping
-            shapes = {key: tuple(one.get_shape()) for key, one in slices.items()}
-            return Header(
-                shapes, {key: str(one.get_dtype()) for key, one in slices.items()}, dict(file.metadata() or {})
-            )
-    except (SafetensorError, OSError) as error:
-        raise ModelError(
-            f"{name} is not a readable safetensors file: {one_line(error)}; it may be cut off: get it again"
-        ) from error
-
-
-def _not_safetensors(path: Path, start: bytes) -> str | None:
-    """What a file is that is no safetensors file, and what to do; None if it may be one."""
-    if not start:
-        return "an empty file: get it again"
-    if start.startswith(POINTER):
-        return "a pointer of Git LFS and not the file itself: run `git lfs pull` in its folder"
-    if start.startswith(b"GGUF"):
-        return f"a quantised model in GGUF, which is not supported: {_WHOLE}"
-    if start.lstrip().lower().startswith((b"<!doctype", b"<html", b"<?xml")):
-        return "a page of the web and not a model: the download needed a login or another address; get it again"
-    if path.suffix.lower() in _CODE or start.startswith((b"PK\x03\x04", b"\x80\x02", b"\x80\x04")):
-        return f"{path.suffix or 'a pickle'}, expected a .safetensors checkpoint: other formats can run code; convert it first"
-    if path.suffix.lower() in (".onnx", ".engine", ".plan", ".mlmodelc"):
-        return f"a model that is compiled for another program ({path.suffix}): {_WHOLE}"
-    if path.name.endswith(".index.json"):
-        return "the list of a model's parts and not the model: give the diffusers folder around it"
-    if path.suffix.lower() == ".json":
-        return "a config and not a model: give the diffusers folder around it"
-    return None
 
 
 def check_checkpoint(name: str, header: Header, *, vae: bool) -> None:
@@ -100,21 +26,27 @@ def check_checkpoint(name: str, header: Header, *, vae: bool) -> None:
     Raises:
         ModelError: If so. It names what the file is, and what is missing.
     """
+    if is_shard(Path(name)):
+        raise ModelError(f"{name} is one of several files that are a model together: {WHOLE}")
     for what, is_it in _KINDS:
         if is_it(header):
             raise ModelError(f"{name} is {what}")
-    if header.holds(".absmax", ".quant_state", "scaled_fp8", ".scale_weight", ".weight_scale", ".comfy_quant"):
-        raise ModelError(f"{name} is a checkpoint with quantised weights, which are not supported: get one in 16 bits")
+    refuse_quantised(name, header)
     if not header.has(UNET):
         found = next(iter(header.shapes), "nothing")
-        raise ModelError(f"{name} is not a checkpoint of Stable Diffusion (it holds {found[:60]} …): {_WHOLE}")
-    missing = [] if header.has(VAE) or vae else ["autoencoder: give one with --vae"]
+        raise ModelError(f"{name} is not a checkpoint of Stable Diffusion (it holds {found[:60]} …): {WHOLE}")
     if not header.has(*TEXT):
         raise ModelError(
-            f"{name} is a UNet {'and autoencoder ' if header.has(VAE) else ''}without a text encoder: {_WHOLE}"
+            f"{name} is a UNet {'and autoencoder ' if header.has(VAE) else ''}without a text encoder: {WHOLE}"
         )
-    if missing:
-        raise ModelError(f"{name} is a checkpoint without an {missing[0]}")
+    if header.has(f"{UNET}label_emb."):
+        for index, which in enumerate(("first", "second")):
+            if not header.has(f"conditioner.embedders.{index}."):
+                raise ModelError(
+                    f"{name} is a checkpoint of Stable Diffusion XL without its {which} text encoder: {WHOLE}"
+                )
+    if not (header.has(VAE) or vae):
+        raise ModelError(f"{name} is a checkpoint without an autoencoder: give one with --vae")
 
 
 def _first_convolution(header: Header, *keys: str) -> int | None:
@@ -125,6 +57,17 @@ def _first_convolution(header: Header, *keys: str) -> int | None:
 
 def _other_channels(header: Header) -> bool:
     return _first_convolution(header, f"{UNET}input_blocks.0.0.weight") not in (None, 4)
+
+
+def _is_whole(header: Header) -> bool:
+    return header.has(UNET) and header.has(VAE) and header.has(*TEXT)
+
+
+def _has_other_blocks(header: Header) -> bool:
+    """Whether there is a network in the place of the UNet that is none, as later families have."""
+    return any(
+        header.has(start) and not header.has(f"{start}input_blocks.0.0.") for start in (UNET, "diffusion_model.")
+    )
 
 
 def _is_vae(header: Header) -> bool:
@@ -140,32 +83,60 @@ def _is_embedding(header: Header) -> bool:
 
 _KINDS: tuple[tuple[str, Callable[[Header], bool]], ...] = (
     ("an empty safetensors file: get it again", lambda h: not h.shapes),
+    (f"an IP-Adapter, which steers a model and is none: {WHOLE}", lambda h: h.has("image_proj", "ip_adapter")),
     (
-        f"a LoRA, which goes on top of a model and is none: {_WHOLE}",
+        f"a LoRA, which goes on top of a model and is none: {WHOLE}",
         lambda h: (
-            h.holds(
-                "lora_up", "lora_down", "lora_A", "lora_B", "lora.up.", "lora.down.", "hada_w1", "lokr_w", "oft_blocks"
+            not _is_whole(h)  # one that was merged may have been left in a checkpoint
+            and (
+                h.holds("lora_up", "lora_down", "lora_A", "lora_B", "lora.up.", "lora.down.")
+                or h.holds("hada_w1", "lokr_w", "oft_blocks")
+                or h.has("lora_unet_", "lora_te")
             )
-            or h.has("lora_unet_", "lora_te")
         ),
     ),
     ("a learned word and no model: give it to `generate` or `edit` with --concept", _is_embedding),
     (
-        f"a ControlNet, which steers a model and is none: {_WHOLE}",
-        lambda h: h.holds("control_model.", "controlnet_", "input_hint_block", "zero_convs.", "controlnet_down_blocks"),
-    ),
-    (f"an IP-Adapter, which steers a model and is none: {_WHOLE}", lambda h: h.has("image_proj", "ip_adapter")),
-    (f"a motion module, which moves a model and is none: {_WHOLE}", lambda h: h.holds("motion_modules.")),
-    (
-        f"a model of another family (Stable Diffusion 3, Flux or the like): {_WHOLE} of Stable Diffusion 1, 2 or XL",
-        lambda h: h.holds(
-            "joint_blocks.",
-            "double_blocks.",
-            "single_blocks.",
-            "transformer_blocks.0.norm1_context",
-            "txt_in.",
-            "t_block.",
+        f"a ControlNet or the like, which steers a model and is none: {WHOLE}",
+        lambda h: (
+            h.holds("control_model.", "controlnet_", "input_hint_block", "zero_convs.", "controlnet_down_blocks")
+            or h.has("lllite_", "adapter.body.", "adapter.conv_in.", "body.0.in_conv.", "body.0.block1.")
         ),
+    ),
+    (f"a motion module, which moves a model and is none: {WHOLE}", lambda h: h.holds("motion_modules.")),
+    (
+        f"a hypernetwork, which goes on top of a model and is none: {WHOLE}",
+        lambda h: any(re.match(r"\d+\.\d\.linear\.", key) for key in h.shapes),
+    ),
+    (
+        f"an upscaler, which makes pictures larger: {WHOLE}",
+        lambda h: h.has("conv_first.", "model.1.sub.", "params_ema.", "body.0.rdb1."),
+    ),
+    (
+        f"a pipeline of diffusers in one file: {WHOLE}",
+        lambda h: h.has("unet.") and h.has("vae.", "text_encoder."),
+    ),
+    (
+        f"a model of another family (Stable Diffusion 3, Flux or the like): {WHOLE} of Stable Diffusion 1, 2 or XL",
+        lambda h: (
+            h.holds("joint_blocks.", "double_blocks.", "single_blocks.", "transformer_blocks.0.norm1_context")
+            or h.holds("txt_in.", "t_block.", "cap_embedder.", "double_layers.", "patchify_proj.", "mlp_t5.")
+            or h.has("head.head.", "clip_txt", "pretransform.", "blocks.0.self_attn.")
+            or _has_other_blocks(h)
+        ),
+    ),
+    (
+        "a model that takes more than words (GLIGEN, unCLIP), which is not supported: choose another",
+        lambda h: h.holds("position_net.", ".fuser.") or h.has("embedder.model.visual.", "noise_augmentor."),
+    ),
+    (
+        f"a checkpoint that has only averaged weights (model_ema) and not the UNet itself: {WHOLE}",
+        lambda h: h.has("model_ema.") and not h.has(UNET),
+    ),
+    (
+        "a checkpoint whose text encoder has names of an old layout, without text_model: convert it with the program that "
+        "it comes from",
+        lambda h: h.has("cond_stage_model.transformer.embeddings."),
     ),
     (
         "a model of another noise process (EDM), as Playground 2.5 and CosXL are, which is not supported: choose another",
@@ -176,32 +147,33 @@ _KINDS: tuple[tuple[str, Callable[[Header], bool]], ...] = (
         lambda h: h.has("conditioner.embedders.0.model.") and not h.has("conditioner.embedders.1."),
     ),
     (
-        f"a video model of Stable Diffusion, which is not supported: {_WHOLE}",
+        f"a video model of Stable Diffusion, which is not supported: {WHOLE}",
         lambda h: h.has("conditioner.embedders.3.") or h.holds(".time_stack.", ".time_mixer", "temporal_transformer"),
     ),
     (
         "a model for inpainting or other inputs: expected a UNet that takes the 4 channels of its latents; choose another",
         _other_channels,
     ),
-    (f"an autoencoder alone, without UNet and text encoder: give it with --vae, and {_WHOLE} with --model", _is_vae),
+    (f"an autoencoder alone, without UNet and text encoder: give it with --vae, and {WHOLE} with --model", _is_vae),
     (
-        f"half of an autoencoder, or a tiny one: {_WHOLE}",
+        f"half of an autoencoder, or a tiny one: {WHOLE}",
         lambda h: (
             not h.has(UNET) and h.has("taesd", "decoder.layers.", "encoder.layers.0.weight", "1.weight", "decoder.1.")
         ),
     ),
     (
-        f"a UNet alone, without autoencoder and text encoder: {_WHOLE}",
+        f"a UNet alone, without autoencoder and text encoder: {WHOLE}",
         lambda h: (
-            (h.has(UNET) and not h.has(VAE, *TEXT)) or h.has("input_blocks.0.0.", "down_blocks.0.", "diffusion_model.")
+            (h.has(UNET) and not h.has(VAE, *TEXT))
+            or h.has("input_blocks.0.0.", "down_blocks.0.resnets.", "down_blocks.0.attentions.", "diffusion_model.")
         ),
     ),
     (
-        f"a CLIP of pictures or a whole one, and no text-to-image model: {_WHOLE}",
-        lambda h: not h.has(UNET) and h.has("vision_model.", "visual."),
+        f"a CLIP of pictures or another model that looks at them, and no text-to-image model: {WHOLE}",
+        lambda h: not h.has(UNET) and h.has("vision_model.", "visual.", "vit.", "text_decoder."),
     ),
     (
-        f"a text encoder alone, without UNet and autoencoder: {_WHOLE}",
+        f"a text encoder alone, without UNet and autoencoder: {WHOLE}",
         lambda h: (
             not h.has(UNET)
             and (
@@ -225,20 +197,20 @@ def explain_folder(name: str, folder: Path) -> str:
     if inner is not None:
         return f"got {name}: the model is in {inner.relative_to(folder)} inside it: give that folder"
     if (folder / "adapter_config.json").is_file() or any(folder.glob("*lora*.safetensors")):
-        return f"got {name}, which holds a LoRA, on top of a model and none itself: {_WHOLE}"
+        return f"got {name}, which holds a LoRA, on top of a model and none itself: {WHOLE}"
     if any(folder.glob("learned_embeds*")):
-        return (
-            f"got {name}, which holds a learned word: give it to `generate` with --concept, and {_WHOLE} with --model"
-        )
+        return f"got {name}, which holds a learned word: give it to `generate` with --concept, and {WHOLE} with --model"
     if kind:
         part = _PARTS.get(kind, f"a {kind}")
         vae = ": give it with --vae" if kind in ("AutoencoderKL", "VQModel") else ""
-        return f"got {name}, which is {part} alone{vae or f': {_WHOLE}'}"
+        return f"got {name}, which is {part} alone{vae or f': {WHOLE}'}"
     if (folder / "tokenizer_config.json").is_file():
-        return f"got {name}, which is a tokenizer alone: {_WHOLE}"
+        return f"got {name}, which is a tokenizer alone: {WHOLE}"
     files = sorted(path.name for path in folder.glob("*.safetensors"))
     if files:
         return f"got {name}, which holds {', '.join(files[:3])}: give one of these files, or the folder around it"
+    if not any(folder.iterdir()):
+        return f"got {name}, which is an empty folder: {WHOLE}"
     return f"got {name}: give the folder that holds it"
 
 

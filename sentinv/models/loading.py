@@ -20,13 +20,14 @@ from sentinv.models.folders import (
     text_config,
     text_encoder_class,
 )
-from sentinv.models.kinds import check_checkpoint, read_header
+from sentinv.models.headers import read_header
+from sentinv.models.kinds import check_checkpoint
 from sentinv.models.memory import free_memory, in_bytes, is_out_of_memory, release
 from sentinv.models.names import GUIDANCE_SCALES, source_of
 from sentinv.models.single_file import CONFIGS, family_of, load_single_file
 from sentinv.models.text_encoder import TextEncoder
 from sentinv.models.vae import autoencoder_class, load_vae
-from sentinv.models.weights import load_whole, read_weights
+from sentinv.models.weights import load_whole, read_weights, refuse_spoiled
 
 
 def load(
@@ -48,13 +49,18 @@ def load(
         The backbone.
 
     Raises:
-        ModelError: If the model is missing, incomplete, cannot be reached or is of a family that is not supported; or if
-            memory ends.
+        ModelError: If the model is missing, incomplete, cannot be reached or is of a family that is not supported; if
+            weights are NaN or infinite; or if memory ends.
     """
     target = torch.device(device) if device is not None else best_device()
     precision = dtype or best_dtype(target)
     try:
-        return _load(name, target, precision, vae)
+        backbone = _load(name, target, precision, vae)
+        parts = dict(backbone.parts)
+        if vae is not None:
+            refuse_spoiled(str(vae), {"autoencoder": parts.pop("vae")})
+        refuse_spoiled(str(name), parts)
+        return backbone
     except (RuntimeError, MemoryError, OSError) as error:
         if not is_out_of_memory(error):
             raise

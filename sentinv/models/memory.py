@@ -6,6 +6,7 @@ are kept for as long as the model is. Training has measures of its own (`sentinv
 
 from __future__ import annotations
 
+import re
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -17,25 +18,30 @@ import torch
 from torch import Tensor
 
 _SAID = (
-    *(
-        "out of memory",
-        "out of device memory",
-        "out of host memory",
-        "not enough memory",
-        "not enough gpu video memory",
-    ),
-    *("allocate memory", "alloc failed", "bad alloc", "invalid buffer size", "could not allocate tensor"),
-    *("memoryallocation", "paging file is too small", "os error 1455", "failed to allocate"),
+    *("outofmemory", "outofdevicememory", "outofhostmemory", "notenoughmemory", "notenoughgpu", "insufficientmemory"),
+    *("allocatememory", "allocatetensor", "memoryallocation", "allocfailed", "badalloc", "failedtoallocate"),
+    *("invalidbuffersize", "exceedallowedmemory", "resourceexhausted", "pagingfileistoosmall", "oserror1455"),
+    # what the libraries of a GPU say where they find no room for their own workspace, and no better word for it
+    *("cublasstatusnotinitialized", "unabletofindavalidcudnnalgorithm", "unabletofindanengine", "nvmlsuccessr"),
 )
-"""In lower case, and with blanks for underscores."""
+"""In lower case, letters and digits alone."""
 _SMALLEST_TILE = 16
 """Latents along a side of a tile: in smaller ones the autoencoder no longer sees what it draws."""
 
 
-def is_out_of_memory(error: BaseException) -> bool:
-    """Whether an error is one of the many ways in which torch, drivers and systems say that memory has ended."""
-    text = str(error).lower().replace("_", " ")
-    return isinstance(error, MemoryError | torch.OutOfMemoryError) or any(words in text for words in _SAID)
+def is_out_of_memory(error: BaseException | None) -> bool:
+    """Whether an error is one of the many ways in which torch, drivers and systems say that memory has ended.
+
+    Libraries say "unable to load" of it, and it is the cause of that: so causes are looked at too.
+    """
+    seen: set[int] = set()
+    while error is not None and id(error) not in seen:
+        seen.add(id(error))
+        text = re.sub(r"[^a-z0-9]", "", str(error).lower())
+        if isinstance(error, MemoryError | torch.OutOfMemoryError) or any(words in text for words in _SAID):
+            return True
+        error = error.__cause__ or (None if error.__suppress_context__ else error.__context__)
+    return False
 
 
 def free_memory(device: torch.device) -> int | None:

@@ -5,7 +5,9 @@ Likewise the models that say what an image shows: captioner and classifier.
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
+from urllib.parse import urlsplit
 
 from sentinv.errors import ModelError
 from sentinv.models.built_in import TOYBOX, built_in
@@ -51,6 +53,8 @@ def eye(part: str, base_model: str | Path) -> str:
 def source_of(name: str | Path) -> str | Path:
     """What a name stands for: a folder or hub id that diffusers knows (a string), or a checkpoint file (a path)."""
     text, path = str(name), local_path(name)
+    if not text.strip():
+        raise ModelError("expected the name of a model, got nothing: is a variable empty?")
     if text == TOYBOX:
         return str(built_in("pipeline"))
     if path.is_dir():
@@ -62,9 +66,26 @@ def source_of(name: str | Path) -> str | Path:
     if text in SHORT_NAMES or is_hub_id(text):
         return SHORT_NAMES.get(text, text)
     known = ", ".join((TOYBOX, *SHORT_NAMES))
-    raise ModelError(
-        f"expected a model folder, file, hub id (owner/name) or one of {known}; got {text}, which does not exist"
-    )
+    raise ModelError(f"expected a model folder, file, hub id (owner/name) or one of {known}; got {_told(text)}")
+
+
+def _told(text: str) -> str:
+    """A name that is none, and what may be meant by it."""
+    from huggingface_hub.constants import ENDPOINT
+
+    if text != text.strip(" \"'"):
+        return f"{text}: leave quotes and blanks around it out"
+    hub, address = text.startswith(f"{ENDPOINT}/"), urlsplit(text)
+    owner_and_name = "/".join(address.path.split("/")[1:3])
+    if hub and is_hub_id(owner_and_name):
+        return f"an address: give the hub id {owner_and_name}, or download a file and give its path"
+    if address.scheme == "file":
+        return f"an address: give the path {address.path}"
+    if address.scheme in ("http", "https", "urn"):
+        return f"an address, {text}: download the file and give its path"
+    short = re.sub(r"[^a-z0-9]", "", text.lower())
+    meant = next((name for name in (TOYBOX, *SHORT_NAMES) if name.replace("-", "") == short), None)
+    return f"{text}, which does not exist" + (f": do you mean {meant}?" if meant else "")
 
 
 def is_hub_id(text: str) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from functools import lru_cache
 from pathlib import Path
@@ -33,6 +34,34 @@ def load_part(name: str, part: str, loader: Callable[[], Any], *, needs: str = "
     Raises:
         ModelError: If it cannot be loaded. What a `SentinvError` says, and the end of memory, are passed on.
     """
+    local = not needs and (name == TOYBOX or local_path(name).exists())
+    if not local:
+        _go_offline_if_unreachable()
+    wanted = f"cannot load {name} without {needs}" if needs else f"cannot download {part} of {name}"
+    advice = otherwise or ("go online once" if needs else "go online, or give a folder")
+    try:
+        return loader()
+    except (SentinvError, MemoryError):
+        raise
+    except Exception as error:  # which errors there are depends on the libraries and on what is broken
+        from sentinv.models.memory import is_out_of_memory
+
+        if is_out_of_memory(error):
+            raise
+        offline = f"{wanted}: {_out_of_reach()}; {advice}"
+        raise ModelError(_explained(error, name, part, offline, all_from_hub=not (local or needs))) from error
+
+
+def _explained(error: Exception, name: str, part: str, offline: str, *, all_from_hub: bool) -> str:
+    """Why a part could not be loaded, and what to do.
+
+    Args:
+        error: what its loader raised.
+        name: of the model.
+        part: what was loaded.
+        offline: what to say where the hub is out of reach.
+        all_from_hub: whether nothing of the model lies here.
+    """
     from huggingface_hub.constants import is_offline_mode
     from huggingface_hub.errors import (
         HfHubHTTPError,
@@ -43,36 +72,31 @@ def load_part(name: str, part: str, loader: Callable[[], Any], *, needs: str = "
         RevisionNotFoundError,
     )
 
-    local = not needs and (name == TOYBOX or local_path(name).exists())
-    if not local:
-        _go_offline_if_unreachable()
-    wanted = f"cannot load {name} without {needs}" if needs else f"cannot download {part} of {name}"
-    advice = otherwise or ("go online once" if needs else "go online, or give a folder")
-    offline = f"{wanted}: {_out_of_reach()}; {advice}"
-    try:
-        return loader()
-    except (SentinvError, MemoryError):
-        raise
-    except RepositoryNotFoundError as error:
-        raise ModelError(
-            f"no model named {name} on the hub, or it needs a login: check the spelling or log in"
-        ) from error
-    except (RemoteEntryNotFoundError, RevisionNotFoundError) as error:
-        raise ModelError(
-            f"{name} on the hub has no {part}: expected a model in the layout of diffusers; name another"
-        ) from error
-    except (OfflineModeIsEnabled, LocalEntryNotFoundError, HfHubHTTPError, ConnectionError) as error:
-        raise ModelError(offline) from error
-    except Exception as error:  # which errors there are depends on the libraries and on what is broken
-        from sentinv.models.memory import is_out_of_memory
+    match error:
+        case RepositoryNotFoundError():
+            return f"no model named {name} on the hub, or it needs a login: check the spelling or log in"
+        case RemoteEntryNotFoundError() | RevisionNotFoundError():
+            return f"{name} on the hub has no {part}: expected a model in the layout of diffusers; name another"
+        case OfflineModeIsEnabled() | LocalEntryNotFoundError() | HfHubHTTPError() | ConnectionError():
+            return offline
+    if all_from_hub and is_offline_mode():
+        return offline
+    for said, meant in _SAID.items():
+        if found := re.search(said, str(error), re.DOTALL):
+            return f"cannot load {part} of {name}: {found.expand(meant)}"
+    why = one_line(error) or type(error).__name__
+    return f"cannot load {part} of {name}: {why}; the model is incomplete or damaged"
 
-        if is_out_of_memory(error):
-            raise
-        if not (local or needs) and is_offline_mode():
-            raise ModelError(offline) from error
-        raise ModelError(
-            f"cannot load {part} of {name}: {one_line(error) or type(error).__name__}; the model is incomplete or damaged"
-        ) from error
+
+_SAID = {
+    r"(\S+) expected shape torch.Size\((.*?)\), but got torch.Size\((.*?)\)": (
+        r"\1 has the shape \3, where its config says \2; the two do not belong together"
+    ),
+    r"appear to be missing in the checkpoint|does not seem to contain a valid CLIP": (
+        r"its text encoder is missing, or has names that are not known; the checkpoint is incomplete or of another layout"
+    ),
+}
+"""What libraries say, with advice for programmers → what it means."""
 
 
 @lru_cache(maxsize=1)

@@ -10,7 +10,8 @@ import torch
 
 from sentinv.errors import ModelError
 from sentinv.models.backbone import Backbone, Condition
-from sentinv.models.kinds import UNET, Header, check_checkpoint, read_header
+from sentinv.models.headers import Header, read_header
+from sentinv.models.kinds import UNET, check_checkpoint
 from sentinv.models.names import SHORT_NAMES
 from sentinv.models.parts import load_part
 from sentinv.models.weights import meta_weights, refuse_missing
@@ -66,7 +67,8 @@ def load_single_file(
         try:
             return kind.from_single_file(str(path), config=CONFIGS[family], torch_dtype=dtype, **extra)
         except NotImplementedError as error:  # a weight without values cannot be moved
-            refuse_missing(name, "checkpoint", _missing(header, CONFIGS[family]) or ["of one"])
+            more = "; models that are smaller than their family's (SSD-1B and the like) are read from diffusers folders"
+            refuse_missing(name, "checkpoint", _missing(header, CONFIGS[family]) or ["of one"], more)
             raise error
 
     needs = f"the configs of {CONFIGS[family]}, which {path.name} is read with and does not hold"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -10,10 +11,11 @@ import torch
 
 from sentinv.errors import ModelError
 from sentinv.models.describe import written
-from sentinv.models.folders import diffusers_config
-from sentinv.models.kinds import VAE, Header, explain_folder, read_header
+from sentinv.models.folders import as_config, diffusers_config
+from sentinv.models.headers import Header, read_header, refuse_quantised
+from sentinv.models.kinds import UNET, VAE, explain_folder
 from sentinv.models.parts import load_part, local_path
-from sentinv.models.single_file import CONFIGS, family_of_unet
+from sentinv.models.single_file import CONFIGS, family_of, family_of_unet
 from sentinv.models.weights import load_whole, meta_weights, read_weights, refuse_missing
 
 _EXPECTED = "expected --vae to be a folder, a .safetensors file or a hub id of an AutoencoderKL"
@@ -52,11 +54,8 @@ def _from_folder(name: str, source: str, model: str, dtype: torch.dtype, part: s
     from diffusers import AutoencoderKL
 
     folder = "vae" if _has_vae_inside(source) else ""
-    config = dict(
-        load_part(
-            name, "autoencoder", lambda: AutoencoderKL.load_config(source, **({"subfolder": folder} if folder else {}))
-        )
-    )
+    inside = {"subfolder": folder} if folder else {}
+    config = load_part(name, "autoencoder", lambda: as_config(AutoencoderKL.load_config(source, **inside)))
     kind = config.get("_class_name", "AutoencoderKL")
     if kind != "AutoencoderKL":
         raise ModelError(f"{_EXPECTED}, got a {kind} in {name}: choose another")
@@ -90,6 +89,7 @@ def _from_file(name: str, path: Path, model: str, dtype: torch.dtype, part: str)
     from diffusers import AutoencoderKL
 
     header = read_header(name, path)
+    refuse_quantised(name, header)
     if not _is_autoencoder(header):
         found = next(iter(header.shapes), "nothing")
         raise ModelError(f"{_EXPECTED}, got {name}, which holds no autoencoder (but {found[:60]} …)")
@@ -97,14 +97,18 @@ def _from_file(name: str, path: Path, model: str, dtype: torch.dtype, part: str)
     if not own:  # a model without one, which is why this is given
         model, part = CONFIGS[family_of_unet(diffusers_config(model, model, "unet"))], "vae"
         own = _own_config(model, part)
-    vae = load_part(
-        name,
-        "autoencoder",
-        lambda: AutoencoderKL.from_single_file(str(path), config=model, subfolder=part, torch_dtype=dtype),
-        needs=""
-        if Path(model).is_dir()
-        else f"the config of {model}, which {path.name} is read with and does not hold",
-    )
+    _check_family(name, path, header, model)
+
+    def read() -> Any:
+        try:
+            return AutoencoderKL.from_single_file(str(path), config=model, subfolder=part, torch_dtype=dtype)
+        except NotImplementedError as error:  # a weight without values cannot be moved
+            raise ModelError(
+                f"cannot load autoencoder of {name}: weights of it are missing; it is incomplete: get it again, or another one"
+            ) from error
+
+    needs = f"the config of {model}, which {path.name} is read with and does not hold"
+    vae = load_part(name, "autoencoder", read, needs="" if Path(model).is_dir() else needs)
     refuse_missing(name, "autoencoder", meta_weights(vae))
     if "scaling_factor" in own:
         vae.register_to_config(scaling_factor=own["scaling_factor"])
@@ -113,6 +117,29 @@ def _from_file(name: str, path: Path, model: str, dtype: torch.dtype, part: str)
 
 def _is_autoencoder(header: Header) -> bool:
     return header.has(VAE) or (header.holds("encoder.conv_in.weight") and header.holds("decoder.conv_in.weight"))
+
+
+def _check_family(name: str, path: Path, header: Header, model: str) -> None:
+    """Hold what a file says of its family against the model's: the weights of both have the same names and shapes.
+
+    Raises:
+        ModelError: If it is of Stable Diffusion XL and the model is none, or the other way round.
+    """
+    is_xl = family_of_unet(diffusers_config(model, model, "unet")) == "xl"
+    said = header.metadata.get("modelspec.architecture", "").lower()
+    if header.has(UNET) or "stable-diffusion" in said:
+        says_xl = family_of(header) == "xl" if header.has(UNET) else "xl" in said
+        if says_xl != is_xl:
+            of, wanted = ("XL", "1 and 2") if says_xl else ("1 or 2", "XL")
+            raise ModelError(
+                f"{name} has the autoencoder of Stable Diffusion {of}, whose latents are not those of {wanted}: give one of "
+                "this family"
+            )
+    elif "xl" in path.stem.lower() and not is_xl:
+        warnings.warn(
+            f"{name} is called an autoencoder of XL, which the model is not: if colours are wrong, give another",
+            stacklevel=2,
+        )
 
 
 def _own_config(model: str, part: str) -> Mapping[str, Any]:

@@ -6,6 +6,7 @@ every call. So they are asked what was missing, everywhere.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -14,12 +15,11 @@ import torch
 from torch import nn
 
 from sentinv.errors import ModelError
+from sentinv.files.kinds import POINTER
+from sentinv.models.headers import read_header, refuse_quantised
 from sentinv.models.parts import load_part
 
 _PRECISIONS = {"bfloat16", "float16", "float32", "float64"}
-
-POINTER = b"version https://git-lfs"
-"""How a file begins that stands for one in Git LFS."""
 
 
 def load_whole(
@@ -61,8 +61,14 @@ def load_whole(
     return model
 
 
-def refuse_missing(name: str, part: str, missing: Iterable[str]) -> None:
+def refuse_missing(name: str, part: str, missing: Iterable[str], otherwise: str = "") -> None:
     """Say which weights are missing.
+
+    Args:
+        name: of the model.
+        part: of it.
+        missing: names of weights.
+        otherwise: what else there may be to it than that it is incomplete.
 
     Raises:
         ModelError: If any are.
@@ -70,7 +76,8 @@ def refuse_missing(name: str, part: str, missing: Iterable[str]) -> None:
     found = sorted(set(missing))
     if found:
         raise ModelError(
-            f"cannot load {part} of {name}: {_some(found)} missing; the model is incomplete: get it again, or another one"
+            f"cannot load {part} of {name}: {_some(found)} missing; the model is incomplete: get it again, or another "
+            f"one{otherwise}"
         )
 
 
@@ -93,6 +100,37 @@ def check_weights(name: str, module: nn.Module) -> None:
             f"{name}: expected weights in {', '.join(sorted(_PRECISIONS))}, got {', '.join(sorted(odd))} in {kind}: quantised "
             "models are not supported; load it in 16 bits"
         )
+
+
+@torch.no_grad()
+def spoiled(module: nn.Module) -> list[str]:
+    """Names of the weights of a module that hold NaN or infinities: of all of them in one go, so that a GPU waits once."""
+    named = [(name, weight) for name, weight in module.named_parameters() if weight.numel() and not weight.is_meta]
+    if not named:
+        return []
+    extremes = torch.stack([torch.stack(weight.detach().aminmax()).float() for _, weight in named])
+    wrong = ~torch.isfinite(extremes).all(dim=1)
+    return [name for (name, _), is_wrong in zip(named, wrong.tolist(), strict=True) if is_wrong]
+
+
+def refuse_spoiled(name: str, parts: Mapping[str, nn.Module]) -> None:
+    """Refuse weights with which every picture is black.
+
+    Args:
+        name: of the model.
+        parts: what each is called → the module, where it will run.
+
+    Raises:
+        ModelError: If some hold NaN or infinities.
+    """
+    for part, module in parts.items():
+        if found := spoiled(module):
+            half = any(weight.dtype == torch.float16 for weight in module.parameters())
+            more = "; if they are too large for float16, load it in bfloat16 or float32 (--dtype)" if half else ""
+            raise ModelError(
+                f"cannot use {part} of {name}: {_some(found)} NaN or infinite, and every picture would be black; the file is "
+                f"damaged or a merge that went wrong: get it again, or another one{more}"
+            )
 
 
 def variants(source: str, part: str, dtype: torch.dtype | None) -> Sequence[dict[str, Any]]:
@@ -130,15 +168,48 @@ def read_weights(family: Any, source: str, part: str, *, dtype: torch.dtype) -> 
 
 
 def _present(source: str, part: str, asked: Sequence[dict[str, Any]]) -> Sequence[dict[str, Any]]:
-    """Of the ways to ask, those that a folder has files for: a damaged file is not passed over for another."""
+    """Of the ways to ask, the one that a folder has files for: a damaged file is not passed over for another.
+
+    Raises:
+        ModelError: If its files cannot be read, or there are none.
+    """
     folder = Path(source, part)
     if not folder.is_dir():
         return asked
-    names = [path.name for path in folder.iterdir() if ".safetensors" in path.name and "non_ema" not in path.name]
-    half = any(".fp16" in name for name in names)
-    whole = any(".fp16" not in name for name in names)
-    kept = [one for one in asked if (half if "variant" in one else whole)]
-    return kept[:1] or [{}]
+    there: dict[str, list[Path]] = {}
+    for path in sorted(folder.iterdir(), key=lambda one: ("non_ema" in one.name, one.name)):
+        if found := _WEIGHTS.fullmatch(path.name):
+            there.setdefault(found["variant"] or found["behind"] or "", []).append(path)
+    wanted = [one.get("variant", "") for one in asked if "use_safetensors" in one]
+    variant = next((one for one in [*wanted, *there] if one in there), None)
+    if variant is None:
+        _refuse_others(folder, part)
+        return [{}]
+    for path in there[variant]:
+        name = str(Path(part, path.name))
+        refuse_quantised(name, read_header(name, path))
+    return [{"use_safetensors": True} | ({"variant": variant} if variant else {})]
+
+
+_WEIGHTS = re.compile(
+    r"(?:diffusion_pytorch_model|model)(?:\.(?P<variant>[\w]+))?(?:-\d+-of-\d+)?(?:\.(?P<behind>[\w]+))?\.safetensors"
+)
+"""Files of weights, and what stands in their names for a variant: "fp16"."""
+
+
+def _refuse_others(folder: Path, part: str) -> None:
+    """Say what a folder holds that has no weights which can be read.
+
+    Raises:
+        ModelError: If there are not even those of torch.
+    """
+    names = [path.name for path in sorted(folder.iterdir()) if path.suffix not in (".json", ".txt", ".md")]
+    if not any(".bin" in name for name in names):
+        held = f"holds {', '.join(names[:3])}" if names else "holds none"
+        raise ModelError(
+            f"{part or folder} {held}: expected weights in (diffusion_pytorch_)model.safetensors; get the model with those, or "
+            "give the file its right name"
+        )
 
 
 def refuse_pointers(source: str, part: str) -> None:

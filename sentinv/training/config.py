@@ -47,7 +47,8 @@ class TrainConfig:
         max_norm: the longest that rows may get, in median lengths of their vocabulary's rows, > 0; None for no limit. Rows that
             start longer may stay as long as they are.
         fixed_norms: rows keep the length they start with: gradients lose their part along the row, and after each step the row
-            is brought back to its length (as Kim et al. 2025, "Directional Textual Inversion", arXiv:2512.13672, do).
+            is brought back to its length (as Kim et al. 2025, "Directional Textual Inversion", arXiv:2512.13672, do). They are
+            within `max_norm` then, whatever it is: it lets rows be as long as they start.
         batch_size: (timestep, noise, template) triples per step, ≥ 1.
         schedule: the learning rate stays, or falls to 0 along half a cosine.
         betas: AdamW's two decay rates, each in [0, 1). The usual (0.9, 0.999) average over ten and a thousand steps; a

@@ -46,12 +46,12 @@ class DenoisingObjective:
         min_snr: gamma of the min-SNR weights for latents of `REFERENCE_SIDE`, as `TrainConfig` has it; None for no weights.
 
     Attributes:
-        gamma: that of this model's latents, by `gamma_of`; None for no weights.
+        gamma: that of this model's latents, by `own_gamma`; None for no weights.
     """
 
     def __init__(self, backbone: Backbone, min_snr: float | None) -> None:
         self.backbone = backbone
-        self.gamma = None if min_snr is None else gamma_of(min_snr, backbone.resolution // backbone.vae_scale)
+        self.gamma = own_gamma(backbone, min_snr)
 
     capturable = True
 
@@ -110,6 +110,11 @@ def gamma_of(min_snr: float, side: int) -> float:
         side: latents along a side of the square that is trained on, ≥ 1.
     """
     return min_snr * (side / REFERENCE_SIDE) ** 2
+
+
+def own_gamma(backbone: Backbone, min_snr: float | None) -> float | None:
+    """Gamma for the latents of a model, by `gamma_of`; None for no weights."""
+    return None if min_snr is None else gamma_of(min_snr, backbone.latent_side)
 
 
 def min_snr_weights(alphas_cumprod: Tensor, gamma: float, prediction_type: str) -> Tensor:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from torch import Tensor
 from torch.nn.functional import cosine_similarity
 
-from sentinv.training.objective import gamma_of
+from sentinv.training.objective import own_gamma
 from sentinv.version import __version__
 
 if TYPE_CHECKING:
@@ -63,7 +63,7 @@ def _rates(backbone: Backbone, config: TrainConfig) -> dict[str, str]:
 
 
 def _of_run(backbone: Backbone, kind: str, config: TrainConfig, history: History) -> dict[str, str]:
-    prediction = backbone.schedule.prediction_type
+    prediction, gamma = backbone.schedule.prediction_type, own_gamma(backbone, config.min_snr)
     return {
         "modelspec.architecture": f"{backbone.architecture}/{kind}",
         "modelspec.implementation": "diffusers",
@@ -72,13 +72,9 @@ def _of_run(backbone: Backbone, kind: str, config: TrainConfig, history: History
         "sentinv.version": __version__,
         "sentinv.base_model_hash": backbone.fingerprint,
         "sentinv.steps": str(history.best_step),
-        "sentinv.min_snr": "none" if config.min_snr is None else repr(_gamma(backbone, config.min_snr)),
+        "sentinv.min_snr": "none" if gamma is None else repr(gamma),
         "sentinv.seed": str(config.seed),
         "sentinv.start_loss": repr(history.start_loss),
         "sentinv.best_loss": repr(history.best_loss),
         "sentinv.final_loss": repr(history.evaluations[-1][1]),
     }
-
-
-def _gamma(backbone: Backbone, min_snr: float) -> float:
-    return gamma_of(min_snr, backbone.resolution // backbone.vae_scale)

@@ -79,8 +79,8 @@ class Rescue(NoRescue):
         self._undo = ExitStack()
 
     def __enter__(self) -> Rescue:
-        side = self.backbone.resolution // self.backbone.vae_scale
-        self.take(Measures(gradient_checkpointing=self.config.gradient_checkpointing, parts=self.config.parts(side)))
+        parts = self.config.parts(self.backbone.latent_side)
+        self.take(Measures(gradient_checkpointing=self.config.gradient_checkpointing, parts=parts))
         return self
 
     def __exit__(

@@ -16,7 +16,7 @@ from sentinv.concepts.placeholder import laid_aside
 from sentinv.errors import SentinvError
 from sentinv.files.decoding import Picture
 from sentinv.generation.generate import GenerateConfig, generate
-from sentinv.models.memory import is_out_of_memory
+from sentinv.models.memory import is_out_of_memory, release
 from sentinv.report.outputs import Outputs, write_result
 from sentinv.report.run_page import Report
 from sentinv.training.checkpoint import Checkpoints
@@ -193,7 +193,7 @@ class Learning:
             start = find_start(backbone, wish.pictures, Initialization(wish.text, wish.source))
         before = Concept(token=wish.token, rows=start.rows, base_model=backbone.name)
         run.seconds["loading the model"] = time.monotonic() - clock
-        self._preview(run, backbone, before, 0)
+        _preview(run, 0, backbone, before)
         run.state, run.began, shown = "learning", time.monotonic(), run.seconds[_PICTURES]
         learned = learn(
             backbone,
@@ -207,24 +207,9 @@ class Learning:
         run.seconds["training"] = time.monotonic() - run.began + shown - run.seconds[_PICTURES]
         run.state = "finishing"
         learned.concept.save(run.outputs.concept)
-        if run.previews[-1][0] != learned.history.best_step:
-            self._last_preview(run, backbone, learned)
+        if not run.previews or run.previews[-1][0] != learned.history.best_step:
+            _preview(run, learned.history.best_step, backbone, learned.concept)
         write_result(run.outputs, Report(learned=learned, samples=_samples(run, learned), seconds=run.seconds))
-
-    @staticmethod
-    def _preview(run: Run, backbone: Backbone, concept: Concept, step: int) -> None:
-        """Draw with the word as it is after a step; the time is that of the pictures, not of the training."""
-        clock = time.monotonic()
-        run.previews.append((step, drawn(backbone, concept, run.wish.config)))
-        run.seconds[_PICTURES] = run.seconds.get(_PICTURES, 0.0) + time.monotonic() - clock
-
-    def _last_preview(self, run: Run, backbone: Backbone, learned: Learned) -> None:
-        """Draw with the word as it is kept; it is saved by now, and without the picture the run is no failure."""
-        try:
-            self._preview(run, backbone, learned.concept, learned.history.best_step)
-        except (RuntimeError, MemoryError) as error:
-            if not is_out_of_memory(error):
-                raise
 
     def _watch(self, run: Run, loop: Loop, backbone: Backbone) -> None:
         """Note how far the run is, draw with the word as it is, and end the run if it is to end."""
@@ -238,7 +223,7 @@ class Learning:
             rows = {name.removeprefix("rows."): value.detach() for name, value in loop.parameters.items()}
             concept = Concept(token=run.wish.token, rows=rows, base_model=backbone.name)
             with laid_aside(backbone):
-                self._preview(run, backbone, concept, loop.step)
+                _preview(run, loop.step, backbone, concept)
 
 
 _MOST, _KEPT = 8, 20
@@ -250,8 +235,30 @@ def drawn(backbone: Backbone, concept: Concept, config: TrainConfig) -> list[Ima
     return generate(backbone, prompt, [concept], count=SEEDS, seed=config.seed, config=PREVIEW)
 
 
+def _preview(run: Run, step: int, backbone: Backbone, concept: Concept) -> None:
+    """Draw with a word as it is at a step; where memory ends the run goes on without the picture.
+
+    The time is that of the pictures, not of the training.
+    """
+    clock = time.monotonic()
+    try:
+        run.previews.append((step, drawn(backbone, concept, run.wish.config)))
+        return
+    except (RuntimeError, MemoryError) as error:
+        if not is_out_of_memory(error):
+            raise
+    finally:
+        run.seconds[_PICTURES] = run.seconds.get(_PICTURES, 0.0) + time.monotonic() - clock
+    release()
+
+
 def unforeseen(error: Exception) -> str:
     """What to say of an error that nobody foresaw."""
+    if is_out_of_memory(error):
+        return (
+            "Memory ended, even for one thing at a time. Close other programs, or start the page with a smaller --model or "
+            "with --dtype bfloat16."
+        )
     return (
         f"Something went wrong that nobody foresaw ({type(error).__name__}). The page goes on; the terminal says more."
     )
@@ -259,4 +266,6 @@ def unforeseen(error: Exception) -> str:
 
 def _samples(run: Run, learned: Learned) -> Samples:
     prompt = PROMPTS[run.wish.config.kind].replace("{}", learned.concept.token)
+    if len(run.previews) < 2 or run.previews[0][0] != 0:  # there was no room for both
+        return Samples(prompt=prompt)
     return Samples(prompt=prompt, before=run.previews[0][1], after=run.previews[-1][1])
