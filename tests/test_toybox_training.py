@@ -73,3 +73,26 @@ def test_nothing_travels_of_a_training_that_has_not_begun(tmp_path):
     pieces.pack_state("line", tmp_path)
     assert not list(tmp_path.iterdir())
     assert not pieces.take_state("line", tmp_path)
+
+
+def test_where_there_is_no_autoencoder_it_is_trained_first_and_comes_back(runs, tmp_path, monkeypatch):
+    there, asked = runs / "vae" / "model", []
+    monkeypatch.setattr(pieces.vae, "FOLDER", there)
+    monkeypatch.setattr(pieces.art, "TRAINING", runs / "sprites")
+    (runs / "sprites").mkdir()
+    (runs / "sprites" / "index.json").write_text("[]")
+
+    def program(name, *options, minutes):
+        asked.append((name, *options))
+        if name == "vae":
+            there.mkdir(parents=True)
+            (there / "config.json").write_text("{}")
+
+    monkeypatch.setattr(pieces, "_program", program)
+    command = ["run", str(tmp_path), "--out", str(tmp_path / "out"), "--vae-steps", "7", "--pictures", "9"]
+    for _ in range(2):
+        pieces.main(command, standalone_mode=False)
+    assert asked == [("vae", "--steps", "7"), *[("latents", "--pictures", "9"), ("diffusion",)] * 2]
+    (there / "config.json").unlink()
+    pieces.main(["take", str(tmp_path / "out")], standalone_mode=False)
+    assert (there / "config.json").read_text() == "{}"

@@ -4,8 +4,9 @@
     python -m toybox.pieces run FOLDER --out OUT     there: draw the pool, train, and leave the state in OUT
     python -m toybox.pieces take OUT                 here: go on from that state
 
-What travels of a training is the average of its weights in half precision; momentum is built anew in a few steps. No
-file is larger than `LARGEST`. The machine needs torch, diffusers, transformers and this repository.
+Where there is no autoencoder yet, `run` trains it first. What travels of a training is the average of its weights in half
+precision; momentum is built anew in a few steps. No file is larger than `LARGEST`. The machine needs torch, diffusers,
+transformers and this repository.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ import subprocess
 import sys
 import time
 import zipfile
+from collections.abc import Sequence
 from pathlib import Path
 
 import click
@@ -31,7 +33,7 @@ from .fit import RUNS
 
 LARGEST = 15_000_000
 """Bytes of a file that travels."""
-PARTS = ("diffusion", "classifier", "captioner", "judge", "tower")
+PARTS = ("vae", "diffusion", "classifier", "captioner", "judge", "tower")
 FOLDERS = (vocabulary.GENERATOR_FOLDER, vocabulary.JUDGE_FOLDER, vocabulary.CAPTIONER_FOLDER)
 
 
@@ -57,6 +59,21 @@ def unpack_sprites(source: Path, target: Path) -> None:
     target.mkdir(parents=True, exist_ok=True)
     np.save(target / "pixels.npy", torch.cat([pixels, levels[:, None]], 1).numpy())
     (target / "index.json").write_text(index, encoding="utf-8")
+
+
+def pack_folders(folders: Sequence[Path], target: Path) -> None:
+    """What is in folders of `RUNS`, in one archive."""
+    with zipfile.ZipFile(target, "w", zipfile.ZIP_DEFLATED) as archive:
+        for path in (path for source in folders for path in sorted(source.rglob("*")) if path.is_file()):
+            archive.write(path, path.relative_to(RUNS))
+
+
+def unpack_folders(source: Path) -> bool:
+    """Put them back; whether there was such an archive."""
+    if source.is_file():
+        with zipfile.ZipFile(source) as archive:
+            archive.extractall(RUNS)
+    return source.is_file()
 
 
 def pack_state(part: str, folder: Path) -> None:
@@ -98,11 +115,7 @@ def pack(folder: Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     for source in (art.TRAINING, art.WIDER):
         pack_sprites(source, folder / f"{source.name}.zip")
-    with zipfile.ZipFile(folder / "small.zip", "w", zipfile.ZIP_DEFLATED) as archive:
-        for source in (*FOLDERS, vae.FOLDER):
-            for path in sorted(source.rglob("*")):
-                if path.is_file():
-                    archive.write(path, path.relative_to(RUNS))
+    pack_folders((*FOLDERS, vae.FOLDER), folder / "small.zip")
     for part in PARTS:
         pack_state(part, folder)
     sizes = {path.name: path.stat().st_size for path in sorted(folder.iterdir())}
@@ -115,18 +128,24 @@ def pack(folder: Path) -> None:
 @click.option("--out", type=click.Path(path_type=Path), required=True, help="Where the states are left.")
 @click.option("--minutes", default=8.0, show_default=True, help="Minutes of training in all.")
 @click.option("--part", "parts", multiple=True, default=("diffusion",), help="What to train, in this order.")
+@click.option(
+    "--vae-steps", default=6400, show_default=True, help="Steps of 16 pictures of the autoencoder, if it is trained."
+)
 @click.option("--pictures", default=393216, show_default=True, help="Pictures in the pool.")
-def run(folder: Path, out: Path, minutes: float, parts: tuple[str, ...], pictures: int) -> None:
+def run(folder: Path, out: Path, minutes: float, parts: tuple[str, ...], vae_steps: int, pictures: int) -> None:
     """Draw the pool and train, on the machine that is lent."""
     end = time.monotonic() + 60 * minutes
     out.mkdir(parents=True, exist_ok=True)
     if not (art.TRAINING / "index.json").is_file():
         for target in (art.TRAINING, art.WIDER):
             unpack_sprites(folder / f"{target.name}.zip", target)
-        with zipfile.ZipFile(folder / "small.zip") as archive:
-            archive.extractall(RUNS)
+        unpack_folders(folder / "small.zip")
         for part in PARTS:
             take_state(part, folder)
+    if not (vae.FOLDER / "config.json").is_file():
+        _program("vae", "--steps", str(vae_steps), minutes=(end - time.monotonic()) / 60)
+        pack_state("vae", out)
+        pack_folders([vae.FOLDER], out / "autoencoder.zip")
     if "diffusion" in parts:
         _program("latents", "--pictures", str(pictures), minutes=(end - time.monotonic()) / 60)
     for i, part in enumerate(parts):
@@ -144,6 +163,8 @@ def _program(name: str, *options: str, minutes: float) -> None:
 @click.argument("folder", type=click.Path(path_type=Path, exists=True))
 def take(folder: Path) -> None:
     """Go on from the states in FOLDER."""
+    if unpack_folders(folder / "autoencoder.zip"):
+        print("autoencoder: taken")
     for part in PARTS:
         if take_state(part, folder):
             print(f"{part}: taken")
