@@ -126,12 +126,12 @@ def _bench(options: EditingOptions) -> EditingBench:
         click.UsageError: If there is no arm of a name.
     """
     from sentinv.bench.editing_runner import EditingBench
-    from sentinv.bench.editing_study import ARMS, EditingStudy
+    from sentinv.bench.editing_study import DEFAULT_ARMS, EditingStudy
     from sentinv.files.atomic import make_folder
     from sentinv.training.config import TrainConfig
 
     try:
-        study = EditingStudy(steps=options.steps, arms=options.arms or tuple(ARMS), guidance_scale=options.guidance)
+        study = EditingStudy(steps=options.steps, arms=options.arms or DEFAULT_ARMS, guidance_scale=options.guidance)
     except ValueError as error:
         raise click.UsageError(str(error)) from error
     loras = options.loras()

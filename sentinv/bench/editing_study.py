@@ -8,7 +8,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Literal, NamedTuple
 
 import numpy as np
 import torch
@@ -28,6 +28,7 @@ from sentinv.editing.edit import (
     take_offsets,
     walk,
 )
+from sentinv.editing.flow_edit import FlowEditConfig, flow_edit
 from sentinv.editing.inversion import InversionConfig, Method, noised_trajectory, relative_rms
 from sentinv.evaluation.metrics import pixel_psnr
 from sentinv.files.images import crop_resize, read_image, read_mask, to_pil
@@ -46,13 +47,13 @@ class EditingArm(NamedTuple):
     """A way to edit.
 
     Attributes:
-        method: of inversion.
+        method: of inversion, or "flow-edit", which inverts nothing.
         source: what holds the image in place.
         guidance_scale: the arm's own; the study's if it has neither this nor a share.
         share: of the model's own guidance, in place of `guidance_scale`.
     """
 
-    method: Method
+    method: Method | Literal["flow-edit"]
     source: Held
     guidance_scale: float | None = None
     share: float | None = None
@@ -75,7 +76,10 @@ ARMS: Mapping[str, EditingArm] = {
     "pec-delta-half": EditingArm("pec", "delta", share=0.5),
     "ddpm-npi": EditingArm("ddpm", "npi"),
     "ddpm-none": EditingArm("ddpm", "none"),
+    "flow-edit": EditingArm("flow-edit", "none"),
 }
+DEFAULT_ARMS = tuple(name for name in ARMS if name != "flow-edit")
+"""Those of the published tables."""
 ROUND_TRIPS: tuple[Method, ...] = ("ddim", "pec", "fixed-point", "ddpm")
 
 
@@ -89,13 +93,13 @@ class EditingStudy:
             source "npi".
         skips: shares of the steps that are left out; SDEdit starts at the same levels.
         arms: of `ARMS`.
-        seed: of the noise of SDEdit, of regenerating and of "ddpm".
+        seed: of the noise of SDEdit, of regenerating, of "ddpm" and of "flow-edit".
     """
 
     steps: int = 50
     guidance_scale: float | None = None
     skips: tuple[float, ...] = (0.0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6)
-    arms: tuple[str, ...] = tuple(ARMS)
+    arms: tuple[str, ...] = DEFAULT_ARMS
     seed: int = 0
 
     def __post_init__(self) -> None:
@@ -223,6 +227,9 @@ def _edits(
 ) -> Iterator[Made]:
     """Edit at every skip. Offsets, which do not depend on the prompt, are taken once and counted with every edit."""
     method = arm.method
+    if method == "flow-edit":
+        yield from _flow_edits(backbone, case, study, prompt, arm)
+        return
     config = EditConfig(guidance_scale=arm.guidance(study, backbone), source=arm.source)
     cost = archives[method].evaluations
     if needs_offsets(archives[method], config):
@@ -232,6 +239,15 @@ def _edits(
         begun = time.perf_counter()
         (one,) = sweep(backbone, archives[method], prompt, [case.concept], config, [skip])
         yield one.image, skip, one.evaluations + cost, time.perf_counter() - begun
+
+
+def _flow_edits(backbone: Backbone, case: Case, study: EditingStudy, prompt: str, arm: EditingArm) -> Iterator[Made]:
+    """Edit at every skip, without an inversion."""
+    for skip in study.skips:
+        scale, begun = arm.guidance(study, backbone), time.perf_counter()
+        config = FlowEditConfig(steps=study.steps, guidance_scale=scale, skip=skip, seed=study.seed)
+        one = flow_edit(backbone, case.image, _source(case), prompt, [case.concept], config)
+        yield one.image, skip, one.evaluations, time.perf_counter() - begun
 
 
 def _sdedit(
