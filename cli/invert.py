@@ -10,18 +10,17 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from sentinv.cli.options import (
-    ModelOptions,
-    OutputOptions,
-    crop_option,
-    force_option,
-    model_options,
-    output_options,
-    tell_toybox,
-)
+from sentinv.cli.options import OutputOptions, tell_toybox
 from sentinv.cli.progress import progress
 from sentinv.cli.starting import StartingOptions, chosen, starting_options
-from sentinv.cli.training_options import flip_option, learning_rate_option, schedule_option
+from sentinv.cli.training_options import (
+    RunOptions,
+    flip_option,
+    learning_rate_option,
+    picture_options,
+    run_options,
+    schedule_option,
+)
 from sentinv.initializers import INITIALIZERS
 from sentinv.report.outputs import Outputs, TuneOutputs, default_file, name_of
 from sentinv.training.config import TrainConfig
@@ -37,33 +36,20 @@ _PATH = click.Path(path_type=Path)
 
 
 @dataclass(frozen=True, kw_only=True)
-class InvertOptions(StartingOptions, ModelOptions, OutputOptions):
+class InvertOptions(StartingOptions, RunOptions):
     """What `invert` is told."""
 
-    images: tuple[Path, ...]
     init: str | None
     token: str | None
-    output: Path | None
-    masks: tuple[Path, ...]
-    crop: Crop
-    steps: int
-    kind: str
     templates: Path | None
     relative_learning_rate: float | None
     learning_rate: float | None
     max_norm: float | None
-    batch_size: int
     schedule: str
     min_snr: float
     flip: bool
     stop: str
-    gradient_checkpointing: bool
-    samples: int
-    resume: bool
-    plan_only: bool
     tune: bool
-    blended: int
-    force: bool
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -91,12 +77,7 @@ class Job:
 @starting_options
 @click.option("--token", help="The placeholder, such as <cat>.  [default: made of the file's name]")
 @click.option("-o", "--output", type=_PATH, help="The concept file.  [default: <name>-concept.safetensors here]")
-@click.option("--mask", "masks", multiple=True, type=_PATH, help="White where the thing is; one for each image.")
-@crop_option
-@click.option("--steps", default=TrainConfig.steps, show_default=True, help="Training steps.")
-@click.option(
-    "--kind", type=click.Choice(["object", "style"]), default=TrainConfig.kind, show_default=True, help="What it is."
-)
+@picture_options(TrainConfig)
 @click.option("--templates", type=_PATH, help="A text file with prompts of your own, each with {}.")
 @learning_rate_option
 @click.option(
@@ -122,13 +103,6 @@ class Job:
     show_default=True,
     help="auto: when the loss no longer falls.",
 )
-@click.option(
-    "--seed", default=TrainConfig.seed, show_default=True, help="Equal seeds give equal files; on a GPU nearly so."
-)
-@click.option("--gradient-checkpointing", is_flag=True, help="Less memory, slower.")
-@click.option("--samples", type=click.IntRange(0, 16), default=4, show_default=True, help="Images in the report.")
-@click.option("--resume", is_flag=True, help="Go on with an interrupted run.")
-@click.option("--plan", "plan_only", is_flag=True, help="Show what would happen, and stop.")
 @click.option("--tune", is_flag=True, help="Then train a LoRA around the word, as sentinv tune does.")
 @click.option(
     "--blended",
@@ -136,9 +110,7 @@ class Job:
     show_default=True,
     help="Items per step that name a scene or style, of which the word is to learn nothing.",
 )
-@model_options
-@force_option
-@output_options
+@run_options(TrainConfig)
 def invert(**given: Any) -> None:
     """Learn a word from one image, or from several of one thing.
 

@@ -2,12 +2,88 @@
 
 from __future__ import annotations
 
-from typing import get_args
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, get_args
 
 import click
 
-from sentinv.cli.options import Decorated
+from sentinv.cli.options import (
+    Decorated,
+    ModelOptions,
+    OutputOptions,
+    crop_option,
+    force_option,
+    model_options,
+    output_options,
+)
 from sentinv.training.config import Schedule, TrainConfig
+
+if TYPE_CHECKING:
+    from sentinv.files.cropping import Crop
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunOptions(ModelOptions, OutputOptions):
+    """What both `invert` and `tune` are told, most of it by `picture_options` and `run_options`."""
+
+    images: tuple[Path, ...]
+    output: Path | None
+    masks: tuple[Path, ...]
+    crop: Crop
+    kind: str
+    steps: int
+    batch_size: int
+    blended: int
+    seed: int
+    gradient_checkpointing: bool
+    samples: int
+    resume: bool
+    plan_only: bool
+    force: bool
+
+
+def picture_options(config: type[TrainConfig]) -> Callable[[Decorated], Decorated]:
+    """Add --mask, --crop, --steps and --kind, with the defaults of a config."""
+    path = click.Path(path_type=Path)
+    return _all(
+        click.option("--mask", "masks", multiple=True, type=path, help="White where the thing is; one for each image."),
+        crop_option,
+        click.option("--steps", default=config.steps, show_default=True, help="Training steps."),
+        click.option(
+            "--kind", type=click.Choice(["object", "style"]), default=config.kind, show_default=True, help="What it is."
+        ),
+    )
+
+
+def run_options(config: type[TrainConfig]) -> Callable[[Decorated], Decorated]:
+    """Add --seed, --gradient-checkpointing, --samples, --resume and --plan, then what all commands with a model have."""
+    return _all(
+        click.option(
+            "--seed", default=config.seed, show_default=True, help="Equal seeds give equal files; on a GPU nearly so."
+        ),
+        click.option("--gradient-checkpointing", is_flag=True, help="Less memory, slower."),
+        click.option(
+            "--samples", type=click.IntRange(0, 16), default=4, show_default=True, help="Images in the report."
+        ),
+        click.option("--resume", is_flag=True, help="Go on with an interrupted run."),
+        click.option("--plan", "plan_only", is_flag=True, help="Show what would happen, and stop."),
+        model_options,
+        force_option,
+        output_options,
+    )
+
+
+def _all(*options: Callable[[Decorated], Decorated]) -> Callable[[Decorated], Decorated]:
+    """One decorator in place of several, which help lists in this order."""
+
+    def add(command: Decorated) -> Decorated:
+        for option in reversed(options):
+            command = option(command)
+        return command
+
+    return add
 
 
 def learning_rate_option(command: Decorated) -> Decorated:

@@ -9,24 +9,14 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from sentinv.cli.invert import read_pictures, watched
-from sentinv.cli.options import (
-    FiniteRange,
-    ModelOptions,
-    OutputOptions,
-    crop_option,
-    force_option,
-    model_options,
-    output_options,
-    tell_toybox,
-    was_given,
-)
+from sentinv.cli.options import FiniteRange, OutputOptions, tell_toybox, was_given
+from sentinv.cli.training_options import RunOptions, picture_options, run_options
 from sentinv.report.outputs import TuneOutputs
 from sentinv.training.config import TuneConfig
 
 if TYPE_CHECKING:
     from sentinv.cli.invert import InvertOptions, Job
     from sentinv.concepts.concept import Concept
-    from sentinv.files.cropping import Crop
     from sentinv.files.decoding import Picture
     from sentinv.models.backbone import Backbone
 
@@ -34,35 +24,21 @@ _PATH = click.Path(path_type=Path)
 
 
 @dataclass(frozen=True, kw_only=True)
-class TuneOptions(ModelOptions, OutputOptions):
+class TuneOptions(RunOptions):
     """What `tune` is told."""
 
     concept: Path
-    images: tuple[Path, ...]
-    output: Path | None
-    masks: tuple[Path, ...]
-    crop: Crop
     words: str | None
-    kind: str
     scene_file: Path | None
-    steps: int
     learning_rate: float
     rank: int
     target: tuple[str, ...]
-    batch_size: int
-    blended: int
     others: int
     others_weight: float
     train_rows: bool
     relative_learning_rate: float | None
     rows_learning_rate: float | None
-    seed: int
-    gradient_checkpointing: bool
-    samples: int
-    resume: bool
-    plan_only: bool
     allow_pickle: bool
-    force: bool
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -90,16 +66,11 @@ class TuneJob:
 @click.argument("concept", type=_PATH)
 @click.argument("images", nargs=-1, required=True, type=_PATH, metavar="IMAGE…")
 @click.option("-o", "--output", type=_PATH, help="The LoRA's file.  [default: <concept>-lora.safetensors beside it]")
-@click.option("--mask", "masks", multiple=True, type=_PATH, help="White where the thing is; one for each image.")
-@crop_option
+@picture_options(TuneConfig)
 @click.option("--words", help="What the thing is, without where it is.  [default: what the word started from]")
 @click.option(
     "--scenes", "scene_file", type=_PATH, help="A text file: a place a line, such as: on the moon; styles have a {}."
 )
-@click.option(
-    "--kind", type=click.Choice(["object", "style"]), default=TuneConfig.kind, show_default=True, help="What it is."
-)
-@click.option("--steps", default=TuneConfig.steps, show_default=True, help="Training steps.")
 @click.option(
     "--lr",
     "learning_rate",
@@ -130,17 +101,8 @@ class TuneJob:
     help="Of the word with --train-rows, as in invert.",
 )
 @click.option("--rows-lr", "rows_learning_rate", type=FiniteRange(0), help="An absolute one in its place.")
-@click.option(
-    "--seed", default=TuneConfig.seed, show_default=True, help="Equal seeds give equal files; on a GPU nearly so."
-)
-@click.option("--gradient-checkpointing", is_flag=True, help="Less memory, slower.")
-@click.option("--samples", type=click.IntRange(0, 16), default=4, show_default=True, help="Images in the report.")
-@click.option("--resume", is_flag=True, help="Go on with an interrupted run.")
-@click.option("--plan", "plan_only", is_flag=True, help="Show what would happen, and stop.")
 @click.option("--allow-pickle", is_flag=True, help="Read a .pt or .bin concept too.")
-@model_options
-@force_option
-@output_options
+@run_options(TuneConfig)
 def tune(**given: Any) -> None:
     """Train a LoRA around a learned word, so that it shows its very thing, and scenes and styles stay as they are.
 

@@ -9,7 +9,8 @@ from conftest import same, snapshot
 from diffusers.loaders.single_file_utils import convert_ldm_unet_checkpoint
 from safetensors.torch import save_file
 
-from sentinv.adapters.install import adapted, check_words, fit, fresh_layers, learning
+from sentinv.adapters.fitting import fit
+from sentinv.adapters.install import adapted, check_words, fresh_layers, learning
 from sentinv.adapters.layouts import ADAPTER_METADATA, LoraLayer
 from sentinv.adapters.lora import Lora, load_lora
 from sentinv.adapters.names import adaptable, aliases, flat, original_name

@@ -14,7 +14,8 @@ from test_adapters import answer, random_layers
 import sentinv
 from sentinv.adapters.bases import bare_unet, base_of_lora
 from sentinv.adapters.export import export_bundle, export_lora, kohya_tensors
-from sentinv.adapters.install import adapted, find
+from sentinv.adapters.fitting import find
+from sentinv.adapters.install import adapted
 from sentinv.adapters.layouts import LoraLayer
 from sentinv.adapters.lora import Lora, load_lora
 from sentinv.adapters.names import adaptable, original_name
@@ -157,6 +158,70 @@ def test_what_is_not_exported_is_told(tmp_path):
     save_file({key: value.contiguous() for key, value in tensors.items()}, tmp_path / "some.safetensors")
     with pytest.warns(UserWarning, match="not exported: 1 of the text encoder, 1 that it has not"):
         export_lora(load_lora(tmp_path / "some.safetensors"), "invokeai")
+
+
+def layer_for(base, name):
+    shape = adaptable(bare_unet(base))[name].weight.shape
+    return LoraLayer(torch.ones(2, *shape[1:]), torch.ones(shape[0], 2, *[1] * (len(shape) - 2)), 2.0)
+
+
+def lora_on(base, *names):
+    told = {"sd1": "sd_v1", "sd2": "sd_v2", "sdxl": "sdxl_base_v1-0"}[base]
+    return Lora(layers={name: layer_for(base, name) for name in names}, metadata={"ss_base_model_version": told})
+
+
+def test_kohyas_scripts_get_no_layers_outside_the_blocks():
+    names = ("conv_in", "time_embedding.linear_1", "mid_block.attentions.0.proj_in")
+    lora = lora_on("sd1", *names)
+    with pytest.warns(UserWarning, match="not exported: 2 for which kohya's scripts have no place"):
+        (content,) = export_lora(lora, "kohya").files.values()
+    assert b"lora_unet_mid_block_attentions_0_proj_in" in content and b"conv_in" not in content
+    (content,) = export_lora(lora, "a1111").files.values()
+    assert b"lora_unet_conv_in" in content and b"lora_unet_time_embedding_linear_1" in content
+    with pytest.raises(ConceptError, match="outside the UNet's blocks only"):
+        export_lora(lora_on("sd1", *names[:2]), "kohya")
+
+
+DOWN = "down_blocks.1.attentions.0.transformer_blocks.0"
+
+
+@pytest.mark.parametrize(
+    ("base", "names", "message"),
+    [
+        ("sd1", [f"{DOWN}.attn1.to_q"], "this one has none"),
+        ("sd2", [f"{DOWN}.attn1.to_q", "conv_in"], "this one has none"),
+        (
+            "sd1",
+            ["down_blocks.0.resnets.0.time_emb_proj", f"{DOWN}.attn2.to_v"],
+            "begins with down_blocks.0.resnets.0.time",
+        ),
+        ("sd1", ["down_blocks.1.resnets.0.time_emb_proj", f"{DOWN}.attn2.to_v"], ""),
+        ("sdxl", [f"{DOWN}.attn1.to_q"], "this one has none"),
+        ("sdxl", ["mid_block.attentions.0.transformer_blocks.2.attn1.to_q"], ""),
+        ("sdxl", ["down_blocks.0.resnets.0.time_emb_proj", f"{DOWN}.attn2.to_v"], ""),
+    ],
+)
+def test_invokeai_has_to_see_the_base_in_the_layers(base, names, message):
+    """Its prober looks at one layer's width, as benchmarks/interop has found."""
+    lora = lora_on(base, *names)
+    export_lora(lora, "comfyui")
+    if not message:
+        assert export_lora(lora, "invokeai").base == base
+    else:
+        with pytest.raises(ConceptError, match=f"InvokeAI would not take .*{message}"):
+            export_lora(lora, "invokeai")
+
+
+def test_onetrainer_has_one_rank_and_is_told_the_layers():
+    base, names = "sd1", [name for name in adaptable(bare_unet("sd1")) if re.search(r"attn\d\.to_", name)]
+    whole = lora_on(base, *names)
+    assert "set its rank, 2, and as layers attn-only" in export_lora(whole, "onetrainer").line
+    assert "layers a filter for those of the file" in export_lora(lora_on(base, *names[:-1]), "onetrainer").line
+    layer = whole.layers[names[0]]
+    mixed = Lora(layers=whole.layers | {names[0]: LoraLayer(layer.down[:1], layer.up[:, :1], 1.0)})
+    export_lora(mixed, "kohya")
+    with pytest.raises(ConceptError, match="one rank for all layers of a LoRA, and the LoRA has several: 1, 2"):
+        export_lora(mixed, "onetrainer")
 
 
 @pytest.mark.parametrize("base", WIDTHS)

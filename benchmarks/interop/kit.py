@@ -23,6 +23,18 @@ from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer, PreTraine
 
 BEFORE, AFTER = "a photo of ", " on the moon"
 
+BESIDE_ONETRAINER = (
+    "torch.utils.tensorboard",
+    "mgds",
+    "cv2",
+    "bitsandbytes",
+    "onnxruntime",
+    "prodigyopt",
+    "schedulefree",
+    "gguf",
+)
+"""Packages that OneTrainer imports and that have nothing to do with the reading of words and LoRAs."""
+
 
 @dataclass(frozen=True)
 class Case:
@@ -78,7 +90,7 @@ def stub(name: str, **content: Any) -> types.ModuleType:
 
 
 class _StandIns:
-    """Finds packages that are not installed, as modules in which every name is there and nothing works."""
+    """Finds packages as modules in which every name is there and nothing works."""
 
     def __init__(self, packages: tuple[str, ...]) -> None:
         self.packages = packages
@@ -102,7 +114,7 @@ def _none(name: str) -> Any:
 
 
 def stand_in(*packages: str) -> None:
-    """Stand in for packages that have nothing to do with the reading of words, where they are not installed."""
+    """Stand in for packages that have nothing to do with the reading of words and LoRAs, whether they are installed or not."""
     sys.meta_path.insert(0, _StandIns(packages))  # type: ignore[arg-type]
 
 

@@ -19,7 +19,17 @@ from torch import Tensor, nn
 from sentinv.adapters.bases import bare_unet
 from sentinv.concepts.layouts import ENCODER_KEYS
 
-__all__ = ["BUNDLED", "ENCODER_KEYS", "Case", "Tree", "diffusers_names", "main", "original_modules", "original_names"]
+__all__ = [
+    "BUNDLED",
+    "ENCODER_KEYS",
+    "Case",
+    "Tree",
+    "diffusers_names",
+    "empty_unet",
+    "main",
+    "original_modules",
+    "original_names",
+]
 
 BUNDLED = "word:"
 
@@ -65,6 +75,13 @@ def unet_config(base: str) -> dict[str, Any]:
         "transformer_depth_output": list(up),
         "transformer_depth_middle": middle,
     }
+
+
+def empty_unet(base: str) -> nn.Module:
+    """A UNet with modules that layers can be put on, in memory that nobody has written to."""
+    with torch.device("meta"):
+        unet = type(bare_unet(base)).from_config(bare_unet(base).config)
+    return unet.to(torch.float16).to_empty(device="cpu")
 
 
 @cache

@@ -104,11 +104,12 @@ def cases(folder: Path, program: str, kind: str) -> list[dict[str, object]]:
     return made
 
 
-def lora(base: str) -> Lora:
-    """A LoRA with random layers on modules of every kind."""
+def lora(base: str, program: str) -> Lora:
+    """A LoRA with random layers on modules of every kind; for kohya's scripts inside the blocks only, as it is exported."""
     modules = adaptable(bare_unet(base))
-    attention = [name for name in modules if ".to_" in name][::3]
-    names = [*attention, *[name for name in modules if ".to_" not in name and "_blocks" in name][::7]]
+    attention = [name for name in modules if ".to_" in name][:: 9 if base == "sdxl" else 3]  # of all eight kinds
+    names = [*attention, *[name for name in modules if ".to_" not in name and "_block" in name][::7]]
+    names += [name for name in modules if "_block" not in name and program != "kohya"]
     generator = torch.Generator().manual_seed(0)
     layers = {}
     for name in names:
@@ -123,7 +124,7 @@ def lora_cases(folder: Path, program: str, kind: str) -> list[dict[str, object]]
     """Write the files of every base, each in a folder of its own, and what is wanted of them."""
     made = []
     for base in WIDTHS:
-        place, own, concept = folder / base, lora(base), word(base, 2)
+        place, own, concept = folder / base, lora(base, program), word(base, 2)
         place.mkdir(parents=True)
         bundled = kind == "bundle"
         if kind == "own":

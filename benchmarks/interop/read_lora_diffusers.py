@@ -1,11 +1,8 @@
 """diffusers, as installed: load_lora_weights on a UNet of the real shapes, whose values nobody has set."""
 
 import lora_kit
-import torch
 from diffusers import DiffusionPipeline
 from diffusers.loaders import StableDiffusionLoraLoaderMixin, StableDiffusionXLLoraLoaderMixin
-
-from sentinv.adapters.bases import bare_unet
 
 
 def pipeline(base):
@@ -20,9 +17,7 @@ def pipeline(base):
             super().__init__()
             self.register_modules(unet=unet, text_encoder=text_encoder, text_encoder_2=text_encoder_2)
 
-    with torch.device("meta"):
-        unet = type(bare_unet(base)).from_config(bare_unet(base).config)
-    return Pipeline(unet.to(torch.float16).to_empty(device="cpu"))
+    return Pipeline(lora_kit.empty_unet(base))
 
 
 def read(case):

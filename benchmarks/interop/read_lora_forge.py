@@ -30,8 +30,9 @@ def read(case):
     weights = {
         f"diffusion_model.{name}.weight": module.weight for name, module in modules.items() if module._parameters
     }
-    config = SimpleNamespace(unet_config=lora_kit.unet_config(case.base))
-    model = SimpleNamespace(state_dict=lambda: weights, model_config=config, config=config, diffusion_model=None)
+    unet = SimpleNamespace(config=lora_kit.unet_config(case.base))
+    whole = SimpleNamespace(huggingface_repo="")
+    model = SimpleNamespace(state_dict=lambda: weights, diffusion_model=unet, config=whole)
     found, left = load_lora(load_file(case.file), model_lora_keys_unet(model, {}))
     if len(left) > MISMATCH:
         raise AssertionError(f"unmatched keys: {len(left)}, such as {min(left)}")

@@ -6,20 +6,8 @@ from types import SimpleNamespace
 import kit
 import torch
 
-OTHERS = (
-    "torch.utils.tensorboard",
-    "mgds",
-    "cv2",
-    "bitsandbytes",
-    "parse",
-    "onnxruntime",
-    "prodigyopt",
-    "schedulefree",
-    "gguf",
-)
-
 sys.path.insert(0, sys.argv[2])
-kit.stand_in(*OTHERS)
+kit.stand_in(*kit.BESIDE_ONETRAINER)
 from modules.model.BaseModel import BaseModel  # noqa: E402
 from modules.modelLoader.stableDiffusion.StableDiffusionEmbeddingLoader import StableDiffusionEmbeddingLoader  # noqa: E402
 from modules.modelLoader.stableDiffusionXL.StableDiffusionXLEmbeddingLoader import (  # noqa: E402

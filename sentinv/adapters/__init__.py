@@ -1,7 +1,7 @@
 """LoRA: small changes of a model that belong to a learned word, put on for a while and taken off again.
 
 `lora` is the record and its file, `layouts` what other programs call its tensors, `names` what they call the UNet's modules,
-`install` puts it on. May import `concepts` and the rooms below it.
+`fitting` finds its layers in a model, `install` puts it on. May import `concepts` and the rooms below it.
 """
 
 MAX_RANK = 1024

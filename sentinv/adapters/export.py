@@ -17,10 +17,10 @@ import torch
 from torch import Tensor
 
 from sentinv.adapters.bases import NAMES, bare_unet, base_of_lora
-from sentinv.adapters.install import find
+from sentinv.adapters.fitting import find
 from sentinv.adapters.layouts import ADAPTER_METADATA, AS_WORDS, LoraLayer
 from sentinv.adapters.lora import Lora
-from sentinv.adapters.names import flat, original_name
+from sentinv.adapters.names import adaptable, flat, original_name
 from sentinv.concepts.concept import Concept
 from sentinv.concepts.export import ARCHITECTURES, PROGRAMS, Export, export_word, file_stem, write_exports
 from sentinv.concepts.layouts import BUNDLED, to_tensors
@@ -37,7 +37,7 @@ _PLACES = {
     "comfyui": "put {file} into the folder models/loras, and load it with the node Load LoRA",
     "invokeai": "add {file} in its model manager, and choose it under LoRAs",
     "kohya": "give it --network_module networks.lora --network_weights {file}",
-    "onetrainer": "choose {file} as the LoRA's base",
+    "onetrainer": "choose {file} as the LoRA's base, and set its rank, {rank}, and as layers {layers}",
 }
 _BUNDLE_PLACES = {
     "a1111": _PLACES["a1111"],
@@ -147,11 +147,38 @@ def _placed(lora: Lora, program: str) -> tuple[str, dict[str, LoraLayer]]:
             f"{lora.base_model or 'which is not named'}; expected one of {', '.join(NAMES.values())}"
         )
     found = find(lora, bare_unet(base), NAMES[base])
-    left = {**lora.left_out, "that it has not": len(found.missing)}
+    layers = {name: layer for name, layer in found.lora.layers.items() if program != "kohya" or "_block" in name}
+    if not layers:
+        raise ConceptError(
+            f"{lora.title} has layers outside the UNet's blocks only, for which kohya's scripts have no place"
+        )
+    if program == "invokeai":
+        _check_base_shows(lora.title, layers, base)
+    if program == "onetrainer" and len(ranks := {layer.rank for layer in layers.values()}) > 1:
+        own = ", ".join(map(str, sorted(ranks)))
+        raise ConceptError(f"OneTrainer has one rank for all layers of a LoRA, and {lora.title} has several: {own}")
+    outside = len(found.lora.layers) - len(layers)
+    left = {**lora.left_out, "that it has not": len(found.missing), "for which kohya's scripts have no place": outside}
     parts = ", ".join(f"{count} {what}" for what, count in left.items() if count and what != AS_WORDS)
     if parts:
         warnings.warn(f"{lora.title} is for {NAMES[base]}; layers that are not exported: {parts}", stacklevel=3)
-    return base, dict(found.lora.layers)
+    return base, layers
+
+
+def _check_base_shows(title: str, layers: Mapping[str, LoraLayer], base: str) -> None:
+    """InvokeAI tells the base by the width of the first layer that reads the prompt or, as SDXL's, the timestep; or by depth.
+
+    Raises:
+        ConceptError: If it would take the file for another base's, or for none.
+    """
+    telling = ("attn2.to_k", "attn2.to_v") if base == "sdxl" else ("attn2.to_k", "attn2.to_v", "time_emb_proj")
+    first = min((name for name in layers if name.endswith(telling)), key=flat, default="")
+    depths = [int(depth) for name in layers for depth in re.findall(r"transformer_blocks\.(\d+)\.", name)]
+    if not first.endswith(("to_k", "to_v")) and (base != "sdxl" or max(depths, default=0) < 2):
+        raise ConceptError(
+            f"InvokeAI would not take {title} for a LoRA for {NAMES[base]}: it looks for a layer attn2.to_k or to_v first, "
+            f"{f'and this one begins with {first}' if first else 'and this one has none'}"
+        )
 
 
 def _laid_out(lora: Lora, program: str, base: str, bundled: Mapping[str, Tensor] | None = None) -> Export:
@@ -168,9 +195,17 @@ def _laid_out(lora: Lora, program: str, base: str, bundled: Mapping[str, Tensor]
         content = lora.to_bytes(header)
     else:
         content = _kohya_bytes(lora, base, {**header, "ss_output_name": name}, bundled or {})
-    place = (_BUNDLE_PLACES if bundled else _PLACES)[program].format(file=f"{name}.safetensors")
+    place = (_BUNDLE_PLACES if bundled else _PLACES)[program].format(
+        file=f"{name}.safetensors", rank=lora.rank, layers=_onetrainer_layers(lora, base)
+    )
     kind = "bundle" if bundled else "lora"
     return Export(program, kind, lora.token, base, {f"{name}.safetensors": content}, prompt, place)
+
+
+def _onetrainer_layers(lora: Lora, base: str) -> str:
+    """What its users choose, because OneTrainer takes a file only if it has all layers that are trained."""
+    attention = {name for name in adaptable(bare_unet(base)) if "attn" in name} if base else set()
+    return "attn-only" if lora.layers.keys() == attention else "a filter for those of the file alone"
 
 
 def _kohya_bytes(lora: Lora, base: str, header: Mapping[str, str], bundled: Mapping[str, Tensor]) -> bytes:

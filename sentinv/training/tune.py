@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 from torch import Generator, Tensor
 
-from sentinv.adapters.install import fresh_layers, learning
+from sentinv.adapters.install import Adapters, fresh_layers, learning
 from sentinv.adapters.layouts import LoraLayer
 from sentinv.adapters.lora import Lora
 from sentinv.concepts.concept import Concept
@@ -104,27 +104,8 @@ def tune(
         stack.enter_context(lean_convolutions(backbone.unet))
         request = stack.enter_context(stop_request())
         data = BlendedSet(backbone, pictures, rows, config, blend)
-        objective = BlendedObjective(data, config.min_snr, frozen=adapters.off, fixed_rows=not config.train_rows)
-        groups = [ParameterGroup(parameters=adapters.parameters, learning_rate=config.learning_rate)]
-        if config.train_rows:
-            groups += rows_groups(rows, backbone, config)
-        objective = BlendedObjective(
-            data,
-            config.min_snr,
-            frozen=adapters.off,
-            fixed_rows=not config.train_rows,
-            others_weight=config.others_weight,
-        )
-        loop = Loop(
-            data,
-            objective,
-            groups,
-            config,
-            evaluation=data.evaluation_batches(objective.timestep_weights),
-            rescue=rescue,
-            on_step=on_step,
-            steps_per_sync=1 if backbone.device.type == "cpu" else STEPS_PER_SYNC,
-        )
+        loop = _tuning_loop(data, rows, adapters, config, rescue)
+        loop.on_step = on_step
         run_to_the_end(loop, run_settings(data, config, concept.token, concept.rows), checkpoints, request)
     now, lora = _learned(backbone, concept, config, layers, loop)
     return Tuned(
@@ -136,6 +117,32 @@ def tune(
         pictures=tuple(pictures),
         device=str(backbone.device),
         dtype=str(backbone.dtype).removeprefix("torch."),
+    )
+
+
+def _tuning_loop(
+    data: BlendedSet, rows: PlaceholderRows, adapters: Adapters, config: TuneConfig, rescue: Rescue
+) -> Loop:
+    """What trains the layers that are on, and the rows, which are installed, if they learn too."""
+    backbone = data.backbone
+    groups = [ParameterGroup(parameters=adapters.parameters, learning_rate=config.learning_rate)]
+    if config.train_rows:
+        groups += rows_groups(rows, backbone, config)
+    objective = BlendedObjective(
+        data,
+        config.min_snr,
+        frozen=adapters.off,
+        fixed_rows=not config.train_rows,
+        others_weight=config.others_weight,
+    )
+    return Loop(
+        data,
+        objective,
+        groups,
+        config,
+        evaluation=data.evaluation_batches(objective.timestep_weights),
+        rescue=rescue,
+        steps_per_sync=1 if backbone.device.type == "cpu" else STEPS_PER_SYNC,
     )
 
 
