@@ -133,8 +133,8 @@ def main():
             os.chdir(before)
     report(
         "memory_ends",
-        f"{ends.total()} runs whose memory ended at one place: {ends['goes on']} went on, {ends['one line']} ended in one line, "
-        f"{len(wrong)} wrong",
+        f"{ends.total()} runs whose memory ended at one place: {ends['goes on']} went on, {ends['one line']} ended in one "
+        f"line, {len(wrong)} wrong",
         ends=dict(ends),
         wrong=wrong[:20],
     )
