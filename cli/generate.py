@@ -126,7 +126,6 @@ def generate(prompts: tuple[str, ...], grid: bool, **given: Any) -> None:
         --lora cat-lora.safetensors:0.8
     """  # noqa: D301 - click reads \b as "leave these lines as they are"
     from sentinv.cli.grid import make_grid
-    from sentinv.models.eyes import looking
 
     options = GenerateOptions(prompt=prompts[0], **given)
     if grid:
@@ -145,8 +144,7 @@ def generate(prompts: tuple[str, ...], grid: bool, **given: Any) -> None:
     with made_folder(folder):
         made = _kept(target, _make(concepts, loras, options), options)
         if judge is not None:
-            with looking(judge.model, options.device):
-                made = _ranked(judge, made, concepts, options.prompt)
+            made = _ranked(judge, made, concepts, options)
         paths = [target] if is_file(target) else [folder / name for name in names_of(made)]
         if judge is not None:
             for path, one in zip(paths, made, strict=True):
@@ -252,11 +250,20 @@ def _judge(options: GenerateOptions) -> ClipJudge:
     return ClipJudge.load(options.clip, base_model=options.model)
 
 
-def _ranked(judge: ClipJudge, made: list[Made], concepts: Sequence[Concept], prompt: str) -> list[Made]:
-    """Order images by CLIP, best first."""
+def _ranked(judge: ClipJudge, made: list[Made], concepts: Sequence[Concept], options: GenerateOptions) -> list[Made]:
+    """Order images by CLIP, best first; as they are where memory ends, since they are made by now."""
     from sentinv.evaluation.ranking import prompt_scores, ranking
+    from sentinv.models.eyes import looking
+    from sentinv.models.memory import is_out_of_memory
 
-    scores = prompt_scores(judge, [one.image for one in made], prompt, concepts)
+    try:
+        with looking(judge.model, options.device):
+            scores = prompt_scores(judge, [one.image for one in made], options.prompt, concepts)
+    except (RuntimeError, MemoryError) as error:
+        if not is_out_of_memory(error):
+            raise
+        options.notice("the images are not ranked: out of memory, even for one image at a time")
+        return made
     return [replace(made[index], score=scores[index]) for index in ranking(scores)]
 
 

@@ -16,6 +16,7 @@ from packaging.requirements import Requirement
 sys.path.insert(0, str(Path(__file__).parents[1] / "benchmarks" / "reliability"))
 import faults
 import loras
+import memory_ends
 import resume
 import words
 
@@ -33,6 +34,22 @@ def test_killed_runs_resume_to_the_same_bytes_and_the_control_does_not():
 def test_signals_end_a_run_in_time_with_all_but_a_step_saved():
     codes, slowest, wrong = resume.signalled(4)
     assert wrong == [] and sum(codes.values()) == 4 and max(slowest.values()) < 10
+
+
+def test_memory_may_end_anywhere_in_any_command(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "nobody"))
+    memory_ends.prepare(tmp_path)
+    for command, place, code in (
+        ("generate", "prompts are encoded", 1),
+        ("generate --rank", "CLIP looks at pictures", 0),
+        ("edit", "a picture is encoded", 1),
+        ("edit --mask", "images are decoded", 1),
+        ("batch", "the weights are read", 1),
+        ("selftest", "the UNet predicts", 1),
+    ):
+        assert memory_ends.tried(command, place, once=False) == (code, True, ""), (command, place)
+    assert len(list((tmp_path / "ranked").glob("seed-*.png"))) == 2  # they were drawn
 
 
 def test_a_failing_write_of_a_whole_run_leaves_what_was_there(tmp_path):

@@ -300,10 +300,8 @@ def test_a_peer_with_open_quotes_is_told_in_one_line():
 
 
 def test_a_peer_is_named_without_the_folders_of_its_files(tmp_path):
-    command = (
-        "/home/a.py --vae /home/kl.pt --config=~/c.toml --data D:\\\\x\\\\y --lr 5e-4 --out {output}/x ../z.json a/b"
-    )
-    label = "peer:a.py --vae kl.pt --config=c.toml --data y --lr 5e-4 --out {output}/x z.json a/b"
+    command = "/home/a.py --vae /home/kl.pt --config=~/c.toml --data D:\\\\x\\\\y --lr 5e-4 --out {output}/x ../z.json a/b k:v"
+    label = "peer:a.py --vae kl.pt --config=c.toml --data y --lr 5e-4 --out {output}/x z.json a/b k:v"
     assert StartSpec.parse(f"peer:{command}@7") == StartSpec(label, "peer", command, 7)
     one, other = tmp_path / "a.py", tmp_path / "b.toml"
     one.write_text("")

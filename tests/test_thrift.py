@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 from click.testing import CliRunner
-from judging import build_judge
+from judging import build_judge, random_picture
 
 from sentinv.cli.main import cli
 from sentinv.concepts.concept import Concept
@@ -129,6 +129,21 @@ def test_an_autoencoder_for_which_there_is_no_room_at_all(roomy):
         backbone.decode(torch.zeros(1, 4, 64, 64))
     with pytest.raises(torch.OutOfMemoryError):  # nothing smaller than this is asked for
         backbone.decode(torch.zeros(1, 4, 16, 16))
+
+
+def test_pictures_are_looked_at_fewer_at_a_time(tokenizer, monkeypatch):
+    judge, pictures = build_judge(tokenizer), [random_picture(seed) for seed in range(5)]
+    free, honest = judge.images(pictures), judge.model.get_image_features
+
+    def narrow(pixel_values):
+        if len(pixel_values) > 2:
+            raise ENDS
+        return honest(pixel_values=pixel_values)
+
+    monkeypatch.setattr(judge.model, "get_image_features", narrow)
+    with pytest.warns(UserWarning, match="going on with 2 of 5 at a time"):
+        found = judge.images(pictures)
+    assert torch.allclose(found, free, atol=1e-6)
 
 
 @pytest.mark.parametrize("part", ["_text_encoder", "read_weights", "Backbone.to"])

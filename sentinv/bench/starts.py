@@ -96,7 +96,7 @@ def _without_place(word: str, *, always: bool) -> str:
     """A word of a command without the folders of a path: of ``--vae=/home/me/kl.pt`` the rest is ``--vae=kl.pt``."""
     option, equals, value = word.rpartition("=")
     path = PureWindowsPath(value)  # takes both slashes
-    placed = always or path.anchor or value.startswith(("~", ".."))
+    placed = always or path.root or value.startswith(("~", ".."))
     return f"{option}{equals}{path.name}" if placed else word
 
 

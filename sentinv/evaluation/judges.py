@@ -14,6 +14,7 @@ from torch.nn.functional import normalize
 
 from sentinv.models.built_in import TOYBOX
 from sentinv.models.eyes import load_eye
+from sentinv.models.memory import Thrift
 from sentinv.models.names import eye
 from sentinv.models.parts import load_part
 from sentinv.models.weights import load_whole, refuse_missing
@@ -27,6 +28,7 @@ HUB_DINO = "facebook/dino-vits16"
 _LPIPS_WEIGHTS = "alexnet-owt-7be5be79.pth"
 _LPIPS_SIDE = 64
 _BATCH = 32
+"""The most pictures that are looked at together."""
 
 
 class Unavailable(Exception):  # noqa: N818 - not a fault: a measure that cannot be taken here, and why
@@ -44,6 +46,7 @@ class ClipJudge:
 
     def __init__(self, name: str, model: Any, processor: Any) -> None:
         self.name, self.model, self.processor = name, model.eval().requires_grad_(False), processor
+        self.thrift = Thrift(_BATCH)
 
     @classmethod
     def load(cls, name: str | None = None, *, base_model: str = "", device: str | torch.device = "cpu") -> ClipJudge:
@@ -83,14 +86,14 @@ class ClipJudge:
 
     @torch.no_grad()
     def images(self, images: Sequence[Image.Image]) -> Tensor:
-        """Embed pictures: `[N, D]` unit vectors, float32 on the CPU."""
-        parts = []
-        for start in range(0, len(images), _BATCH):
-            batch = [image.convert("RGB") for image in images[start : start + _BATCH]]
+        """Embed pictures: `[N, D]` unit vectors, float32 on the CPU; fewer at a time where memory ends."""
+
+        def embedded(rows: slice) -> Tensor:
+            batch = [image.convert("RGB") for image in images[rows]]
             pixels = self.processor(images=batch, return_tensors="pt").pixel_values
-            output = self.model.get_image_features(pixel_values=pixels.to(self.model.device))
-            parts.append(_pooled(output).float().cpu())
-        return normalize(torch.cat(parts), dim=-1)
+            return _pooled(self.model.get_image_features(pixel_values=pixels.to(self.model.device))).float().cpu()
+
+        return normalize(self.thrift.in_parts(len(images), embedded), dim=-1)
 
     @torch.no_grad()
     def texts(self, texts: Sequence[str]) -> Tensor:
@@ -182,12 +185,17 @@ class DinoJudge:
             raise Unavailable(f"the weights of {self.name} are not here; name a DINO model or folder") from error
         refuse_missing(self.name, "DINO", (key for key in info["missing_keys"] if not key.startswith("pooler.")))
         self.model.eval().requires_grad_(False)
+        self.thrift = Thrift(_BATCH)
 
     @torch.no_grad()
     def images(self, images: Sequence[Image.Image]) -> Tensor:
-        """Embed pictures: `[N, D]` unit vectors."""
-        inputs = self.processor(images=[image.convert("RGB") for image in images], return_tensors="pt")
-        return normalize(self.model(**inputs).last_hidden_state[:, 0].float(), dim=-1)
+        """Embed pictures: `[N, D]` unit vectors; fewer at a time where memory ends."""
+
+        def embedded(rows: slice) -> Tensor:
+            inputs = self.processor(images=[image.convert("RGB") for image in images[rows]], return_tensors="pt")
+            return self.model(**inputs).last_hidden_state[:, 0].float()
+
+        return normalize(self.thrift.in_parts(len(images), embedded), dim=-1)
 
 
 class LpipsJudge:

@@ -74,6 +74,9 @@ def release() -> None:
 class Thrift:
     """What a model has to do without since memory ended.
 
+    Args:
+        rows: where it begins.
+
     Attributes:
         rows: the most rows of a batch that are computed at once; None for all.
         slices: whether the autoencoder works on one image at a time.
@@ -81,8 +84,8 @@ class Thrift:
             themselves: pixels differ a little.
     """
 
-    def __init__(self) -> None:
-        self.rows: int | None = None
+    def __init__(self, rows: int | None = None) -> None:
+        self.rows = rows
         self.slices = False
         self.tile: int | None = None
         self._lock = RLock()

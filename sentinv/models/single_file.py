@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -115,7 +116,13 @@ def _settle_prediction(backbone: Backbone, header: Header, family: str) -> None:
     said = said_prediction(header)
     kind = said or asked_prediction(backbone) or config.get("prediction_type", "epsilon")
     config["prediction_type"] = kind
-    if "ztsnr" in header.shapes:
+    if "ztsnr" in header.shapes and kind == "epsilon":  # which says nothing in pure noise
+        warnings.warn(
+            f"{backbone.name} says that it begins in pure noise (ztsnr), and not that it predicts v: it is taken for one that "
+            "predicts noise and begins in some; `sentinv selftest` tells whether that is so",
+            stacklevel=2,
+        )
+    elif "ztsnr" in header.shapes:
         config |= {"rescale_betas_zero_snr": True, "timestep_spacing": "trailing"}
     if family == "sd2" and kind == "epsilon":
         backbone.unet.register_to_config(sample_size=64)

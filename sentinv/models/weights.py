@@ -171,7 +171,8 @@ def _present(source: str, part: str, asked: Sequence[dict[str, Any]]) -> Sequenc
     """Of the ways to ask, the one that a folder has files for: a damaged file is not passed over for another.
 
     Raises:
-        ModelError: If its files cannot be read, or there are none.
+        OSError: If its files cannot be read, or there are none.
+        ModelError: If they are quantised.
     """
     folder = Path(source, part)
     if not folder.is_dir():
@@ -187,7 +188,11 @@ def _present(source: str, part: str, asked: Sequence[dict[str, Any]]) -> Sequenc
         return [{}]
     for path in there[variant]:
         name = str(Path(part, path.name))
-        refuse_quantised(name, read_header(name, path))
+        try:
+            header = read_header(name, path)
+        except ModelError as error:
+            raise OSError(str(error)) from error
+        refuse_quantised(name, header)
     return [{"use_safetensors": True} | ({"variant": variant} if variant else {})]
 
 
@@ -201,14 +206,13 @@ def _refuse_others(folder: Path, part: str) -> None:
     """Say what a folder holds that has no weights which can be read.
 
     Raises:
-        ModelError: If there are not even those of torch.
+        OSError: If there are not even those of torch.
     """
     names = [path.name for path in sorted(folder.iterdir()) if path.suffix not in (".json", ".txt", ".md")]
     if not any(".bin" in name for name in names):
-        held = f"holds {', '.join(names[:3])}" if names else "holds none"
-        raise ModelError(
-            f"{part or folder} {held}: expected weights in (diffusion_pytorch_)model.safetensors; get the model with those, or "
-            "give the file its right name"
+        raise OSError(
+            f"{part or folder.name} holds {', '.join(names[:3]) or 'none'}: expected weights in "
+            "(diffusion_pytorch_)model.safetensors; get the model with those, or give the file its right name"
         )
 
 
