@@ -26,7 +26,7 @@ from PIL import Image
 from playwright.sync_api import Browser, Page, expect, sync_playwright
 
 ROOT = Path(__file__).resolve().parents[1]
-ENOUGH = 300_000
+ENOUGH = 1_200_000
 FOR_DOCS = {
     ("learn", 1280, "light"): "page-learn.png",
     ("draw", 1280, "light"): "page-draw.png",
@@ -74,8 +74,8 @@ def walk(page: Page, example: int) -> Iterator[str]:
     page.locator("#edit-result .compare").wait_for()
     yield "edit"
     page.get_by_role("tab", name="Library").click()
-    page.locator("#library-cards .card").first.wait_for()
-    page.locator("#library-export button").first.click()
+    page.get_by_role("button", name="Choose <", exact=False).first.click()
+    page.locator("#library-cards .card.chosen").wait_for()
     yield "library"
 
 
