@@ -238,7 +238,9 @@ class _Parts:
 
     def settle(self, name: str) -> list[Any]:
         """Show nothing of a run whose word was renamed or deleted meanwhile."""
-        return [gr.skip(), gr.skip()] if self.desk.learning.find(name) else ["", gr.Column(visible=False)]
+        if not name or self.desk.learning.find(name):
+            return [gr.skip(), gr.skip()]
+        return ["", gr.Column(visible=False)]
 
     def resume(self) -> list[Any]:
         """Show whoever opens the page the run that goes on, or the last one."""
