@@ -9,6 +9,7 @@ import argparse
 import json
 import os
 import re
+import resource
 import shutil
 import signal
 import statistics
@@ -19,12 +20,13 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from PIL import Image
 from playwright.sync_api import Browser, Page, expect, sync_playwright
 
 ROOT = Path(__file__).resolve().parents[1]
-ENOUGH = 300_000
+ENOUGH = 1_200_000
 FOR_DOCS = {
     ("learn", 1280, "light"): "page-learn.png",
     ("draw", 1280, "light"): "page-draw.png",
@@ -36,8 +38,8 @@ ENVIRONMENT = os.environ | {"PYTHONPATH": str(ROOT)}
 
 
 @contextmanager
-def served(folder: Path) -> Iterator[str]:
-    """The address of a page that runs for as long as the block."""
+def served(folder: Path) -> Iterator[tuple[str, int]]:
+    """Address and process of a page that runs for as long as the block."""
     command = [sys.executable, "-m", "sentinv", "ui", "--folder", str(folder), "--port", "0", "--json"]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=ENVIRONMENT)
     assert process.stdout is not None
@@ -45,7 +47,7 @@ def served(folder: Path) -> Iterator[str]:
     while "}" not in told:
         told += process.stdout.readline()
     try:
-        yield json.loads(told)["address"]
+        yield json.loads(told)["address"], process.pid
     finally:
         process.send_signal(signal.SIGINT)
         process.wait(60)
@@ -72,33 +74,39 @@ def walk(page: Page, example: int) -> Iterator[str]:
     page.locator("#edit-result .compare").wait_for()
     yield "edit"
     page.get_by_role("tab", name="Library").click()
-    page.locator("#library-cards .card").first.wait_for()
-    page.locator("#library-export button").first.click()
+    page.get_by_role("button", name="Choose <", exact=False).first.click()
+    page.locator("#library-cards .card.chosen").wait_for()
     yield "library"
 
 
 def pictures(browser: Browser, given: argparse.Namespace) -> None:
-    """Photograph the page at every moment of the walk."""
-    looks = [(width, scheme) for width in (1280, 390) for scheme in ("light", "dark")]
-    for width, scheme in looks if given.all else dict.fromkeys(look[1:] for look in FOR_DOCS):
-        with tempfile.TemporaryDirectory() as folder, served(Path(folder)) as address:
-            page = opened(browser, address, width, scheme)
-            for name in walk(page, given.example):
+    """Photograph the page at every moment of one walk, as wide and as light as is wanted."""
+    looks = [(width, scheme) for width in (390, 1280) for scheme in ("dark", "light")]
+    with tempfile.TemporaryDirectory() as folder, served(Path(folder)) as (address, _):
+        page = opened(browser, address)
+        for name in walk(page, given.example):
+            for width, scheme in looks:
                 file = f"{name}-{width}-{scheme}.png" if given.all else FOR_DOCS.get((name, width, scheme))
                 if file:
-                    page.mouse.move(0, 0)
-                    page.wait_for_timeout(500)
-                    page.screenshot(path=given.folder / file, full_page=True)
-                    if not given.all:  # few colours: a quarter of the bytes
-                        few = Image.open(given.folder / file).convert("RGB").quantize(128, dither=Image.Dither.NONE)
-                        few.save(given.folder / file, optimize=True)
-            page.context.close()
+                    photograph(page, width, scheme, given.folder / file, few=not given.all)
+            page.set_viewport_size({"width": 1280, "height": 900})
+        page.context.close()
 
 
-def opened(browser: Browser, address: str, width: int, scheme: str) -> Page:
+def photograph(page: Page, width: int, scheme: Any, path: Path, *, few: bool) -> None:
+    """The whole page as it is now; with few colours it has a quarter of the bytes."""
+    page.set_viewport_size({"width": width, "height": 900})
+    page.emulate_media(color_scheme=scheme)
+    page.mouse.move(0, 0)
+    page.wait_for_timeout(800)
+    page.screenshot(path=path, full_page=True)
+    if few:
+        Image.open(path).convert("RGB").quantize(128, dither=Image.Dither.NONE).save(path, optimize=True)
+
+
+def opened(browser: Browser, address: str) -> Page:
     """The page in a window of its own."""
-    context = browser.new_context(viewport={"width": width, "height": 900}, color_scheme=scheme)  # type: ignore[arg-type]
-    page = context.new_page()
+    page = browser.new_context(viewport={"width": 1280, "height": 900}).new_page()
     page.set_default_timeout(ENOUGH)
     page.goto(address)
     page.locator("#learn-drop input[type=file]").wait_for(state="attached")
@@ -106,40 +114,61 @@ def opened(browser: Browser, address: str, width: int, scheme: str) -> Page:
 
 
 def times(browser: Browser, given: argparse.Namespace) -> None:
-    """Learn the same word on the page and by the command, in turn, and print what took how long, in seconds."""
+    """Learn the same word on the page and by the command, in turn, and print what took how long.
+
+    Seconds of the clock, and of the processor: the latter are the same on a machine that has other things to do.
+    """
     picture, rows = ROOT / "examples" / "cat.png", []
     for _ in range(given.times):
         with tempfile.TemporaryDirectory() as folder:
-            with served(Path(folder) / "words") as address:
-                rows.append(on_the_page(opened(browser, address, 1280, "light"), Path(folder) / "words", picture))
+            with served(Path(folder) / "words") as (address, process):
+                rows.append(on_the_page(opened(browser, address), process, Path(folder) / "words", picture))
             rows[-1] |= by_the_command(Path(folder), picture)
+        rows[-1]["page / command"] = rows[-1]["page"] / rows[-1]["command"]
+        rows[-1]["page / command, processor"] = rows[-1]["page, processor"] / rows[-1]["command, processor"]
         print(json.dumps(rows[-1]), flush=True)
-    middle = {part: statistics.median(row[part] for row in rows) for part in rows[0]}
-    middle["page / command"] = statistics.median(row["page"] / row["command"] for row in rows)
-    print(json.dumps({"median": {part: round(value, 3) for part, value in middle.items()}}))
+    print(json.dumps({"median": {part: statistics.median(row[part] for row in rows) for part in rows[0]}}))
 
 
-def on_the_page(page: Page, folder: Path, picture: Path) -> dict[str, float]:
-    """Seconds from the drop to words and preview, and from the button to the end; the parts as the run's report has them."""
-    begun = time.perf_counter()
+class Clock:
+    """Seconds since it was made, of the clock and of a process."""
+
+    def __init__(self, process: int) -> None:
+        self.process, self.begun = process, (time.perf_counter(), self._worked())
+
+    def _worked(self) -> float:
+        fields = Path(f"/proc/{self.process}/stat").read_text().rsplit(")", 1)[1].split()
+        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+    def told(self, name: str) -> dict[str, float]:
+        """Both, by name."""
+        return {
+            name: time.perf_counter() - self.begun[0],
+            f"{name}, processor": self._worked() - self.begun[1],
+        }
+
+
+def on_the_page(page: Page, process: int, folder: Path, picture: Path) -> dict[str, float]:
+    """From the drop to words and preview, and from the button to the end; its parts as the run's report has them."""
+    clock = Clock(process)
     page.locator("#learn-drop input[type=file]").set_input_files(str(picture))
     expect(page.locator("#learn-text textarea, #learn-text input").first).not_to_have_value("", timeout=ENOUGH)
-    found = {"words": time.perf_counter() - begun}
+    found = clock.told("words")
     page.locator("#learn-sketch img").nth(1).wait_for()
-    found["preview"] = time.perf_counter() - begun
-    begun = time.perf_counter()
+    found |= clock.told("preview")
+    clock = Clock(process)
     page.locator("#learn-button").click()
     page.locator("#learn-use").wait_for()
-    found["page"] = time.perf_counter() - begun
+    found |= clock.told("page")
     page.context.close()
     report = next(folder.glob("*-run/report.html")).read_text(encoding="utf-8")
-    for part, name in (("training", "page, training"), ("pictures on the way", "page, pictures on the way")):
-        found[name] = float(re.search(rf"<td>{part}</td><td[^>]*>([\d.]+) s", report)[1])  # type: ignore[index]
-    return {name: round(value, 2) for name, value in found.items()}
+    for part in ("training", "pictures on the way"):
+        found[f"page, {part}"] = float(re.search(rf"<td>{part}</td><td[^>]*>([\d.]+) s", report)[1])  # type: ignore[index]
+    return found
 
 
 def by_the_command(folder: Path, picture: Path) -> dict[str, float]:
-    """Seconds that the command takes, from its start to its end, and its training as it reports it."""
+    """From the command's start to its end, and its training as it tells it."""
     command = [
         sys.executable,
         "-m",
@@ -151,11 +180,11 @@ def by_the_command(folder: Path, picture: Path) -> dict[str, float]:
         "--json",
         "-q",
     ]
-    begun = time.perf_counter()
+    begun, before = time.perf_counter(), resource.getrusage(resource.RUSAGE_CHILDREN)
     told = json.loads(subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True, env=ENVIRONMENT).stdout)
-    whole = time.perf_counter() - begun
-    parts = told["seconds"]
-    return {"command": round(whole, 2), "command, training": round(parts["training"], 2)}
+    whole, after = time.perf_counter() - begun, resource.getrusage(resource.RUSAGE_CHILDREN)
+    worked = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+    return {"command": whole, "command, processor": worked, "command, training": told["seconds"]["training"]}
 
 
 def main() -> None:

@@ -211,19 +211,16 @@ class _Parts:
         run = self.desk.learning.find(name)
         if run is None:
             return [drawn, *[gr.skip()] * (len(self.shown) - 1), gr.Timer(active=False)]
-        state = self._state(run, again=bool(paths))
         count = len(run.previews)
-        if count == drawn and not run.over:
-            state[2] = gr.skip()
-        return [count, *state]
+        return [count, *self._state(run, fresh=count != drawn or run.over, again=bool(paths))]
 
-    def _state(self, run: Run, *, again: bool = False) -> list[Any]:
+    def _state(self, run: Run, *, fresh: bool = True, again: bool = False) -> list[Any]:
         over, done = run.over, run.state == "done"  # read once: the run goes on meanwhile
         run.seen = run.seen or over
         return [
             gr.Column(visible=True),
             html.progress(run),
-            html.arrival(run),
+            html.arrival(run) if fresh else gr.skip(),
             html.curve(run),
             _stop_button(run, over),
             gr.Button(f"Draw {run.wish.token} on the moon", visible=done),
@@ -241,7 +238,9 @@ class _Parts:
 
     def settle(self, name: str) -> list[Any]:
         """Show nothing of a run whose word was renamed or deleted meanwhile."""
-        return [gr.skip(), gr.skip()] if self.desk.learning.find(name) else ["", gr.Column(visible=False)]
+        if not name or self.desk.learning.find(name):
+            return [gr.skip(), gr.skip()]
+        return ["", gr.Column(visible=False)]
 
     def resume(self) -> list[Any]:
         """Show whoever opens the page the run that goes on, or the last one."""

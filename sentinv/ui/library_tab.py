@@ -83,7 +83,7 @@ def library_tab(desk: Desk) -> LibraryTab:
                 desk.learning.forget(one)
             return [*tab.refreshed(desk), gr.Row(visible=False)]
 
-    on(pick.input, _toggled, [pick, choice], [pick, choice])
+    on(pick.input, lambda name, names: _toggled(desk, name, names), [pick, choice], [pick, choice])
     on(choice.change, lambda names: tab.shown(desk, names), choice, cards)
     on(rename.click, renamed, [choice, name], [cards, choice, name])
     on(delete.click, lambda names: _question(desk, names), choice, [asked, question])
@@ -92,8 +92,10 @@ def library_tab(desk: Desk) -> LibraryTab:
     return tab
 
 
-def _toggled(name: str, names: list[str]) -> list[Any]:
+def _toggled(desk: Desk, name: str, names: list[str]) -> list[Any]:
     """Choose a word, or choose it no more."""
+    if name not in {word.name for word in desk.folder.words()}:
+        return ["", gr.skip()]
     chosen = [one for one in names or [] if one != name]
     return ["", chosen if name in (names or []) else [*chosen, name]]
 
