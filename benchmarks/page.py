@@ -101,7 +101,7 @@ def photograph(page: Page, width: int, scheme: Any, path: Path, *, few: bool) ->
     page.wait_for_timeout(800)
     page.screenshot(path=path, full_page=True)
     if few:
-        Image.open(path).convert("RGB").quantize(128, dither=Image.Dither.NONE).save(path, optimize=True)
+        Image.open(path).convert("RGB").quantize(256, dither=Image.Dither.NONE).save(path, optimize=True)
 
 
 def opened(browser: Browser, address: str) -> Page:
