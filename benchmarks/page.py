@@ -82,7 +82,7 @@ def walk(page: Page, example: int) -> Iterator[str]:
 def pictures(browser: Browser, given: argparse.Namespace) -> None:
     """Photograph the page at every moment of one walk, as wide and as light as is wanted."""
     looks = [(width, scheme) for width in (390, 1280) for scheme in ("dark", "light")]
-    with tempfile.TemporaryDirectory() as folder, served(Path(folder)) as (address, _):
+    with tempfile.TemporaryDirectory() as folder, served(Path(folder) / "words") as (address, _):
         page = opened(browser, address)
         for name in walk(page, given.example):
             for width, scheme in looks:
