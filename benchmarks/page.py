@@ -82,7 +82,7 @@ def walk(page: Page, example: int) -> Iterator[str]:
 def pictures(browser: Browser, given: argparse.Namespace) -> None:
     """Photograph the page at every moment of one walk, as wide and as light as is wanted."""
     looks = [(width, scheme) for width in (390, 1280) for scheme in ("dark", "light")]
-    with tempfile.TemporaryDirectory() as folder, served(Path(folder)) as (address, _):
+    with tempfile.TemporaryDirectory() as folder, served(Path(folder) / "words") as (address, _):
         page = opened(browser, address)
         for name in walk(page, given.example):
             for width, scheme in looks:
@@ -101,7 +101,7 @@ def photograph(page: Page, width: int, scheme: Any, path: Path, *, few: bool) ->
     page.wait_for_timeout(800)
     page.screenshot(path=path, full_page=True)
     if few:
-        Image.open(path).convert("RGB").quantize(128, dither=Image.Dither.NONE).save(path, optimize=True)
+        Image.open(path).convert("RGB").quantize(256, dither=Image.Dither.NONE).save(path, optimize=True)
 
 
 def opened(browser: Browser, address: str) -> Page:
