@@ -24,17 +24,7 @@ def edit_tab(desk: Desk, model: gr.Dropdown) -> gr.HTML:
     path = gr.State("")
     mask = gr.Textbox(visible=False)
     with gr.Column(visible=False, elem_classes="tall") as fields:
-        with gr.Row(equal_height=False):
-            with gr.Column(scale=1, min_width=110):
-                thumbnail = gr.HTML()
-            with gr.Column(scale=5, min_width=260):
-                source = gr.Textbox(
-                    label="What it shows: correct this where it is wrong", elem_id="edit-source", max_lines=2
-                )
-                prompt = gr.Textbox(
-                    label="What it should show: change a word or two", elem_id="edit-prompt", max_lines=2
-                )
-                chips = gr.HTML(elem_classes="line")
+        thumbnail, source, prompt, chips = _words()
         keep = gr.Slider(0, 90, 30, step=5, label="How much of the picture to keep, in percent", elem_id="edit-keep")
         with gr.Accordion("Only a part of the picture", open=False, elem_classes="fold"):
             gr.HTML('<p class="note">Paint over what may change, and the rest stays exactly as it is.</p>')
@@ -61,6 +51,20 @@ def edit_tab(desk: Desk, model: gr.Dropdown) -> gr.HTML:
         on(event, change, wanted, [state, result], js=_MASK_JS)
     on(keep.release, answer, wanted, [state, result], js=_MASK_JS, trigger_mode="always_last")
     return chips
+
+
+def _words() -> tuple[gr.HTML, gr.Textbox, gr.Textbox, gr.HTML]:
+    """Lay out the picture and what it shows and is to show."""
+    with gr.Row(equal_height=False):
+        with gr.Column(scale=1, min_width=110):
+            thumbnail = gr.HTML()
+        with gr.Column(scale=5, min_width=260):
+            source = gr.Textbox(
+                label="What it shows: correct this where it is wrong", elem_id="edit-source", max_lines=2
+            )
+            prompt = gr.Textbox(label="What it should show: change a word or two", elem_id="edit-prompt", max_lines=2)
+            chips = gr.HTML(elem_classes="line")
+    return thumbnail, source, prompt, chips
 
 
 def _looked(desk: Desk, path: str, model: str) -> list[Any]:

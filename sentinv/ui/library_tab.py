@@ -68,27 +68,12 @@ def library_tab(desk: Desk) -> LibraryTab:
             keep = gr.Button("No, keep", elem_id="library-keep")
     tab = LibraryTab(cards, choice, use)
 
-    def renamed(names: list[str], wanted: str) -> list[Any]:
-        with plainly():
-            if len(names or []) != 1:
-                raise SentinvError("Choose the one word that is to have another name.")
-            desk.folder.rename(names[0], wanted or "")
-            desk.learning.forget(names[0])
-            return [*tab.refreshed(desk), ""]
-
-    def deleted(names: list[str]) -> list[Any]:
-        with plainly():
-            for one in names or []:
-                desk.folder.delete(one)
-                desk.learning.forget(one)
-            return [*tab.refreshed(desk), gr.Row(visible=False)]
-
     on(pick.input, lambda name, names: _toggled(desk, name, names), [pick, choice], [pick, choice])
     on(choice.change, lambda names: tab.shown(desk, names), choice, cards)
-    on(rename.click, renamed, [choice, name], [cards, choice, name])
+    on(rename.click, lambda names, name: _renamed(desk, tab, names, name), [choice, name], [cards, choice, name])
     on(delete.click, lambda names: _question(desk, names), choice, [asked, question])
     on(keep.click, lambda: gr.Row(visible=False), None, asked)
-    on(sure.click, deleted, choice, [cards, choice, asked])
+    on(sure.click, lambda names: _deleted(desk, tab, names), choice, [cards, choice, asked])
     return tab
 
 
@@ -98,6 +83,25 @@ def _toggled(desk: Desk, name: str, names: list[str]) -> list[Any]:
         return ["", gr.skip()]
     chosen = [one for one in names or [] if one != name]
     return ["", chosen if name in (names or []) else [*chosen, name]]
+
+
+def _renamed(desk: Desk, tab: LibraryTab, names: list[str], wanted: str) -> list[Any]:
+    """Give the chosen word another name."""
+    with plainly():
+        if len(names or []) != 1:
+            raise SentinvError("Choose the one word that is to have another name.")
+        desk.folder.rename(names[0], wanted or "")
+        desk.learning.forget(names[0])
+        return [*tab.refreshed(desk), ""]
+
+
+def _deleted(desk: Desk, tab: LibraryTab, names: list[str]) -> list[Any]:
+    """Delete the chosen words, which has been asked."""
+    with plainly():
+        for one in names or []:
+            desk.folder.delete(one)
+            desk.learning.forget(one)
+        return [*tab.refreshed(desk), gr.Row(visible=False)]
 
 
 def _export_part(desk: Desk, choice: gr.Dropdown) -> None:
