@@ -10,6 +10,7 @@ exit code 1 is not one line that begins with "sentinv: error: ".
 import itertools
 import os
 import shlex
+import shutil
 import sys
 import tempfile
 from collections import Counter
@@ -54,7 +55,7 @@ COMMANDS = {
     "edit --mask": f"edit mug.png --mask mask.png --prompt 'a dog' {SAMPLING} -o inside.png --force",
     "evaluate": f"evaluate c.safetensors --image mug.png --count 2 {SAMPLING} --clip clip",
     "tune": "tune c.safetensors mug.png --words 'a cat' --steps 1 --samples 1 --force",
-    "batch": "batch mug.png --word red --steps 1 -o many --force",
+    "batch": "batch mug.png --word red --steps 1 -o many",
     "selftest": "selftest --steps 2",
 }
 
@@ -94,6 +95,7 @@ def prepare(folder):
 
 def ran(command):
     """Run a command in this folder: its exit code, and why it is wrong; "" if it is not."""
+    shutil.rmtree("many", ignore_errors=True)  # a batch goes on where it was
     result = CliRunner().invoke(cli, shlex.split(COMMANDS[command]), env={"SENTINV_MODEL": "model"})
     last = (result.stderr.strip().splitlines() or [""])[-1]
     if "this is a bug" in result.output or "Traceback" in result.output:
