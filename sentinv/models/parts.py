@@ -89,6 +89,7 @@ def _explained(error: Exception, name: str, part: str, offline: str, *, all_from
 
 
 _SAID = {
+    r"does not appear to have a file named (\S+?)\.?(\s|$)": r"there is no \1 in its folder; get the model again",
     r"(\S+) expected shape torch.Size\((.*?)\), but got torch.Size\((.*?)\)": (
         r"\1 has the shape \3, where its config says \2; the two do not belong together"
     ),
