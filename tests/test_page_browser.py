@@ -22,6 +22,7 @@ CHROMIUM = next(
 )
 AXE = ROOT / ".cache" / "axe-core" / "package" / "axe.min.js"
 ENOUGH = 60_000
+playwright.expect.set_options(timeout=ENOUGH)
 
 pytestmark = [
     pytest.mark.slow,
@@ -136,13 +137,13 @@ def test_from_a_picture_to_the_thing_on_the_moon(visit, served, width, scheme, t
     one = visit(width, scheme)
     page = one.page
     one.drop("learn-drop", ROOT / "examples" / "cat.png")
-    playwright.expect(one.field("learn-text")).to_have_value("a cat on the beach", timeout=ENOUGH)
-    playwright.expect(page.locator("#learn-words .vectors")).to_contain_text("5 vectors", timeout=ENOUGH)
+    playwright.expect(one.field("learn-text")).to_have_value("a cat on the beach")
+    playwright.expect(page.locator("#learn-words .vectors")).to_contain_text("5 vectors")
     page.locator("#learn-sketch img").nth(1).wait_for()
     for word in ("beach", "the", "on"):
         page.get_by_role("button", name=f"Leave out {word}").click()
     playwright.expect(one.field("learn-text")).to_have_value("a cat")
-    playwright.expect(page.locator("#learn-words .vectors")).to_contain_text("2 vectors", timeout=ENOUGH)
+    playwright.expect(page.locator("#learn-words .vectors")).to_contain_text("2 vectors")
     page.locator("#learn-options button").first.click()
     steps = page.locator("#learn-options input[type=number]").first
     steps.wait_for()
@@ -172,6 +173,8 @@ def test_from_a_picture_to_the_thing_on_the_moon(visit, served, width, scheme, t
     page.locator("#draw-more").click()
     page.locator("#draw-gallery img[alt='Picture with seed 1']").wait_for()
     assert one.field("draw-seed").input_value() == "1"
+    page.get_by_role("button", name="This seed again").click()
+    page.locator("#draw-gallery img[alt='Picture with seed 1']").wait_for()
     with page.expect_download() as download:
         page.locator("#draw-gallery a[download]").click()
     download.value.save_as(tmp_path / "picture.png")
@@ -241,13 +244,13 @@ def test_a_bad_upload_is_one_sentence_and_the_page_lives_on(visit, served, kind)
     }[kind]
     one.drop("learn-drop", {"name": name, "mimeType": "image/png", "buffer": content})
     said = one.page.locator(".toast-body.error, .toast-wrap").first
-    playwright.expect(said).to_contain_text(told, timeout=ENOUGH)
+    playwright.expect(said).to_contain_text(told)
     assert "Traceback" not in said.inner_text() and str(served.folder) not in said.inner_text()
     assert {path.name for path in served.folder.parent.iterdir()} <= {"words", "stderr.txt"}
     buffer = io.BytesIO()
     Image.open(ROOT / "examples" / "cat.png").save(buffer, "PNG")
     one.drop("learn-drop", {"name": "good.png", "mimeType": "image/png", "buffer": buffer.getvalue()})
-    playwright.expect(one.field("learn-text")).to_have_value("a cat on the beach", timeout=ENOUGH)
+    playwright.expect(one.field("learn-text")).to_have_value("a cat on the beach")
 
 
 def test_a_browser_that_closes_does_not_lose_the_run(visit, served):
@@ -256,10 +259,10 @@ def test_a_browser_that_closes_does_not_lose_the_run(visit, served):
     one.page.locator("#learn-sketch img").first.wait_for()
     one.field("learn-name").fill("kept")
     one.page.locator("#learn-button").click()
-    playwright.expect(one.page.locator("#learn-state")).to_contain_text("Step ", timeout=ENOUGH)
+    playwright.expect(one.page.locator("#learn-state")).to_contain_text("Step ")
     one.page.close()
     other = visit()
-    playwright.expect(other.page.locator("#learn-state")).to_contain_text("kept", timeout=ENOUGH)
+    playwright.expect(other.page.locator("#learn-state")).to_contain_text("kept")
     other.page.locator("#learn-stop").click()
     other.page.locator("#learn-use").wait_for()
     assert (served.folder / "kept.safetensors").is_file()
