@@ -68,7 +68,8 @@ def library_tab(desk: Desk) -> LibraryTab:
             keep = gr.Button("No, keep", elem_id="library-keep")
     tab = LibraryTab(cards, choice, use)
 
-    on(pick.input, lambda name, names: _toggled(desk, name, names), [pick, choice], [pick, choice])
+    # `change`, not `input`: Gradio tells of what a person types only
+    on(pick.change, lambda name, names: _toggled(desk, name, names), [pick, choice], [pick, choice])
     on(choice.change, lambda names: tab.shown(desk, names), choice, cards)
     on(rename.click, lambda names, name: _renamed(desk, tab, names, name), [choice, name], [cards, choice, name])
     on(delete.click, lambda names: _question(desk, names), choice, [asked, question])
