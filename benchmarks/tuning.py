@@ -272,11 +272,13 @@ def main() -> None:
     commands = parser.add_subparsers(dest="command", required=True)
     running = commands.add_parser("run")
     running.add_argument("study", type=Path)
-    for command in (running, commands.add_parser("tables"), commands.add_parser("sheets")):
+    tabling = commands.add_parser("tables", help="writes tables.md; of some concepts only, prints")
+    for command in (running, tabling):
+        command.add_argument("--concepts", nargs="*")
+    for command in (running, tabling, commands.add_parser("sheets")):
         command.add_argument("folder", type=Path)
         command.add_argument("--pictures", type=Path, default=CONCEPTS, help="the concepts file")
     running.add_argument("--arms", nargs="*")
-    running.add_argument("--concepts", nargs="*")
     running.add_argument("--seeds", nargs="*", type=int, default=[0])
     running.add_argument("--guidance", nargs="*", type=float, default=[4.0, 7.5])
     running.add_argument("--count", type=int, default=4, help="images a prompt")
@@ -285,8 +287,9 @@ def main() -> None:
     if given.command == "run":
         run(given)
     elif given.command == "tables":
-        text = tables(given.folder)
-        (given.folder / "tables.md").write_text(text, encoding="utf-8")
+        text = tables(given.folder, given.concepts)
+        if not given.concepts:
+            (given.folder / "tables.md").write_text(text, encoding="utf-8")
         print(text)
     else:
         sheets(given.folder, given.pictures)

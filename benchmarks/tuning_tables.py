@@ -29,9 +29,9 @@ def records_of(folder: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()] if path.is_file() else []
 
 
-def tables(folder: Path) -> str:
-    """Means of all arms at every guidance, and what they differ by from the reference."""
-    records = records_of(folder)
+def tables(folder: Path, concepts: list[str] | None = None) -> str:
+    """Means of all arms at every guidance, and what they differ by from the reference; of some concepts only, if named."""
+    records = [record for record in records_of(folder) if not concepts or record["concept"] in concepts]
     parts = []
     for guidance in sorted({record["guidance"] for record in records}):
         own = [record for record in records if record["guidance"] == guidance]
