@@ -134,7 +134,8 @@ class Clock:
     """Seconds since it was made, of the clock and of a process."""
 
     def __init__(self, process: int) -> None:
-        self.process, self.begun = process, (time.perf_counter(), self._worked())
+        self.process = process
+        self.begun = (time.perf_counter(), self._worked())
 
     def _worked(self) -> float:
         fields = Path(f"/proc/{self.process}/stat").read_text().rsplit(")", 1)[1].split()

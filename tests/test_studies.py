@@ -342,7 +342,7 @@ import torch
 from PIL import Image
 from safetensors.torch import save_file
 
-model, folder, steps, seed, output = sys.argv[1:]
+model, folder, steps, seed, output = sys.argv[1:6]
 assert (Path(model) / "model_index.json").is_file() and seed == "0"
 assert [Image.open(path).size for path in Path(folder).iterdir()] == [(16, 16)]
 Path(output).mkdir()
