@@ -104,8 +104,7 @@ def tune(
         stack.enter_context(lean_convolutions(backbone.unet))
         request = stack.enter_context(stop_request())
         data = BlendedSet(backbone, pictures, rows, config, blend)
-        loop = _tuning_loop(data, rows, adapters, config, rescue)
-        loop.on_step = on_step
+        loop = _tuning_loop(data, rows, adapters, config, rescue, on_step)
         run_to_the_end(loop, run_settings(data, config, concept.token, concept.rows), checkpoints, request)
     now, lora = _learned(backbone, concept, config, layers, loop)
     return Tuned(
@@ -121,7 +120,12 @@ def tune(
 
 
 def _tuning_loop(
-    data: BlendedSet, rows: PlaceholderRows, adapters: Adapters, config: TuneConfig, rescue: Rescue
+    data: BlendedSet,
+    rows: PlaceholderRows,
+    adapters: Adapters,
+    config: TuneConfig,
+    rescue: Rescue,
+    on_step: OnStep | None,
 ) -> Loop:
     """What trains the layers that are on, and the rows, which are installed, if they learn too."""
     backbone = data.backbone
@@ -142,6 +146,7 @@ def _tuning_loop(
         config,
         evaluation=data.evaluation_batches(objective.timestep_weights),
         rescue=rescue,
+        on_step=on_step,
         steps_per_sync=1 if backbone.device.type == "cpu" else STEPS_PER_SYNC,
     )
 
