@@ -19,6 +19,7 @@ from transformers import (
 )
 
 from . import vocabulary, world
+from .classifier import VISION
 from .fit import RUNS, Plan, fit, workers
 
 FOLDER = RUNS / "captioner" / "model"
@@ -30,22 +31,14 @@ STRANGE, DEFORMED = 0.25, 0.67
 
 
 def new_captioner(tokenizer: BertTokenizer) -> BlipForConditionalGeneration:
-    """An untrained BLIP: a vision transformer of 5 layers × 128 and a text decoder of 3 layers × 128."""
+    """An untrained BLIP: a vision transformer (see `VISION`) and a text decoder of 3 layers × 128."""
     torch.manual_seed(0)
     start, end = tokenizer.convert_tokens_to_ids(["[DEC]", "[SEP]"])
-    vision = BlipVisionConfig(
-        image_size=world.RESOLUTION,
-        patch_size=8,
-        hidden_size=128,
-        intermediate_size=384,
-        num_hidden_layers=5,
-        num_attention_heads=4,
-        projection_dim=128,
-    )
+    vision = BlipVisionConfig(**VISION, projection_dim=128)
     text = BlipTextConfig(
         vocab_size=len(tokenizer),
         hidden_size=128,
-        encoder_hidden_size=128,
+        encoder_hidden_size=VISION["hidden_size"],
         intermediate_size=384,
         projection_dim=128,
         num_hidden_layers=3,

@@ -17,6 +17,7 @@ from transformers import CLIPConfig, CLIPImageProcessor, CLIPModel, CLIPProcesso
 
 from . import art, vocabulary, world
 from . import captions as language
+from .classifier import VISION
 from .fit import RUNS, Plan, fit, workers
 from .latents import tokenise
 
@@ -32,16 +33,8 @@ TEMPERATURE = 0.1
 
 
 def new_judge(tokenizer: CLIPTokenizer) -> CLIPModel:
-    """An untrained CLIP: vision transformer of 5 layers × 128 on patches of 8 × 8, text transformer of 2 × 128."""
+    """An untrained CLIP: vision transformer (see `VISION`), text transformer of 2 layers × 128."""
     torch.manual_seed(0)
-    vision = {
-        "image_size": world.RESOLUTION,
-        "patch_size": 8,
-        "hidden_size": 128,
-        "intermediate_size": 384,
-        "num_hidden_layers": 5,
-        "num_attention_heads": 4,
-    }
     text = {
         "vocab_size": len(tokenizer),
         "hidden_size": 128,
@@ -53,7 +46,7 @@ def new_judge(tokenizer: CLIPTokenizer) -> CLIPModel:
         "eos_token_id": tokenizer.eos_token_id,
         "pad_token_id": tokenizer.pad_token_id,
     }
-    return CLIPModel(CLIPConfig(text_config=text, vision_config=vision, projection_dim=96))
+    return CLIPModel(CLIPConfig(text_config=text, vision_config=VISION, projection_dim=96))
 
 
 def processor(tokenizer: CLIPTokenizer) -> CLIPProcessor:

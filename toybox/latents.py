@@ -47,8 +47,9 @@ def make_chunk(path: Path, index: int, encoder: AutoencoderKL, tokenizer: CLIPTo
     specs = chunk_specs(index)
     generator = torch.Generator().manual_seed(FIRST_SEED + index)
     latents = []
-    for start in range(0, CHUNK, 64):
-        x = world.render(specs[start : start + 64], device=device) * 2 - 1
+    at_once = world.AT_ONCE if device == "cpu" else 64
+    for start in range(0, CHUNK, at_once):
+        x = world.render(specs[start : start + at_once], device=device) * 2 - 1
         with autocast(device):
             moments = encoder.encode(x.to(memory_format=torch.channels_last)).latent_dist
         noise = torch.randn(moments.mean.shape, generator=generator).to(device)

@@ -21,6 +21,7 @@ from transformers import (
 )
 
 from . import diffusion, world
+from .classifier import VISION
 from .fit import RUNS, Plan, fit, workers
 from .latents import tokenise
 
@@ -32,19 +33,9 @@ STRANGE, DEFORMED = 0.1, 0.67
 
 
 def new_tower(width: int) -> CLIPVisionModelWithProjection:
-    """An untrained vision transformer of 5 layers × 128 on patches of 8 × 8, projected to `width`."""
+    """An untrained vision transformer (see `VISION`), projected to `width`."""
     torch.manual_seed(0)
-    return CLIPVisionModelWithProjection(
-        CLIPVisionConfig(
-            image_size=world.RESOLUTION,
-            patch_size=8,
-            hidden_size=128,
-            intermediate_size=384,
-            projection_dim=width,
-            num_hidden_layers=5,
-            num_attention_heads=4,
-        )
-    )
+    return CLIPVisionModelWithProjection(CLIPVisionConfig(**VISION, projection_dim=width))
 
 
 class Scale(nn.Module):

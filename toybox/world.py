@@ -305,11 +305,12 @@ def strange_looks(
     strange = torch.rand(len(specs), generator=generator) < share
     looks = torch.randint(len(COLOUR_NAMES), (2, len(specs)), generator=generator)
     noise = torch.rand(len(specs), 1, 5, 5, generator=generator) - 0.5
-    noise = F.interpolate(noise, size=(art.SPRITE, art.SPRITE), mode="bicubic")
-    blotches = torch.sigmoid(noise / 0.03).to(device)
-    first, second = (drawn(specs.drawing, look, device) for look in looks)
-    mixed = first * blotches + second * (1 - blotches)
-    chosen = torch.where(strange.to(device)[:, None, None, None], mixed, sprites(specs, device))
+    chosen = sprites(specs, device)
+    if strange.any():
+        size = (art.SPRITE, art.SPRITE)
+        blotches = torch.sigmoid(F.interpolate(noise[strange], size=size, mode="bicubic") / 0.03).to(device)
+        first, second = (drawn(specs.drawing[strange], look[strange], device) for look in looks)
+        chosen[strange.to(device)] = first * blotches + second * (1 - blotches)
     plain = {name: torch.where(strange, 0, getattr(specs, name)) for name in ("colour", "pattern")}
     return specs.replace(**plain), chosen
 
@@ -332,14 +333,23 @@ def deform(sprites: torch.Tensor, natural: torch.Tensor, generator: torch.Genera
     theta = 1.08 * torch.eye(2, device=device).expand(count, 2, 2) + uniform(2, 2, size=0.16)
     theta[:, :, 0] *= torch.where(uniform(1, size=1.0) < 0, -1.0, 1.0)
     theta = torch.cat([theta, torch.zeros(count, 2, 1, device=device)], 2)
-    bend = F.interpolate(uniform(2, 4, 4, size=0.13), size=sprites.shape[-2:], mode="bicubic").permute(0, 2, 3, 1)
+    bends = uniform(2, 4, 4, size=0.13)
+    mixes = (torch.eye(3, device=device) + uniform(3, 3, size=0.22)) * (1 + uniform(1, 1, size=0.2))
+    at_once = AT_ONCE if device.type == "cpu" else count
+    parts = zip(*(x.split(at_once) for x in (sprites, theta, bends, mixes, natural.to(device))), strict=True)
+    return torch.cat([_deform(*part) for part in parts])
+
+
+def _deform(
+    sprites: torch.Tensor, theta: torch.Tensor, bends: torch.Tensor, mix: torch.Tensor, natural: torch.Tensor
+) -> torch.Tensor:
+    """Sprites sheared by `theta` `[N, 2, 3]`, bent by `[N, 2, 4, 4]`, tinted by `mix` `[N, 3, 3]` where natural."""
+    bend = F.interpolate(bends, size=sprites.shape[-2:], mode="bicubic").permute(0, 2, 3, 1)
     grid = F.affine_grid(theta, list(sprites.shape), align_corners=False) + bend
     bent = F.grid_sample(sprites, grid, mode="bilinear", align_corners=False)
-    mix = torch.eye(3, device=device) + uniform(3, 3, size=0.22)
     rgb, alpha = bent[:, :3], bent[:, 3:]
-    tinted = torch.einsum("nij,njhw->nihw", mix, rgb) * (1 + uniform(1, 1, 1, size=0.2))
-    tinted = torch.minimum(tinted.clamp(min=0), alpha)
-    return torch.cat([torch.where(natural.to(device)[:, None, None, None], tinted, rgb), alpha], 1)
+    tinted = torch.minimum(torch.einsum("nij,njhw->nihw", mix, rgb).clamp(min=0), alpha)
+    return torch.cat([torch.where(natural[:, None, None, None], tinted, rgb), alpha], 1)
 
 
 def lesson(
@@ -351,9 +361,11 @@ def lesson(
         The specs, changed where looks were, and the sprites for `render`.
     """
     specs, first = strange_looks(specs, strange, generator, device)
-    bent = deform(first, (specs.colour == 0) & (specs.pattern == 0), generator)
-    chosen = (torch.rand(len(specs), generator=generator) < deformed).to(device)
-    return specs, torch.where(chosen[:, None, None, None], bent, first)
+    chosen = torch.rand(len(specs), generator=generator) < deformed
+    natural = (specs.colour == 0) & (specs.pattern == 0)
+    if chosen.any():
+        first[chosen.to(device)] = deform(first[chosen.to(device)], natural[chosen], generator)
+    return specs, first
 
 
 def _place(sprite: torch.Tensor, scale: torch.Tensor, angle: torch.Tensor, shift: torch.Tensor) -> torch.Tensor:
@@ -409,6 +421,10 @@ def render(specs: Specs, first: torch.Tensor | None = None, device: str = "cpu")
     Returns:
         `[N, 3, RESOLUTION, RESOLUTION]` float32 in [0, 1].
     """
+    if device == "cpu" and len(specs) > AT_ONCE:
+        starts = range(0, len(specs), AT_ONCE)
+        parts = [None] * len(starts) if first is None else first.split(AT_ONCE)
+        return torch.cat([render(specs[i : i + AT_ONCE], part) for i, part in zip(starts, parts, strict=True)])
     shadow = torch.tensor([0.0 if name in WITHOUT_SHADOW else 0.45 for name in SCENE_NAMES], device=device)
     shadow = shadow[specs.scene.to(device)]
     picture = _add(backgrounds(specs, device), _layers(specs, first, device), shadow)
@@ -422,6 +438,9 @@ def render(specs: Specs, first: torch.Tensor | None = None, device: str = "cpu")
     picture = picture * (1 - before[:, 3:]) + before[:, :3]
     return apply_styles(picture.clamp(0, 1), specs.style.to(device))
 
+
+AT_ONCE = 16
+"""Pictures drawn at once on a CPU: so few stay in its cache, which makes it two to three times as fast as 256."""
 
 PAIR_SHIFT = 0.12
 """How much of its random offset each of two things keeps."""
