@@ -95,7 +95,7 @@ def test_all_training_templates_occur():
 
 
 def test_the_world_is_large_enough():
-    assert len(things.THINGS) >= 350
+    assert len(things.THINGS) >= 250
     assert len(language.COLOURS) >= 9
     assert len(world.SCENE_NAMES) >= 12
     assert len(styles.STYLES) + len(art.HANDS) >= 8
