@@ -66,7 +66,7 @@ def describe(image: Path, **given: Any) -> None:
 def _start(name: str, image: Image.Image, tokenizer: Any, options: DescribeOptions) -> dict[str, Any]:
     from sentinv.concepts.initialization import plan
 
-    said = options.initializer(name, options.model, None)(image)
+    said = options.initializer(name, options.model, None, fallback=False)(image)
     if said.concept is not None:
         tokens, text, dropped = said.concept.vector_names, said.text, ""
     else:
@@ -83,9 +83,10 @@ def _start(name: str, image: Image.Image, tokenizer: Any, options: DescribeOptio
 
 
 def _print_table(starts: list[dict[str, Any]]) -> None:
-    click.echo(click.style(f"{'init':<9}{'vectors':>7}  words", bold=True))
+    click.echo(click.style(f"{'init':<9}{'vectors':>7}{'score':>7}  words", bold=True))
     for start in starts:
         cut = f"  (cut: {start['dropped']})" if start["dropped"] else ""
-        click.echo(f"{start['initializer']:<9}{start['vectors']:>7}  {start['text']}{cut}")
+        score = "" if start["score"] is None else f"{start['score']:.2f}"
+        click.echo(f"{start['initializer']:<9}{start['vectors']:>7}{score:>7}  {start['text']}{cut}")
         if start["tokens"] != start["text"].split():
-            click.echo(f"{'':<18}{click.style(' · '.join(start['tokens']), dim=True)}")
+            click.echo(f"{'':<25}{click.style(' · '.join(start['tokens']), dim=True)}")

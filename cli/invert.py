@@ -221,7 +221,7 @@ def run(job: Job, options: InvertOptions) -> tuple[Backbone, Concept]:
     clock.lap("loading the model")
     start = find_start(backbone, job.pictures, said, options.max_vectors)
     vectors = "1 vector" if start.count == 1 else f"{start.count} vectors"
-    options.notice(f"{job.token} starts from {job.init}: {start.text!r}, {vectors}")
+    options.notice(f"{job.token} starts from {said.source}: {start.text!r}, {vectors}")
     kept = Checkpoints(job.outputs.checkpoints, resume=options.resume)
     with watched(job.outputs, job.config.steps, options) as on_step:
         learned = learn(backbone, job.pictures, start, job.config, token=job.token, checkpoints=kept, on_step=on_step)

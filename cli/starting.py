@@ -37,7 +37,7 @@ class StartingOptions:
         asked = {"word": self.word, "phrase": self.phrase, "concept": self.from_file}
         return [name for name, value in asked.items() if value is not None]
 
-    def initializer(self, name: str, model: str, device: str | None) -> Initializer:
+    def initializer(self, name: str, model: str, device: str | None, *, fallback: bool = True) -> Initializer:
         """Make the initializer of that name for a base model; what it looks with goes to the device."""
         quieten_transformers()
         return make(
@@ -52,6 +52,7 @@ class StartingOptions:
             drop_scene=self.drop_scene,
             seed=self.seed,
             device=device,
+            fallback=fallback,
         )
 
 

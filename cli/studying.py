@@ -210,6 +210,7 @@ class _Late:
                 classifier=self.options.classifier,
                 drop_stopwords=dropped == "stopwords",
                 drop_scene=dropped == "scene",
+                fallback=False,
             )
         return self._made(image)
 

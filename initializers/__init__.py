@@ -33,6 +33,7 @@ class Options:
         drop_scene: for "caption".
         seed: for "random".
         device: where captioner and classifier look at images; the best there is if None.
+        fallback: where the captioner is not sure, ask the classifier, and where that is not sure either, start from ``*``.
     """
 
     base_model: str = "toybox"
@@ -45,6 +46,7 @@ class Options:
     drop_scene: bool = False
     seed: int = 0
     device: str | None = None
+    fallback: bool = True
 
 
 def _caption(options: Options) -> Initializer:
@@ -53,14 +55,16 @@ def _caption(options: Options) -> Initializer:
 
     model = options.captioner or eye("captioner", options.base_model)
     chosen = {"drop_stopwords": options.drop_stopwords, "drop_scene": options.drop_scene}
-    return Caption(model, **chosen, device=options.device)
+    return Caption(model, **chosen, device=options.device, otherwise=_class(options) if options.fallback else None)
 
 
 def _class(options: Options) -> Initializer:
     from sentinv.initializers.class_ import ClassLabel
+    from sentinv.initializers.vanilla import Vanilla
     from sentinv.models.names import eye
 
-    return ClassLabel(options.classifier or eye("classifier", options.base_model), device=options.device)
+    model = options.classifier or eye("classifier", options.base_model)
+    return ClassLabel(model, device=options.device, otherwise=Vanilla() if options.fallback else None)
 
 
 def _word(options: Options) -> Initializer:

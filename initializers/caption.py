@@ -5,13 +5,14 @@ from __future__ import annotations
 import html
 import re
 import unicodedata
+import warnings
 from collections.abc import Sequence
 from functools import cached_property
 from typing import Any
 
 from PIL import Image
 
-from sentinv.concepts.initialization import Initialization
+from sentinv.concepts.initialization import Initialization, Initializer
 from sentinv.concepts.scenes import without_scene
 from sentinv.models.eyes import load_eye, looking
 from sentinv.models.names import EYES
@@ -41,6 +42,8 @@ class Caption:
         drop_stopwords: leave out words that name nothing ("a", "of", "with").
         drop_scene: leave out where the thing is ("on the beach").
         device: where it looks at images; the best there is if None. It leaves no memory there.
+        otherwise: asked in its place, with a warning, where the captioner is not sure: where the score is below its config's
+            ``unsure_below``. One whose config says nothing of that is always believed.
 
     Raises:
         ModelError: When called, if the model cannot be loaded.
@@ -53,11 +56,13 @@ class Caption:
         drop_stopwords: bool = False,
         drop_scene: bool = False,
         device: str | None = None,
+        otherwise: Initializer | None = None,
     ) -> None:
         self.model = model
         self.drop_stopwords = drop_stopwords
         self.drop_scene = drop_scene
         self.device = device
+        self.otherwise = otherwise
 
     def __call__(self, image: Image.Image) -> Initialization:
         """Describe an image; the score is the mean log-probability of the sentence's tokens."""
@@ -79,7 +84,9 @@ class Caption:
             )
         logprobs = torch.stack([step.log_softmax(-1).max(-1).values for step in output.scores], 1).tolist()
         ends = model.config.text_config.sep_token_id
-        return [self._said(*said, ends) for said in zip(output.sequences.tolist(), logprobs, strict=True)]
+        said = [self._said(*own, ends) for own in zip(output.sequences.tolist(), logprobs, strict=True)]
+        limit = getattr(model.config, "unsure_below", None)
+        return [believed(one, image, limit, self.otherwise) for one, image in zip(said, images, strict=True)]
 
     def _said(self, sequence: list[int], logprobs: list[float], ends: int) -> Initialization:
         own = sequence[-len(logprobs) :] if logprobs else []  # what was begun with has no probability
@@ -95,6 +102,29 @@ class Caption:
 
         otherwise = "go online, name a folder with --captioner, or give words with --phrase, which needs no captioner"
         return load_eye(self.model, "captioner", BlipForConditionalGeneration, BlipProcessor, otherwise=otherwise)
+
+
+def believed(
+    said: Initialization, image: Image.Image, limit: float | None, otherwise: Initializer | None
+) -> Initialization:
+    """What is started from: what was said, or where its score is below the limit what another initializer says.
+
+    Args:
+        said: words with a score.
+        image: that is looked at.
+        limit: of the score; None if the model names none.
+        otherwise: the other initializer; None if there is none.
+    """
+    if limit is None or otherwise is None or said.score is None or said.score >= limit:
+        return said
+    other = otherwise(image)
+    start = other.text if other.source == "vanilla" else f"the {other.source} {other.text!r}"
+    warnings.warn(
+        f"not sure of the {said.source} {said.text!r} (score {said.score:.2f}, believed from {limit:.2f}): starts from "
+        f"{start}; --word or --phrase says what it is",
+        stacklevel=4,
+    )
+    return other
 
 
 def characters(text: str) -> str:

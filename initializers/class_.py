@@ -8,8 +8,8 @@ from typing import Any
 
 from PIL import Image
 
-from sentinv.concepts.initialization import Initialization
-from sentinv.initializers.caption import characters
+from sentinv.concepts.initialization import Initialization, Initializer
+from sentinv.initializers.caption import believed, characters
 from sentinv.models.eyes import load_eye, looking
 from sentinv.models.names import EYES
 
@@ -20,14 +20,19 @@ class ClassLabel:
     Args:
         model: folder or hub id of a `ViTForImageClassification`, loaded on first use.
         device: where it looks at images; the best there is if None. It leaves no memory there.
+        otherwise: asked in its place, with a warning, where the classifier is not sure: where the score is below its config's
+            ``unsure_below``. One whose config says nothing of that is always believed.
 
     Raises:
         ModelError: When called, if the model cannot be loaded.
     """
 
-    def __init__(self, model: str = EYES["classifier"], *, device: str | None = None) -> None:
+    def __init__(
+        self, model: str = EYES["classifier"], *, device: str | None = None, otherwise: Initializer | None = None
+    ) -> None:
         self.model = model
         self.device = device
+        self.otherwise = otherwise
 
     def __call__(self, image: Image.Image) -> Initialization:
         """Name an image's class; the score is its probability."""
@@ -42,9 +47,11 @@ class ClassLabel:
         with looking(model, self.device) as device, torch.no_grad():
             probabilities, best = model(**inputs.to(device)).logits.softmax(dim=-1).max(dim=-1)
         labels = [first_synonym(model.config.id2label[index]) for index in best.tolist()]
-        return [
-            Initialization(*said) for said in zip(labels, ["class"] * len(labels), probabilities.tolist(), strict=True)
+        said = [
+            Initialization(label, "class", score) for label, score in zip(labels, probabilities.tolist(), strict=True)
         ]
+        limit = getattr(model.config, "unsure_below", None)
+        return [believed(one, image, limit, self.otherwise) for one, image in zip(said, images, strict=True)]
 
     @cached_property
     def _loaded(self) -> tuple[Any, Any]:

@@ -1,4 +1,6 @@
+import json
 import math
+import warnings
 
 import pytest
 import torch
@@ -161,3 +163,29 @@ def test_any_callable_is_an_initializer(sd1_backbone, picture):
         TrainConfig(steps=1, evaluation_timesteps=1, evaluation_noises=1),
     )
     assert concept.metadata["sentinv.initial_text"] == "red" and concept.count == 1
+
+
+def unsure(folder, limit):
+    """Let a captioner or classifier say in its config below what score it is not to be believed."""
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps({**config, "unsure_below": limit}))
+    return str(folder)
+
+
+def test_where_the_captioner_is_not_sure_the_classifier_is_asked(tmp_path):
+    captioner, classifier = build_captioner(tmp_path / "captioner"), build_classifier(tmp_path / "classifier")
+    image = Image.new("RGB", (16, 16), (128, 128, 128))
+    names = {"captioner": unsure(captioner, 0.0), "classifier": str(classifier)}
+    with pytest.warns(
+        UserWarning, match=r"not sure of the caption 'a red striped cat on the moon' \(score .*, believed"
+    ):
+        said = make("caption", **names)(image)
+    assert (said.text, said.source) == ("tabby", "class")
+    unsure(classifier, 0.95)  # it is sure at .91
+    with pytest.warns(UserWarning, match=r"starts from \*; --word or --phrase says"):
+        assert make("caption", **names)(image).text == "*"
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert make("caption", **names, fallback=False)(image).source == "caption"
+        unsure(captioner, -5.0)
+        assert make("caption", **names)(image).source == "caption"
