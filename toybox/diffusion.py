@@ -128,6 +128,7 @@ def main(steps: int, decay_from: float, export: bool) -> None:
         unet.compile()
     else:  # on a CPU the backward pass of fused attention takes a third of a step
         unet.set_attn_processor(AttnProcessor())
+        encoder.set_attn_implementation("eager")
 
     def loss(step: int, generator: torch.Generator) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
         x, words = pool.draw(count, max(0.05, 1 - step / easy_until), generator)
