@@ -25,8 +25,9 @@ import sentinv
 from sentinv.adapters.install import adapted
 from sentinv.adapters.lora import Lora, load_lora
 from sentinv.bench.concepts import StudyConcept, read_concepts
+from sentinv.bench.measuring import ConceptPictures, Measuring
 from sentinv.bench.study import key_of
-from sentinv.bench.trials import ConceptPictures, Measuring, training_pictures
+from sentinv.bench.trials import training_pictures
 from sentinv.concepts.concept import Concept
 from sentinv.concepts.prompts import fill
 from sentinv.diffusion.conversions import add_noise

@@ -27,13 +27,17 @@ from sentinv.initializers import make
 
 if TYPE_CHECKING:
     from sentinv.bench.concepts import StudyConcept
+    from sentinv.bench.measuring import Measuring
     from sentinv.bench.runner import StudyOutcome
     from sentinv.bench.study import Study
-    from sentinv.bench.trials import Measuring
     from sentinv.concepts.initialization import Initializer
+    from sentinv.evaluation.judges import ClipJudge
+    from sentinv.evaluation.recognition import Recogniser
     from sentinv.models.backbone import Backbone
 
 CONCEPTS = Path("benchmarks/concepts/concepts.json")
+GALLERY = "things.safetensors"
+"""Beside a file of concepts: what else a picture could show."""
 _PATH = click.Path(path_type=Path)
 
 
@@ -221,9 +225,10 @@ def judges(study: Study, backbone: Backbone, options: StudyOptions) -> tuple[Mea
     Raises:
         ModelError: If CLIP cannot be loaded.
     """
-    from sentinv.bench.trials import Measuring
-    from sentinv.evaluation.judges import ClipJudge, LpipsJudge, Unavailable
+    from sentinv.bench.measuring import Measuring
+    from sentinv.evaluation.judges import AttributeJudge, ClipJudge, LpipsJudge, Unavailable
     from sentinv.generation.generate import GenerateConfig
+    from sentinv.models.built_in import TOYBOX, built_in
 
     if options.no_images or not study.images_at:
         return None, {"judge": "none: no images were measured"}
@@ -234,8 +239,33 @@ def judges(study: Study, backbone: Backbone, options: StudyOptions) -> tuple[Mea
         lpips, says = None, f"unavailable: {why}"
     scale = backbone.guidance_scale if study.guidance_scale is None else study.guidance_scale
     sampling = GenerateConfig(steps=study.sampling_steps, guidance_scale=scale, batch_size=max(1, min(16, study.count)))
-    measuring = Measuring(judge=judge, lpips=lpips, count=study.count, sampling=sampling)
-    return measuring, {"judge": judge.name, "LPIPS": says}
+    recogniser, told = _recogniser(judge, options)
+    attributes = AttributeJudge.load(built_in("attributes")) if recogniser and options.model == TOYBOX else None
+    measuring = Measuring(
+        judge=judge, lpips=lpips, count=study.count, sampling=sampling, recogniser=recogniser, attributes=attributes
+    )
+    return measuring, {"judge": judge.name, "LPIPS": says, "recognised": told}
+
+
+def _recogniser(judge: ClipJudge, options: StudyOptions) -> tuple[Recogniser | None, str]:
+    """What tells which concept a picture shows, from the gallery beside the concepts; and what a report says of it.
+
+    Raises:
+        SentinvError: If a gallery or picture can't be read.
+    """
+    from sentinv.evaluation.recognition import Gallery, Recogniser, prototype
+    from sentinv.files.images import read_image
+
+    path = options.concepts.with_name(GALLERY)
+    if options.images or not path.is_file():
+        return None, f"unavailable: there is no {GALLERY} beside the concepts"
+    gallery = Gallery.read(path)
+    if gallery.judge != judge.digest:
+        return None, f"unavailable: {GALLERY} is of another judge"
+    concepts = options.all_concepts()
+    own = {one.name: [read_image(view).image for view in one.views or (one.image,)] for one in concepts}
+    told = f"the nearest of {len(own)} concepts, by their held-out views, and {len(gallery.names)} things"
+    return Recogniser({name: prototype(judge, views) for name, views in own.items()}, gallery), told
 
 
 def machine(backbone: Backbone) -> dict[str, str]:

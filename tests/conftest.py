@@ -21,7 +21,7 @@ from tokenizers.pre_tokenizers import ByteLevel
 from transformers import BertTokenizer, CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection, CLIPTokenizer
 
 from sentinv.bench.concepts import read_concepts
-from sentinv.bench.trials import Measuring
+from sentinv.bench.measuring import Measuring
 from sentinv.generation.generate import GenerateConfig
 from sentinv.models.backbone import Backbone
 

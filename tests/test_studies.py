@@ -16,6 +16,7 @@ from judging import DESCRIBERS, random_picture, write_concepts
 
 from sentinv.bench.arms import arms
 from sentinv.bench.concepts import read_concepts
+from sentinv.bench.measuring import ConceptPictures
 from sentinv.bench.peers import peer_files
 from sentinv.bench.records import ADDED, read_records, same_settings
 from sentinv.bench.runner import Workbench, cost, run_study, shares
@@ -23,7 +24,7 @@ from sentinv.bench.starts import StartSpec
 from sentinv.bench.study import Study, key_of, read_study, trials
 from sentinv.bench.study_report import write_report
 from sentinv.bench.study_tables import crossing_table, score_tables
-from sentinv.bench.trials import ConceptPictures, train_curve
+from sentinv.bench.trials import train_curve
 from sentinv.cli.main import cli
 from sentinv.concepts.placeholder import PlaceholderRows
 from sentinv.errors import Interrupted, SentinvError

@@ -9,7 +9,8 @@ import torch
 from judging import random_picture
 from PIL import Image
 
-from sentinv.bench.trials import ConceptPictures, train_curve, training_pictures
+from sentinv.bench.measuring import ConceptPictures
+from sentinv.bench.trials import train_curve, training_pictures
 from sentinv.concepts.initialization import Initialization, starting_rows
 from sentinv.concepts.placeholder import PlaceholderRows
 from sentinv.errors import SentinvError

@@ -16,7 +16,12 @@ from pathlib import Path
 import click
 import torch
 import torch.nn.functional as F
+from torchvision.transforms.functional import to_pil_image
 from torchvision.utils import save_image
+
+from sentinv.evaluation.judges import ClipJudge
+from sentinv.evaluation.recognition import Gallery, prototype
+from sentinv.models.built_in import TOYBOX
 
 from . import art, captions, world
 from .styles import STYLES
@@ -203,6 +208,7 @@ def table(concepts: list[ConceptSpec]) -> list[dict[str, object]]:
             "kind": c.kind,
             "caption": c.caption,
             "word": c.word,
+            "same_as": [c.thing] if c.known and not c.look else [],
             "scene": c.scene,
             "image": f"{c.name}/image.png",
             "mask": f"{c.name}/mask.png",
@@ -284,6 +290,23 @@ def style_table() -> list[dict[str, object]]:
     ]
 
 
+@torch.no_grad()
+def gallery(each: int = 48) -> Gallery:
+    """The prototype of every known thing: the shipped judge's mean over so many pictures of it by all training hands."""
+    judge = ClipJudge.load(base_model=TOYBOX)
+    prototypes = []
+    for thing in range(len(world.OBJECT_NAMES)):
+        specs = world.sample_specs(each, world.HELD_OUT_SEEDS[3000 + thing])
+        things = torch.full_like(specs.object, thing)
+        drawing, hand = world.choose(
+            things, specs.hand, torch.rand(each, generator=torch.Generator().manual_seed(thing))
+        )
+        plain = {"colour": 0, "pattern": 0, "style": 0, "second": -1, "second_drawing": 0}
+        specs = specs.replace(object=things, drawing=drawing, hand=hand, signed=False, **plain)
+        prototypes.append(prototype(judge, [to_pil_image(picture) for picture in world.render(specs)]))
+    return Gallery(world.OBJECT_NAMES, torch.stack(prototypes), judge.digest)
+
+
 @click.command()
 @click.option("--sheet", type=click.Path(path_type=Path), help="Also write all pictures into one PNG.")
 @click.option("--folder", type=click.Path(path_type=Path), default=FOLDER, help="Where they go.")
@@ -298,6 +321,7 @@ def main(sheet: Path | None, folder: Path) -> None:
             save_image(picture, folder / name / f"{stem}.png")
     for stem, rows in (("concepts", table(concepts)), ("styles", style_table())):
         (folder / f"{stem}.json").write_text(json.dumps(rows, indent=1) + "\n", encoding="utf-8")
+    gallery().save(folder / "things.safetensors")
     if sheet:
         everything = [picture.expand(3, -1, -1) for pictures in drawn.values() for picture in pictures.values()]
         save_image(torch.stack(everything), sheet, nrow=math.ceil(len(everything) / len(concepts)))

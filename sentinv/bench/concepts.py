@@ -25,6 +25,7 @@ class StudyConcept:
         views: further pictures of it, held out unless a study trains on several.
         edits: editing prompts with ``{}``.
         targets: for each prompt a picture of what it should give; empty if unknown.
+        same_as: things of the gallery for which it may be taken (see `Recogniser.reads_as`).
     """
 
     name: str
@@ -35,6 +36,7 @@ class StudyConcept:
     views: tuple[Path, ...] = ()
     edits: tuple[str, ...] = ()
     targets: tuple[Path, ...] = ()
+    same_as: tuple[str, ...] = ()
 
 
 def read_concepts(path: str | Path) -> list[StudyConcept]:
@@ -73,4 +75,5 @@ def _concept(entry: Mapping[str, Any], folder: Path) -> StudyConcept:
         views=tuple(folder / view for view in entry.get("views", ())),
         edits=tuple(edit["prompt"] for edit in edits),
         targets=targets if len(targets) == len(edits) else (),
+        same_as=tuple(entry.get("same_as", ())),
     )

@@ -12,14 +12,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sentinv.bench.concepts import StudyConcept
+from sentinv.bench.measuring import ConceptPictures, Measuring
 from sentinv.bench.peers import learn_with_peer, peer_files
 from sentinv.bench.records import Record, read_records
 from sentinv.bench.starts import REFERENCES, Words
 from sentinv.bench.study import Study, Trial, key_of, trials
 from sentinv.bench.trials import (
     TOKEN,
-    ConceptPictures,
-    Measuring,
     TrainingCurve,
     train_curve,
     training_pictures,
@@ -39,7 +38,7 @@ if TYPE_CHECKING:
 
 Tell = Callable[[str], None]
 
-_OF_MEASURING = {"judge", "lpips", "count", "sampling", "prompts"}
+_OF_MEASURING = {"judge", "lpips", "count", "sampling", "prompts", "recognised"}
 """Settings that training does not depend on."""
 
 
@@ -104,6 +103,9 @@ class Workbench:
             context["count"] = study.count
             context["sampling"] = [study.sampling_steps, self.measuring.sampling.guidance_scale]
             context["prompts"] = list(trial.concept.edits)
+            if self.measuring.recogniser is not None:
+                attributes = self.measuring.attributes
+                context["recognised"] = [self.measuring.recogniser.digest, attributes and attributes.digest]
         if trial.spec.name == "peer":
             context["script"] = _digest_of(peer_files(trial.spec.argument))
         return trial.settings(self.words.of(trial.spec, trial.concept, trial.seed), context)

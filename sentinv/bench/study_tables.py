@@ -112,6 +112,7 @@ def _spread(arm: Arm, name: str) -> str:
 
 
 SCORES = {
+    "recognised": "recognised: share of pictures that show the concept and no other, in the scene or style asked for",
     "clip_i": "reconstruction: CLIP-I to the training image",
     "clip_i_views": "reconstruction: CLIP-I to held-out views",
     "clip_t": "editability: CLIP-T, mean over the editing prompts",

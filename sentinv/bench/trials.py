@@ -8,19 +8,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
-from PIL import Image
 from torch import Tensor
 
-from sentinv.concepts.concept import Concept
 from sentinv.concepts.initialization import Start
 from sentinv.concepts.placeholder import PlaceholderRows
-from sentinv.concepts.prompts import fill
 from sentinv.errors import SentinvError
-from sentinv.evaluation.evaluate import RECONSTRUCTION_PROMPT, without_placeholder
-from sentinv.evaluation.metrics import mean_embedding_cosine, pairwise_cosine
 from sentinv.files.decoding import Picture
-from sentinv.files.images import prepare, read_image, read_mask
-from sentinv.generation.generate import GenerateConfig, generate
+from sentinv.files.images import read_image, read_mask
 from sentinv.training.checkpoint import Checkpoint, read_checkpoint, write_checkpoint
 from sentinv.training.data import TrainingSet
 from sentinv.training.lean_convolutions import lean_convolutions
@@ -30,7 +24,6 @@ from sentinv.training.train import rows_groups
 
 if TYPE_CHECKING:
     from sentinv.bench.concepts import StudyConcept
-    from sentinv.evaluation.judges import ClipJudge, LpipsJudge
     from sentinv.models.backbone import Backbone
     from sentinv.training.config import TrainConfig
 
@@ -167,111 +160,6 @@ def _stage(
     return {name: value.cpu() for name, value in rows.of(TOKEN).items()}
 
 
-@dataclass(frozen=True, kw_only=True)
-class Measuring:
-    """How generated images are measured: the same prompts, seeds and judges for every run.
-
-    Attributes:
-        judge: CLIP.
-        lpips: LPIPS, or None where it is unavailable.
-        count: images per prompt; their seeds are 0 to count - 1.
-        sampling: how they are sampled.
-    """
-
-    judge: ClipJudge
-    lpips: LpipsJudge | None
-    count: int
-    sampling: GenerateConfig
-
-
-class ConceptPictures:
-    """A concept's pictures, read and embedded once.
-
-    Args:
-        concept: where they are.
-        measuring: the judges.
-        size: (height, width) of what is generated.
-
-    Raises:
-        SentinvError: If one can't be read.
-    """
-
-    def __init__(self, concept: StudyConcept, measuring: Measuring, size: tuple[int, int]) -> None:
-        self.concept, self.measuring, self.size = concept, measuring, size
-        self.image = read_image(concept.image).image
-        self._own = measuring.judge.images([self.image])
-        self._views = _embedded(measuring.judge, concept.views)
-        self._targets = _embedded(measuring.judge, concept.targets)
-        self._texts = measuring.judge.texts([without_placeholder(prompt) for prompt in concept.edits])
-
-    def scores(self, backbone: Backbone, concept: Concept | None, *, trained: int = 1) -> dict[str, Any]:
-        """Measure a learned word, or with None what the prompts give without it.
-
-        Args:
-            backbone: draws the images.
-            concept: the word.
-            trained: how many of the concept's pictures it was learned from; views among them are not held out.
-        """
-        made = self._generate(backbone, RECONSTRUCTION_PROMPT, concept)
-        edited = [self._generate(backbone, prompt, concept) for prompt in self.concept.edits]
-        return self.measure(made, edited, trained)
-
-    def scores_of_copying(self) -> dict[str, Any]:
-        """Measure the concept's own picture in the place of generated ones."""
-        return self.measure([self.image], [[self.image]] * len(self.concept.edits))
-
-    def scores_of_targets(self) -> dict[str, Any]:
-        """Measure true pictures in the place of generated ones, as a perfect word would give them.
-
-        Raises:
-            SentinvError: If the concept has no other views, or no targets.
-        """
-        if not self.concept.views or not self.concept.targets:
-            raise SentinvError(f"{self.concept.name} has no views or no targets: add both, or leave targets-only out")
-        true = [[read_image(path).image] for path in self.concept.targets]
-        scores = self.measure([read_image(path).image for path in self.concept.views], true)
-        del scores["clip_i_views"]  # of pictures with themselves
-        return scores
-
-    def measure(
-        self, made: Sequence[Image.Image], edited: Sequence[Sequence[Image.Image]], trained: int = 1
-    ) -> dict[str, Any]:
-        """Measure generated images.
-
-        Args:
-            made: of the plain prompt.
-            edited: of each editing prompt.
-            trained: as for `scores`.
-        """
-        measuring = self.measuring
-        embedded = measuring.judge.images(made)
-        scores: dict[str, Any] = {"clip_i": pairwise_cosine(embedded, self._own).mean().item()}
-        if self._views is not None and len(held_out := self._views[trained - 1 :]):
-            scores["clip_i_views"] = pairwise_cosine(embedded, held_out).mean().item()
-        if measuring.lpips is not None:
-            mine = torch.cat([prepare(image, self.size, multiple=1) for image in made])
-            theirs = prepare(self.image, self.size, multiple=1).expand_as(mine)
-            scores["lpips"] = measuring.lpips.distance(mine, theirs).mean().item()
-        edits = [measuring.judge.images(images) for images in edited]
-        follows = [mean_embedding_cosine(images, text) for images, text in zip(edits, self._texts, strict=True)]
-        if follows:
-            scores["clip_t"] = sum(follows) / len(follows)
-            scores["clip_t_prompts"] = follows
-            each = [(images @ text).mean().item() for images, text in zip(edits, self._texts, strict=True)]
-            scores["clip_t_each"] = sum(each) / len(each)
-        if self._targets is not None:
-            near = [(images @ goal).mean().item() for images, goal in zip(edits, self._targets, strict=True)]
-            scores["clip_i_edits"] = sum(near) / len(near)
-            scores["clip_i_edits_prompts"] = near
-        return scores
-
-    def _generate(self, backbone: Backbone, prompt: str, concept: Concept | None) -> list[Image.Image]:
-        measuring = self.measuring
-        text = fill(prompt, concept.token) if concept is not None else without_placeholder(prompt)
-        concepts = [concept] if concept is not None else []
-        return generate(backbone, text, concepts, count=measuring.count, seed=0, config=measuring.sampling)
-
-
 def training_pictures(concept: StudyConcept, count: int, *, masked: bool) -> list[Picture]:
     """The first `count` pictures of a concept; with its mask on the first, if asked for.
 
@@ -289,7 +177,3 @@ def training_pictures(concept: StudyConcept, count: int, *, masked: bool) -> lis
             )
         pictures[0] = pictures[0].with_mask(read_mask(concept.mask))
     return pictures
-
-
-def _embedded(judge: ClipJudge, paths: Sequence[Path]) -> Tensor | None:
-    return judge.images([read_image(path).image for path in paths]) if paths else None
