@@ -231,7 +231,7 @@ def notice(text: str, *, quiet: bool = False) -> None:
 def tell_toybox(model: str, *, quiet: bool = False) -> None:
     """Say loudly, in one line, that the built-in model is a toy."""
     if model == "toybox" and not quiet:
-        text = "sentinv: toybox is a 64-pixel DEMONSTRATION model; for real pictures add --model sd15"
+        text = "sentinv: toybox is a small DEMONSTRATION model; for real pictures add --model sd15"
         click.echo(click.style(text, fg="yellow", bold=True), err=True)
 
 

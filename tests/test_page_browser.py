@@ -13,6 +13,9 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
+from sentinv.models.built_in import TOYBOX
+from sentinv.models.loading import load
+
 pytest.importorskip("gradio", reason="the page needs Gradio: pip install 'sentinv[ui]'")
 playwright = pytest.importorskip("playwright.sync_api", reason="no Playwright: pip install 'sentinv[browser]'")
 
@@ -178,7 +181,7 @@ def test_from_a_picture_to_the_thing_on_the_moon(visit, served, width, scheme, t
     with page.expect_download() as download:
         page.locator("#draw-gallery a[download]").click()
     download.value.save_as(tmp_path / "picture.png")
-    assert Image.open(tmp_path / "picture.png").size == (64, 64)
+    assert Image.open(tmp_path / "picture.png").size == (load(TOYBOX).resolution,) * 2
 
     one.tab("Edit")
     one.drop("edit-drop", ROOT / "examples" / "cat.png")

@@ -1,7 +1,7 @@
 """Tell the order in which the parts are made, and what each costs."""
 
 STAGES = """\
-toybox is made in this order (times on two CPU cores with bfloat16; each training resumes where it was):
+toybox is made in this order (times on two CPU cores with AMX; each training resumes where it was):
 
   python -m toybox.art                                           {art}
   python -m toybox.vocabulary                                    half a minute
@@ -21,9 +21,9 @@ of packages, 350 MB of sprites, 1.3 GB of latents, 200 MB of checkpoints.
 """
 
 COSTS = {
-    "art": "3 minutes",
-    "vae": "40 minutes",
-    "latents": "20 minutes",
+    "art": "1 minute",
+    "vae": "20 minutes",
+    "latents": "13 minutes",
     "diffusion": "10 hours",
     "classifier": "1 hour",
     "captioner": "1 hour",

@@ -81,7 +81,7 @@ class Engine:
     def label(self, model: str) -> str:
         """What a model is called on the page."""
         if model == TOYBOX:
-            return "Built-in toy model (64 pixels)"
+            return "Built-in toy model"
         short = next((short for short, full in SHORT_NAMES.items() if full == model), None)
         return f"{model} ({short})" if short else Path(model).name if Path(model).is_absolute() else model
 
