@@ -33,7 +33,7 @@ PLAN = Plan(
 )
 DROP_CAPTION = 0.1
 MIN_SNR_GAMMA = 5.0
-EASY_UNTIL = 0.2
+EASY_UNTIL = 0.7
 """Share of the steps after which a twentieth of the pictures are easy ones; before, theirs falls from one linearly."""
 
 
