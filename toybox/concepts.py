@@ -27,7 +27,8 @@ from . import art, captions, world
 from .styles import STYLES
 from .things import THINGS
 
-FOLDER = Path(__file__).resolve().parent.parent / "benchmarks" / "concepts"
+ROOT = Path(__file__).resolve().parent.parent
+FOLDER = ROOT / "benchmarks" / "concepts"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -129,6 +130,38 @@ def all_concepts() -> list[ConceptSpec]:
             )
         )
     return concepts
+
+
+_EXAMPLES = (
+    ("cat", "cat", "cat-face", "shaded", "on the grass", "in a room", "at sunset"),
+    ("teapot", "teapot", "teapot", "shaded", "on a wooden table", "in a room", "on the beach"),
+    ("backpack", "backpack", "backpack", "shaded", "in the forest", "on the beach", "on the grass"),
+)
+
+
+def example_pictures() -> dict[str, torch.Tensor]:
+    """The pictures of the guide, by the held-out hand: file stem → `[C, RESOLUTION, RESOLUTION]` in [0, 1]."""
+    found = {}
+    for i, (name, thing, emoji, hand, *scenes) in enumerate(_EXAMPLES):
+        spec = ConceptSpec(
+            name=name,
+            thing=thing,
+            drawing=emoji,
+            hand=hand,
+            look=(),
+            caption="",
+            word=thing,
+            scene=scenes[0],
+            views=tuple(scenes[1:]),
+            edits=(),
+            seed=world.HELD_OUT_SEEDS[1100 + i],
+        )
+        own = draw(spec)
+        if name == "backpack":
+            found |= {f"{name}-{n}": own[stem] for n, stem in enumerate(("image", "view-1", "view-2"), 1)}
+        else:
+            found |= {name: own["image"], **({f"{name}-mask": own["mask"]} if name == "cat" else {})}
+    return found
 
 
 def layout(name: str, count: int) -> torch.Tensor:
@@ -310,8 +343,13 @@ def gallery(each: int = 48) -> Gallery:
 @click.command()
 @click.option("--sheet", type=click.Path(path_type=Path), help="Also write all pictures into one PNG.")
 @click.option("--folder", type=click.Path(path_type=Path), default=FOLDER, help="Where they go.")
-def main(sheet: Path | None, folder: Path) -> None:
-    """Draw the concepts and the styles into benchmarks/concepts."""
+@click.option(
+    "--examples", type=click.Path(path_type=Path), default=ROOT / "examples", help="Where the guide's pictures go."
+)
+def main(sheet: Path | None, folder: Path, examples: Path) -> None:
+    """Draw the concepts and the styles into benchmarks/concepts, and the pictures of the guide into examples."""
+    for stem, picture in example_pictures().items():
+        save_image(picture, examples / f"{stem}.png")
     concepts, everything = all_concepts(), []
     drawn = {concept.name: draw(concept) for concept in concepts}
     styles = {str(entry["name"]): draw_style(str(entry["name"])) for entry in style_table()}
