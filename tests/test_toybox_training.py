@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from toybox import fit, pieces
+from toybox import fit, pieces, surety
 
 PLAN = fit.Plan(steps=6, batch=8, lr=1e-2, matrix_lr=1e-2, warmup=2, seed=3, save_every=3)
 
@@ -96,3 +96,9 @@ def test_where_there_is_no_autoencoder_it_is_trained_first_and_comes_back(runs, 
     (there / "config.json").unlink()
     pieces.main(["take", str(tmp_path / "out")], standalone_mode=False)
     assert (there / "config.json").read_text() == "{}"
+
+
+def test_a_threshold_tells_known_from_unknown_things():
+    """By hand: at 3, two of three known scores are at or above it and all unknown ones below."""
+    known, unknown = torch.tensor([1.0, 3.0, 4.0]), torch.tensor([0.0, 2.0, 2.5])
+    assert surety.best_threshold(known, unknown) == 3.0

@@ -18,9 +18,12 @@ from transformers import (
     BlipVisionConfig,
 )
 
+from sentinv.initializers.caption import Caption
+
 from . import vocabulary, world
 from .classifier import VISION
 from .fit import RUNS, Plan, fit, workers
+from .surety import unsure_below
 
 FOLDER = RUNS / "captioner" / "model"
 PLAN = Plan(
@@ -107,6 +110,9 @@ def main() -> None:
         print(f"held-out: {sum(exact) / len(exact):.4f} of the captions are right in every word; e.g. {said[:3]}")
         model.save_pretrained(FOLDER)
         processor(tokenizer).save_pretrained(FOLDER)
+        model.config.unsure_below = unsure_below(Caption(str(FOLDER), device="cpu"))
+        print(f"believed from a score of {model.config.unsure_below} on")
+        model.save_pretrained(FOLDER)
 
 
 if __name__ == "__main__":

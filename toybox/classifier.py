@@ -15,10 +15,13 @@ import torch.nn.functional as F
 from diffusers import AutoencoderKL
 from transformers import ViTConfig, ViTForImageClassification, ViTImageProcessor
 
+from sentinv.initializers.class_ import ClassLabel
+
 from . import captions as language
 from . import vae, world
 from .fit import RUNS, Plan, fit, workers
 from .styles import STYLES
+from .surety import unsure_below
 
 ATTRIBUTES_FOLDER = RUNS / "classifier" / "attributes"
 CLASSIFIER_FOLDER = RUNS / "classifier" / "classifier"
@@ -157,6 +160,10 @@ def main() -> None:
         for folder, part in ((ATTRIBUTES_FOLDER, model), (CLASSIFIER_FOLDER, objects_only(model))):
             part.save_pretrained(folder)
             processor().save_pretrained(folder)
+        named = objects_only(model)
+        named.config.unsure_below = unsure_below(ClassLabel(str(CLASSIFIER_FOLDER), device="cpu"))
+        print(f"believed from a score of {named.config.unsure_below} on")
+        named.save_pretrained(CLASSIFIER_FOLDER)
 
 
 if __name__ == "__main__":
