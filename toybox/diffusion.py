@@ -102,6 +102,15 @@ def assemble(encoder: CLIPTextModel, unet: UNet2DConditionModel) -> StableDiffus
     )
 
 
+def make_fast(encoder: CLIPTextModel, unet: UNet2DConditionModel, device: str) -> None:
+    """Compile on a GPU; on a CPU the backward pass of fused attention would take a third of a step."""
+    if device.startswith("cuda"):
+        unet.compile()
+    else:
+        unet.set_attn_processor(AttnProcessor())
+        encoder.set_attn_implementation("eager")
+
+
 @click.command()
 @click.option("--steps", default=PLAN.steps, show_default=True, help="Steps in all; may change between runs.")
 @click.option("--decay-from", default=PLAN.decay_from, show_default=True, help="Share of steps before the rate falls.")
@@ -124,11 +133,7 @@ def main(steps: int, decay_from: float, export: bool) -> None:
     count = plan.batch // me.count
 
     easy_until = EASY_UNTIL * plan.steps
-    if me.device.startswith("cuda"):
-        unet.compile()
-    else:  # on a CPU the backward pass of fused attention takes a third of a step
-        unet.set_attn_processor(AttnProcessor())
-        encoder.set_attn_implementation("eager")
+    make_fast(encoder, unet, me.device)
 
     def loss(step: int, generator: torch.Generator) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
         x, words = pool.draw(count, max(0.05, 1 - step / easy_until), generator)
