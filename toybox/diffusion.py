@@ -21,7 +21,7 @@ from .latents import load_pool, tokenise
 
 FOLDER = RUNS / "diffusion" / "pipeline"
 PLAN = Plan(
-    steps=24000,
+    steps=14000,
     batch=64,
     lr=1e-3,
     matrix_lr=2e-3,
@@ -33,7 +33,7 @@ PLAN = Plan(
 )
 DROP_CAPTION = 0.1
 MIN_SNR_GAMMA = 5.0
-EASY_UNTIL = 0.7
+EASY_UNTIL = 0.35
 """Share of the steps after which a twentieth of the pictures are easy ones; before, theirs falls from one linearly."""
 
 
