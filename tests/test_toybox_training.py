@@ -98,6 +98,26 @@ def test_where_there_is_no_autoencoder_it_is_trained_first_and_comes_back(runs, 
     assert (there / "config.json").read_text() == "{}"
 
 
+def test_how_far_the_trainings_are_can_be_kept_without_the_sprites(runs, tmp_path, monkeypatch):
+    words = runs / "tokenizer"
+    monkeypatch.setattr(pieces.vae, "FOLDER", runs / "vae" / "model")
+    monkeypatch.setattr(pieces, "FOLDERS", (words,))
+    words.mkdir()
+    (words / "vocab.json").write_text("[]")
+    model = train(4)
+    states = tmp_path / "states"
+    pieces.main(["pack", str(states), "--no-sprites"], standalone_mode=False)
+    assert {path.name for path in states.iterdir()} == {"small.zip", "line-0.safetensors"}
+    (words / "vocab.json").unlink()
+    (runs / "line" / "state.safetensors").unlink()
+    pieces.main(["take", str(states)], standalone_mode=False)
+    assert (words / "vocab.json").read_text() == "[]"
+    again = fit.Weights({"line": nn.Linear(4, 2)}, PLAN, fit.workers())
+    assert fit.load_checkpoint(runs / "line" / "state.safetensors", again) == 4
+    average = torch.cat([p.detach().flatten() for p in model.parameters()])
+    assert torch.allclose(again.average, average, atol=1e-3)
+
+
 def test_a_threshold_tells_known_from_unknown_things():
     """By hand: at 3, two of three known scores are at or above it and all unknown ones below."""
     known, unknown = torch.tensor([1.0, 3.0, 4.0]), torch.tensor([0.0, 2.0, 2.5])

@@ -52,12 +52,12 @@ VISION = {
     "patch_size": 16,
     "hidden_size": 160,
     "intermediate_size": 480,
-    "num_hidden_layers": 5,
+    "num_hidden_layers": 4,
     "num_attention_heads": 5,
 }
-"""The vision transformer of each part that looks at pictures: 5 layers of width 160 on patches of 16 by 16 pixels.
+"""The vision transformer of each part that looks at pictures: 4 layers of width 160 on patches of 16 by 16 pixels.
 
-Patches of 8 by 8, with layers of width 128, cost twice as much.
+Five layers of width 128 on patches of 8 by 8 cost more than twice as much.
 """
 
 

@@ -4,9 +4,9 @@
     python -m toybox.pieces run FOLDER --out OUT     there: draw the pool, train, and leave the state in OUT
     python -m toybox.pieces take OUT                 here: go on from that state
 
-Where there is no autoencoder yet, `run` trains it first. What travels of a training is the average of its weights in half
-precision; momentum is built anew in a few steps. No file is larger than `LARGEST`. The machine needs torch, diffusers,
-transformers and this repository.
+`toybox/states` is such a folder without the sprites: how far the trainings are (`pack --no-sprites`). Where there is no
+autoencoder yet, `run` trains it first. What travels of a training is the average of its weights in half precision; momentum is
+built anew in a few steps. No file is larger than `LARGEST`. The machine needs torch, diffusers, transformers and this repository.
 """
 
 from __future__ import annotations
@@ -33,6 +33,7 @@ from .fit import RUNS
 
 LARGEST = 15_000_000
 """Bytes of a file that travels."""
+SMALL = "small.zip"
 PARTS = ("vae", "diffusion", "classifier", "captioner", "judge", "tower")
 FOLDERS = (vocabulary.GENERATOR_FOLDER, vocabulary.JUDGE_FOLDER, vocabulary.CAPTIONER_FOLDER)
 
@@ -110,14 +111,18 @@ def main() -> None:
 
 @main.command()
 @click.argument("folder", type=click.Path(path_type=Path))
-def pack(folder: Path) -> None:
+@click.option(
+    "--sprites/--no-sprites", default=True, show_default=True, help="Drawings, which `toybox.art` makes anew."
+)
+def pack(folder: Path, sprites: bool) -> None:
     """Write what the other machine needs into FOLDER."""
     folder.mkdir(parents=True, exist_ok=True)
-    for source in (art.TRAINING, art.WIDER):
+    for source in (art.TRAINING, art.WIDER) if sprites else ():
         pack_sprites(source, folder / f"{source.name}.zip")
-    pack_folders((*FOLDERS, vae.FOLDER), folder / "small.zip")
+    pack_folders((*FOLDERS, vae.FOLDER), folder / SMALL)
     for part in PARTS:
-        pack_state(part, folder)
+        if part != "vae" or not (vae.FOLDER / "config.json").is_file():
+            pack_state(part, folder)
     sizes = {path.name: path.stat().st_size for path in sorted(folder.iterdir())}
     print("\n".join(f"{size / 1e6:6.1f} MB  {name}" for name, size in sizes.items()))
     print(f"{sum(sizes.values()) / 1e6:6.1f} MB  in all")
@@ -139,7 +144,7 @@ def run(folder: Path, out: Path, minutes: float, parts: tuple[str, ...], vae_ste
     if not (art.TRAINING / "index.json").is_file():
         for target in (art.TRAINING, art.WIDER):
             unpack_sprites(folder / f"{target.name}.zip", target)
-        unpack_folders(folder / "small.zip")
+        unpack_folders(folder / SMALL)
         for part in PARTS:
             take_state(part, folder)
     if not (vae.FOLDER / "config.json").is_file():
@@ -163,8 +168,9 @@ def _program(name: str, *options: str, minutes: float) -> None:
 @click.argument("folder", type=click.Path(path_type=Path, exists=True))
 def take(folder: Path) -> None:
     """Go on from the states in FOLDER."""
-    if unpack_folders(folder / "autoencoder.zip"):
-        print("autoencoder: taken")
+    for archive, what in ((SMALL, "tokenizers and autoencoder"), ("autoencoder.zip", "autoencoder")):
+        if unpack_folders(folder / archive):
+            print(f"{what}: taken")
     for part in PARTS:
         if take_state(part, folder):
             print(f"{part}: taken")
