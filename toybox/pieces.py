@@ -6,7 +6,8 @@
 
 `toybox/states` is such a folder without the sprites: how far the trainings are (`pack --no-sprites`). Where there is no
 autoencoder yet, `run` trains it first. What travels of a training is the average of its weights in half precision; momentum is
-built anew in a few steps. No file is larger than `LARGEST`. The machine needs torch, diffusers, transformers and this repository.
+built anew in a few steps. No file is larger than `LARGEST`. The machine needs torch, diffusers, transformers and this
+repository.
 """
 
 from __future__ import annotations
