@@ -29,8 +29,19 @@ def ablation(studies: tuple[Path, ...], **given: Any) -> None:
       steps = 100
       [grid]
       learning_rate = [1e-3, 1e-2, 1e-1]
+
+    \b
+    Arms have names and hyper-parameters of their own; `tune` trains a LoRA around
+    the word. A max_norm or min_snr of 0 is none; `convergence = true` adds curves:
+      convergence = true
+      [arms.published]
+      start = "vanilla@5000"
+      train = { min_snr = 0, max_norm = 0, learning_rate = 2e-3, betas = [0.9, 0.999] }
+      [arms.tuned]
+      start = "caption"
+      tune = { steps = 200 }
     """  # noqa: D301 - click reads \b as "leave these lines as they are"
-    from sentinv.bench.study import read_study
+    from sentinv.bench.study_file import read_study
     from sentinv.errors import SentinvError
 
     options = StudyOptions(**given)
@@ -38,4 +49,4 @@ def ablation(studies: tuple[Path, ...], **given: Any) -> None:
     if len(set(stems)) < len(stems):
         raise SentinvError(f"expected study files with different names, got {', '.join(stems)}: run them one by one")
     base = options.output or Path("outputs") / "ablation"
-    conduct([(read_study(path), base / path.stem) for path in studies], options, convergence=False)
+    conduct([(read_study(path), base / path.stem) for path in studies], options)

@@ -84,9 +84,10 @@ def convergence(**given: Any) -> None:
         images_at=(0, 100, 500) if small else IMAGES_AT,
         count=options.count or (2 if small else 4),
         sampling_steps=options.sampling_steps,
+        convergence=True,
     )
     folder = options.output or Path("outputs") / ("convergence-small" if small else "convergence")
-    conduct([(study, folder)], options, convergence=True)
+    conduct([(study, folder)], options)
 
 
 def _seeds(options: ConvergenceOptions) -> tuple[int, ...]:

@@ -62,7 +62,7 @@ def peers(**given: Any) -> None:
         count=options.count,
         sampling_steps=options.sampling_steps,
     )
-    conduct([(study, options.output or Path("outputs") / "peers")], options, convergence=False)
+    conduct([(study, options.output or Path("outputs") / "peers")], options)
 
 
 def _each(start: str, budgets: tuple[int, ...]) -> tuple[str, ...]:

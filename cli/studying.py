@@ -118,7 +118,7 @@ def study_options(command: Decorated) -> Decorated:
     return model_options(output_options(command))
 
 
-def conduct(studies: Sequence[tuple[Study, Path]], options: StudyOptions, *, convergence: bool) -> None:
+def conduct(studies: Sequence[tuple[Study, Path]], options: StudyOptions) -> None:
     """Run studies, write their reports, print their tables; exit code 1 if a run failed.
 
     Raises:
@@ -145,7 +145,7 @@ def conduct(studies: Sequence[tuple[Study, Path]], options: StudyOptions, *, con
         workbench = Workbench(backbone, concepts, options.describers(), measuring, origin)
         outcome = run_study(study, workbench, folder, part=options.part, tell=options.notice)
         failed += len(outcome.failures)
-        results.append(_conclude(study, outcome, folder, facts, options, convergence=convergence))
+        results.append(_conclude(study, outcome, folder, facts, options))
     if options.as_json:
         print_json({"studies": results})
     if failed:
@@ -173,8 +173,6 @@ def _conclude(
     folder: Path,
     facts: dict[str, str],
     options: StudyOptions,
-    *,
-    convergence: bool,
 ) -> dict[str, Any]:
     """Write the report and print its tables, once the study is whole; returns what --json says of it."""
     from sentinv.bench.study_report import write_report
@@ -182,7 +180,7 @@ def _conclude(
     report = None if outcome.missing else folder / "report.html"
     lines = [f"{study.title}: {name}: {why}" for name, why in outcome.failures]
     if report is not None:
-        tables = write_report(study, outcome, folder, notes=facts, convergence=convergence)
+        tables = write_report(study, outcome, folder, notes=facts, convergence=study.convergence)
         lines = [f"## {study.title}\n", *(table.markdown() for table in tables), *lines]
     else:
         lines.append(

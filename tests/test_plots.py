@@ -78,6 +78,41 @@ def test_crossing_table_is_the_closed_form(records):
     assert list(crossing_table(slow, "losses").rows[2][1:]) == ["never (1000)", "never (1000)", "0 of 3"]
 
 
+def test_a_lora_has_steps_and_seconds_of_its_own(records):
+    """A word of 100 steps at .1 s, then 50 of a LoRA at .3 s, which end below all that vanilla reaches."""
+    for concept in CONCEPTS:
+        tuned = record(concept, "caption", 0, steps=100, speed=10.0)
+        tuned["settings"] |= {"start": "tuned", "initialization": "caption", "tune": {"steps": 50}}
+        tuned["result"]["losses"].append([150, 0.1])
+        tuned["timing"]["training"].append([150, 25.0])
+        records.append(tuned)
+    found = arms(records)
+    arm = found[2]
+    assert (arm.label, arm.steps, arm.tuned, arm.initialization) == ("tuned", 150, True, "caption")
+    assert arm.seconds_at(50) == pytest.approx(5.0) and arm.seconds_at(150) == pytest.approx(25.0)
+    rows = crossing_table(found, "losses").rows
+    assert rows[2][1].startswith("50 ") and rows[2][1].endswith(", 5.0 s") and rows[2][3] == "3 of 3"
+    table = loss_table(found, "losses")
+    assert dict(zip(table.header, table.rows[2], strict=True))["step 150"].startswith("0.1000")
+    assert table.rows[2][-1] == f"{25 / 150:.3f}"
+
+
+def test_arms_are_compared_with_the_first_of_the_longest_that_start_from_vanilla(records):
+    for record_ in records:
+        own = record_["settings"]
+        if own["start"] == "vanilla":
+            own |= {"start": "published", "initialization": "vanilla"}
+    table = crossing_table(arms(records), "losses")
+    assert table.title == "Steps to reach published's loss"
+    assert list(table.header)[1:] == [
+        "published's at 500",
+        "published's at 1000",
+        "concepts that end below published at 1000",
+    ]
+    assert "published's" in table.note and "vanilla" not in table.note
+    assert "that of published at step 1000" in trade_table(arms(records)).title
+
+
 def test_the_weighted_loss_is_compared_only_where_all_weigh_alike(records):
     assert measures(arms(records)) == ["losses", "objectives"]
     for other in (None, 5.0):

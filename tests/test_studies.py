@@ -14,27 +14,32 @@ from click.testing import CliRunner
 from conftest import build_pipeline, copied
 from judging import DESCRIBERS, random_picture, write_concepts
 
+from sentinv.adapters.install import adapted
 from sentinv.bench.arms import arms
 from sentinv.bench.concepts import read_concepts
 from sentinv.bench.measuring import ConceptPictures
 from sentinv.bench.peers import peer_files
 from sentinv.bench.records import ADDED, read_records, same_settings
 from sentinv.bench.runner import Workbench, cost, run_study, shares
-from sentinv.bench.starts import StartSpec
-from sentinv.bench.study import Study, key_of, read_study, trials
+from sentinv.bench.starts import REFERENCES, StartSpec
+from sentinv.bench.study import Study, key_of, trials
+from sentinv.bench.study_file import read_study
 from sentinv.bench.study_report import write_report
 from sentinv.bench.study_tables import crossing_table, score_tables
-from sentinv.bench.trials import train_curve
+from sentinv.bench.trials import TrainingCurve, train_curve
 from sentinv.cli.main import cli
+from sentinv.concepts.concept import Concept
 from sentinv.concepts.placeholder import PlaceholderRows
 from sentinv.errors import Interrupted, SentinvError
 from sentinv.files.images import read_image
 from sentinv.files.json_lines import JsonLines
 from sentinv.models.backbone import Backbone
 from sentinv.models.loading import load
-from sentinv.training.config import TrainConfig
+from sentinv.training.checkpoint import read_checkpoint
+from sentinv.training.config import TrainConfig, TuneConfig
 from sentinv.training.data import TrainingSet
 from sentinv.training.objective import DenoisingObjective
+from sentinv.training.tune import tune
 
 ROOT = Path(__file__).parent.parent
 RESULTS = ROOT / "benchmarks" / "results"
@@ -98,6 +103,141 @@ def test_key_covers_all_that_decides(bench, concepts):
     (trial,) = trials(study, concepts)
     keys.add(key_of(bench.settings(trial, study)))
     assert len(keys) == before + 1
+
+
+def test_zero_is_none_where_toml_has_no_word_for_it(tmp_path):
+    path = tmp_path / "study.toml"
+    path.write_text("[arms.a]\nstart = 'vanilla@7'\ntrain = { min_snr = 0, max_norm = 0.0 }\n[grid]\nflip = [true]")
+    study = read_study(path)
+    (arm,) = study.compared()
+    wanted = TrainConfig(steps=7, min_snr=None, max_norm=None, flip=True, evaluation_timesteps=16)
+    assert study.config(arm, 0, {"flip": True}) == wanted
+    arms = {"a": {"start": "word", "tune": {"min_snr": 0}}}
+    tuned = Study(title="tiny", arms=arms)
+    assert tuned.tuning(*tuned.compared(), 5) == TuneConfig(min_snr=None, seed=5)
+
+
+def test_arms_come_first_and_starts_only_if_they_are_asked_for(concepts):
+    alone = replace(STUDY, starts=(), arms={"short": {"start": "caption", "train": {"steps": 2, "images": 2}}})
+    assert [arm.name for arm in alone.compared()] == ["short"]
+    assert [arm.name for arm in replace(alone, starts=("word",)).compared()] == ["short", "word"]
+    assert [arm.name for arm in Study(title="tiny").compared()] == ["caption"]
+    every = list(trials(replace(alone, grid={"flip": (True, False)}), concepts))
+    assert [(one.config.steps, one.images, one.config.flip) for one in every[:3]] == [(2, 2, True)] * 2 + [
+        (2, 2, False)
+    ]
+    assert len(every) == 2 * 2 * 2
+
+
+def test_an_arm_that_is_a_start_has_its_records_and_any_other_its_own(bench, concepts):
+    def key(**given):
+        study = replace(STUDY, concepts=("mug",), seeds=(0,), **given)
+        (trial,) = trials(study, concepts)
+        return key_of(bench.settings(trial, study))
+
+    faster = {"learning_rate": 0.5}
+    assert key(starts=(), arms={"caption": {"start": "caption"}}) == key(starts=("caption",))
+    own = key(starts=(), arms={"caption": {"start": "caption", "train": faster}})
+    assert own == key(starts=("caption",), train={**TRAIN, **faster})
+    named = [key(starts=(), arms={name: {"start": start}}) for name, start in (("a", "caption"), ("a", "class"))]
+    tunes = [key(starts=(), arms={"a": {"start": "caption", "tune": tune}}) for tune in ({}, {"rank": 4})]
+    assert len({key(starts=("caption",)), own, *named, *tunes}) == 6
+
+
+TUNE = {"steps": 2, "evaluate_every": 1, "evaluation_timesteps": 2, "evaluation_noises": 1, "learning_rate": 0.05}
+TUNE |= {
+    "batch_size": 2,
+    "blended": 1,
+    "others": 0,
+    "rank": 2,
+    "scenes": ["on the moon"],
+    "styles": ["a painting of {}"],
+}
+TUNED = replace(
+    STUDY, starts=("caption",), concepts=("mug",), seeds=(1,), arms={"tuned": {"start": "caption", "tune": TUNE}}
+)
+
+
+def test_a_lora_is_a_further_point_after_the_word(bench, concepts, sd1_backbone, measuring, tmp_path):
+    """Oracle: the same word, taken from where the caption's own run ends, tuned and measured by hand."""
+    tuned, plain = run_study(TUNED, bench, tmp_path).records
+    assert [record["settings"]["start"] for record in (tuned, plain)] == ["tuned", "caption"]
+    for name in ("losses", "objectives", "scores"):
+        assert tuned["result"][name][:-1] == plain["result"][name]
+    assert [step for step, _ in tuned["result"]["scores"]] == [0, 4, 6]
+    word, end = (tuned["timing"]["training"][index] for index in (-2, -1))
+    assert (word, end[0]) == (plain["timing"]["training"][-1], 6) and end[1] > word[1]  # trained once for both
+
+    (path,) = (path for path in (tmp_path / "learned").iterdir() if "tune" not in read_checkpoint(path).settings)
+    before = Concept(token="<c>", rows=TrainingCurve.read(path).rows[4])
+    picture = replace(read_image(concepts[0].image), mask=None)
+    config = TuneConfig(**{**TUNE, "scenes": ("on the moon",), "styles": ("a painting of {}",)}, seed=1)
+    by_hand = tune(sd1_backbone, before, picture, config, words="a blue striped dog")
+    with adapted(sd1_backbone, [by_hand.lora]):
+        scores = ConceptPictures(concepts[0], measuring, (16, 16)).scores(sd1_backbone, before)
+        rows = PlaceholderRows.of_concepts([before])
+        with rows.installed(sd1_backbone):
+            grid = TrainingSet(sd1_backbone, [picture], rows, TrainConfig(**TRAIN)).evaluation_batches()
+            weighted, loss = DenoisingObjective(sd1_backbone, 0.05).evaluate(grid)
+    last = tuned["result"]["scores"][-1][1]
+    assert last == {name: pytest.approx(value, rel=1e-5) for name, value in scores.items()}
+    assert abs(last["clip_i"] - tuned["result"]["scores"][-2][1]["clip_i"]) > 1e-4
+    assert tuned["result"]["losses"][-1][1] == pytest.approx(loss, rel=1e-5)
+    assert tuned["result"]["objectives"][-1][1] == pytest.approx(weighted, rel=1e-5)
+    assert by_hand.history.learned and abs(loss / tuned["result"]["losses"][-2][1] - 1) > 1e-4
+
+
+def test_a_lora_is_kept_and_taken_again(bench, tmp_path, monkeypatch):
+    """Whatever the arm is called, and though no images were measured then. The word's last step is looked at in any case."""
+    study = replace(TUNED, starts=(), images_at=(0, 2))
+    whole = run_study(study, bench, tmp_path / "whole").records
+    assert [step for step, _ in whole[0]["result"]["scores"]] == [0, 2, 4, 6]
+    bench.measuring, measuring = None, bench.measuring
+    run_study(study, bench, tmp_path / "later")
+    bench.measuring = measuring
+    kept = list((tmp_path / "later/learned").iterdir())
+    assert len(kept) == 2
+    for name in ("runner.train_curve", "tuning.tune"):
+        monkeypatch.setattr(f"sentinv.bench.{name}", lambda *_, **__: pytest.fail("trained again"))
+    later = run_study(study, bench, tmp_path / "later").records
+    assert without_timing(later) == without_timing(whole)
+    renamed = replace(study, arms={"other": study.arms["tuned"]})
+    (other,) = run_study(renamed, bench, tmp_path / "later").records
+    assert other["result"] == later[0]["result"] and other["key"] != later[0]["key"]
+    monkeypatch.undo()
+    (tmp_path / "later/records.jsonl").unlink()
+    for path in kept:
+        path.write_bytes(path.read_bytes()[:-1] + b"?")
+    assert without_timing(run_study(study, bench, tmp_path / "later").records) == without_timing(whole)
+
+
+def test_a_word_that_went_wrong_is_not_tuned(bench, tmp_path, monkeypatch):
+    def train(*args, **options):
+        curve = train_curve(*args, **options)
+        curve.stop = "runaway"
+        del curve.rows[4]
+        return curve
+
+    monkeypatch.setattr("sentinv.bench.runner.train_curve", train)
+    (record,) = run_study(replace(TUNED, starts=()), bench, tmp_path).records
+    assert record["result"]["stop"] == "runaway"
+    assert [step for step, _ in record["result"]["losses"]] == [0, 2, 4]
+
+
+def test_the_arms_of_the_evidence_are_the_published_recipes(request):
+    """Diffusers' 5e-4 times a batch of 4, Gal et al.'s .005, AdamW's usual decay rates, the plain loss, and no limit."""
+    study = read_study(request.config.rootpath / "benchmarks" / "evidence.toml")
+    found = {arm.name: (study.config(arm, 0, {}), study.tuning(arm, 0)) for arm in study.compared()}
+    usual = TrainConfig(evaluation_timesteps=16)
+    plain = replace(usual, steps=5000, min_snr=None, max_norm=None, betas=(0.9, 0.999), flip=True)
+    for name, rate in (("published", 0.002), ("published-word", 0.002), ("gal", 0.005)):
+        assert found[name] == (replace(plain, learning_rate=rate), None)
+    assert found["vanilla-ours"] == (replace(usual, steps=5000), None)
+    assert found["caption"] == (usual, None) and found["tuned"] == (usual, TuneConfig())
+    assert found["blended"][0] == replace(usual, blended=usual.batch_size)
+    assert found["fixed-norms"][0] == replace(usual, fixed_norms=True, max_norm=None)
+    assert {"class", "human", "stars", "random-words", "other-caption", *REFERENCES} <= found.keys()
+    assert study.convergence and study.seeds == (0, 1, 2)
 
 
 def test_two_runs_give_the_same_records(bench, tmp_path):
@@ -204,6 +344,8 @@ def test_cost_counts_training_and_looks(concepts):
     assert costs["vanilla"] == 3 * 4 * 5 + 2 * 2 * 3 * 2
     assert costs["caption"] == 3 * 4 * 4 + 2 * 2 * 3 * 2
     assert costs["prompt-only"] == 2 * 3 * 2
+    tuned, _ = trials(TUNED, concepts)  # three items a step, and one more look
+    assert cost(tuned, TUNED) == costs["caption"] + 3 * 3 * 2 + 2 * 3 * 2
 
 
 def test_the_small_convergence_study_is_small(request, monkeypatch):
@@ -253,6 +395,22 @@ def test_damaged_records_are_refused(tmp_path):
         ("seeds = ['a']", "seed"),
         ("count = 0", "at least one"),
         ("title = ", "not valid TOML"),
+        ("arms = 3", "arms must be a table"),
+        ("[arms]\na = 3", "must have a start"),
+        ("[arms.a.train]\nsteps = 5", "must have a start"),
+        ("[arms.a]\nstart = 'caption'\nwords = 'x'", "may have tables train and tune"),
+        ("[arms.a]\nstart = 'caption'\ntune = true", "may have tables train and tune"),
+        ("[arms.a]\nstart = 'captoin'", "captoin"),
+        ("[arms.a]\nstart = 'image-only'", "list them in starts"),
+        ("[arms.prompt-only]\nstart = 'caption'", "list them in starts"),
+        ("[arms.a]\nstart = 'vanilla'\ntune = {}", "a LoRA needs words"),
+        ("[arms.a]\nstart = 'caption'\ntrain = { rank = 4 }", "there is no hyper-parameter 'rank'"),
+        ("[arms.a]\nstart = 'caption'\ntrain = { steps = -1 }", "steps must be"),
+        ("[arms.a]\nstart = 'caption'\ntune = { seed = 4 }", "there is no hyper-parameter 'seed'"),
+        ("[arms.a]\nstart = 'caption'\ntune = { rank = 0 }", "rank must be"),
+        ("[grid]\nsteps = [1]\n[arms.a]\nstart = 'caption'\ntrain = { steps = 2 }", "the grid both say steps"),
+        ("starts = ['caption']\n[arms.caption]\nstart = 'word'", "an arm and a start caption"),
+        ("convergence = 'yes'", "convergence must be true or false"),
     ],
 )
 def test_a_wrong_study_file_is_one_line(text, complaint, tmp_path):
@@ -265,8 +423,11 @@ def test_a_wrong_study_file_is_one_line(text, complaint, tmp_path):
 
 def test_the_study_files_of_the_repository_can_be_read(request):
     folder = request.config.rootpath / "benchmarks"
-    files = [*folder.glob("ablations/*.toml"), folder / "sweep.toml", folder / "weighting.toml"]
-    assert len(files) >= 10
+    files = [
+        *folder.glob("ablations/*.toml"),
+        *(folder / f"{name}.toml" for name in ("sweep", "weighting", "evidence")),
+    ]
+    assert len(files) >= 11
     concepts = read_concepts(folder / "concepts" / "concepts.json")
     for path in files:
         assert list(trials(read_study(path), concepts)), path
@@ -445,6 +606,15 @@ def test_commands(tmp_path, tokenizer, measuring):
     half = CliRunner().invoke(cli, [*command[:-1], "--part", "1/2", "--no-images"])
     assert half.exit_code == 0 and "1 runs of other parts are missing" in half.stdout
     assert "##" not in half.stdout
+    study.write_text(
+        "seeds = [0]\ncount = 1\nsampling_steps = 1\nimages_at = [0]\nloss_at = [0, 1]\nconvergence = true\n"
+        "[arms.published]\nstart = 'vanilla@3'\ntrain = { min_snr = 0 }\n[arms.short]\nstart = 'word@2'\n"
+    )
+    result = CliRunner().invoke(cli, command[:-1])
+    assert result.exit_code == 0, result.stderr
+    assert "Steps to reach published's loss" in result.stdout and "weighted" not in result.stdout.split("### How")[0]
+    assert "- **arm published**: vanilla@3; train: min_snr 0" in (tmp_path / "ablation/rates/tables.md").read_text()
+    assert (tmp_path / "ablation/rates/loss.png").is_file()
     study.write_text("unknown = 1")
     wrong = CliRunner().invoke(cli, command)
     assert wrong.exit_code == 1 and wrong.stderr.count("\n") == 1 and "unknown" in wrong.stderr
@@ -486,7 +656,8 @@ def test_studies_leave_the_model_as_it_was(_pipelines, concepts, measuring, tmp_
 
     backbone = Backbone.from_pipeline(copied(_pipelines["sd1"]), "tiny")
     before = snapshot(backbone)
-    run_study(replace(STUDY, seeds=(0,)), Workbench(backbone, concepts, DESCRIBERS, measuring), tmp_path / "out")
+    study = replace(STUDY, seeds=(0,), arms=TUNED.arms)
+    run_study(study, Workbench(backbone, concepts, DESCRIBERS, measuring), tmp_path / "out")
     assert same(before, snapshot(backbone))
 
 

@@ -19,6 +19,7 @@ from sentinv.generation.generate import generate
 from sentinv.training.config import TrainConfig
 from sentinv.training.data import TrainingSet
 from sentinv.training.objective import DenoisingObjective
+from sentinv.training.train import train_concept
 
 TRAIN = {"steps": 4, "evaluation_timesteps": 4, "evaluation_noises": 1}
 
@@ -39,6 +40,28 @@ def test_curve_is_the_loss_of_the_rows_of_that_step_on_the_same_grid(sd1_backbon
                 data.evaluation_batches()
             ) == pytest.approx((objective, loss), rel=1e-5)
     assert curve.seconds[0] == (0, 0.0) and curve.seconds[1][1] < curve.seconds[2][1]
+
+
+def test_blended_items_are_trained_on_as_a_word_of_ones_own(sd1_backbone, concepts):
+    """Oracle: `train_concept`, whose last rows are those of the last step; without the items they are others."""
+    config = TrainConfig(**TRAIN, learning_rate=0.3, blended=4, scenes=("on the moon",), styles=("a painting of {}",))
+    start = starting_rows(Initialization("a red mug"), sd1_backbone)
+    pictures = training_pictures(concepts[0], 1, masked=False)
+    seen = []
+    train_concept(
+        sd1_backbone,
+        pictures,
+        start,
+        config,
+        watch=lambda loop: seen.append(loop.parameters["rows.text_encoder"].clone()),
+    )
+    blended, plain = (
+        train_curve(sd1_backbone, pictures, start, own, loss_at=(0, 4), keep_at=(4,))
+        for own in (config, replace(config, blended=0))
+    )
+    assert torch.equal(blended.rows[4]["text_encoder"], seen[-1])
+    assert not torch.equal(plain.rows[4]["text_encoder"], seen[-1])
+    assert blended.losses[0] == plain.losses[0]
 
 
 def test_progressive_adds_one_vector_after_another(sd1_backbone, concepts, monkeypatch):

@@ -19,8 +19,8 @@ class Arm:
 
     Attributes:
         label: what tells it from the other arms.
-        start: initialisation.
-        steps: budget.
+        start: initialisation, or what the study calls one with hyper-parameters of its own.
+        steps: budget: of the word, and of the LoRA around it.
         records: its runs.
     """
 
@@ -28,6 +28,17 @@ class Arm:
     start: str
     steps: int
     records: tuple[Record, ...]
+
+    @property
+    def initialization(self) -> str:
+        """What its words come from."""
+        settings = self.records[0]["settings"]
+        return settings.get("initialization", settings["start"])
+
+    @property
+    def tuned(self) -> bool:
+        """Whether a LoRA is trained around the word."""
+        return "tune" in self.records[0]["settings"]
 
     @property
     def concepts(self) -> list[str]:
@@ -55,9 +66,19 @@ class Arm:
 
     def seconds_per_step(self) -> float | None:
         """Median over its runs."""
-        last = [record["timing"]["training"][-1] for record in self.records if record["timing"].get("training")]
-        rates = [seconds / step for step, seconds in last if step]
-        return median(rates) if rates else None
+        seconds = self.seconds_at(self.steps)
+        return None if seconds is None else seconds / self.steps
+
+    def seconds_at(self, step: int) -> float | None:
+        """Training seconds up to a step, median over its runs. Steps of a word take equally long, those of a LoRA longer."""
+        found = []
+        for record in self.records:
+            timed = record["timing"].get("training") or []
+            if step <= record["settings"]["train"]["steps"]:
+                timed = [point for point in timed if point[0] <= record["settings"]["train"]["steps"]]
+            if timed and timed[-1][0]:
+                found.append(timed[-1][1] / timed[-1][0] * step)
+        return median(found) if found else None
 
 
 def arms(records: Iterable[Record]) -> list[Arm]:
@@ -68,7 +89,8 @@ def arms(records: Iterable[Record]) -> list[Arm]:
         if settings["start"] in REFERENCE_NAMES:
             continue
         point = tuple((name, short(value)) for name, value in settings["point"].items())
-        groups.setdefault((settings["start"], settings["train"]["steps"], point), []).append(record)
+        steps = settings["train"]["steps"] + settings.get("tune", {"steps": 0})["steps"]
+        groups.setdefault((settings["start"], steps, point), []).append(record)
     starts = {start for start, _, _ in groups}
     found = []
     for (start, steps, point), own in groups.items():
@@ -95,8 +117,8 @@ def references(records: Iterable[Record], score_x: str, score_y: str) -> dict[st
 
 
 def longest_vanilla(found: Iterable[Arm]) -> Arm | None:
-    """The arm that others are compared with."""
-    return max((arm for arm in found if arm.start == "vanilla"), key=lambda arm: arm.steps, default=None)
+    """The arm that others are compared with: the first of those with the longest budget, however it is trained."""
+    return max((arm for arm in found if arm.initialization == "vanilla"), key=lambda arm: arm.steps, default=None)
 
 
 MEASURES = {"losses": "loss", "objectives": "weighted loss"}

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -37,6 +38,30 @@ class StudyConcept:
     edits: tuple[str, ...] = ()
     targets: tuple[Path, ...] = ()
     same_as: tuple[str, ...] = ()
+
+    @property
+    def digest(self) -> str:
+        """Of all its pictures.
+
+        Raises:
+            SentinvError: If one can't be read.
+        """
+        return digest_of([self.image, *([self.mask] if self.mask else []), *self.views, *self.targets])
+
+
+def digest_of(paths: Sequence[Path]) -> str:
+    """Sixteen hex digits that stand for what files hold.
+
+    Raises:
+        SentinvError: If one can't be read.
+    """
+    digest = hashlib.sha256()
+    for path in paths:
+        try:
+            digest.update(hashlib.sha256(path.read_bytes()).digest())
+        except OSError as error:
+            raise SentinvError(f"cannot read {shown(path)}: {error.strerror}; check the name") from error
+    return digest.hexdigest()[:16]
 
 
 def read_concepts(path: str | Path) -> list[StudyConcept]:

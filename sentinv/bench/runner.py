@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import signal
 import time
@@ -11,7 +10,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from sentinv.bench.concepts import StudyConcept
+from sentinv.adapters.install import adapted
+from sentinv.bench.concepts import StudyConcept, digest_of
 from sentinv.bench.measuring import ConceptPictures, Measuring
 from sentinv.bench.peers import learn_with_peer, peer_files
 from sentinv.bench.records import Record, read_records
@@ -23,10 +23,11 @@ from sentinv.bench.trials import (
     train_curve,
     training_pictures,
 )
+from sentinv.bench.tuning import TunedWord, tuned_word
 from sentinv.concepts.concept import Concept
 from sentinv.concepts.initialization import Initialization, Initializer, Start, starting_rows
 from sentinv.errors import CheckpointError, Interrupted, SentinvError
-from sentinv.files.atomic import make_folder, shown
+from sentinv.files.atomic import make_folder
 from sentinv.files.json_lines import JsonLines, finite
 from sentinv.files.locks import lock
 from sentinv.training.provenance import row_statistics
@@ -38,8 +39,8 @@ if TYPE_CHECKING:
 
 Tell = Callable[[str], None]
 
-_OF_MEASURING = {"judge", "lpips", "count", "sampling", "prompts", "recognised"}
-"""Settings that training does not depend on."""
+_NOT_OF_LEARNING = {"judge", "lpips", "count", "sampling", "prompts", "recognised", "initialization"}
+"""Settings that training does not depend on; what an arm is called, it does not either."""
 
 
 @dataclass
@@ -92,12 +93,12 @@ class Workbench:
             "model": self.backbone.fingerprint,
             "constants": self.backbone.constants,
             "dtype": str(self.backbone.dtype),
-            "pictures": _digest_of_files(trial),
+            "pictures": trial.concept.digest,
             "loss_at": [step for step in study.loss_at if step <= trial.config.steps],
             "images_at": [],
         }
         if self.measuring is not None:
-            context["images_at"] = [step for step in study.images_at if step <= trial.config.steps]
+            context["images_at"] = trial.looks(study.images_at)
             context["judge"] = self.measuring.judge.digest
             context["lpips"] = self.measuring.lpips is not None
             context["count"] = study.count
@@ -107,7 +108,7 @@ class Workbench:
                 attributes = self.measuring.attributes
                 context["recognised"] = [self.measuring.recogniser.digest, attributes and attributes.digest]
         if trial.spec.name == "peer":
-            context["script"] = _digest_of(peer_files(trial.spec.argument))
+            context["script"] = digest_of(peer_files(trial.spec.argument))
         return trial.settings(self.words.of(trial.spec, trial.concept, trial.seed), context)
 
     def run(
@@ -132,10 +133,15 @@ class Workbench:
                 result["scores"] = [[trial.config.steps, self._measure(trial, concept.rows)]]
             return result, {"script": took, **self.origin}
         start = starting_rows(Initialization(settings["words"], trial.spec.label), self.backbone, trial.max_vectors)
-        curve = self._learn(trial, start, settings, study, folder)
+        own = {name: value for name, value in settings.items() if name not in _NOT_OF_LEARNING}
+        own |= {"start": trial.spec.label, "images_at": trial.looks(study.images_at)}
+        curve = self._learn(trial, start, own, folder)
+        tuned = None
+        if trial.tuning is not None and trial.config.steps in curve.rows:
+            tuned = tuned_word(self.backbone, trial, curve.rows[trial.config.steps], own, folder)
+            tuned.join(curve, trial.steps)
         begun = time.perf_counter()
-        measured = curve.rows.items() if self.measuring is not None else ()
-        scores = [[step, self._measure(trial, rows)] for step, rows in measured]
+        scores = self._scores_of(trial, curve, tuned) if self.measuring is not None else []
         last = curve.rows[max(curve.rows)] if curve.rows else {}
         whole = {name: rows for name, rows in last.items() if len(rows) == start.count}
         moved = row_statistics(whole, start.rows) if len(whole) == len(start.rows) else {}
@@ -151,12 +157,9 @@ class Workbench:
         seconds = {"training": [list(pair) for pair in curve.seconds], "measuring": time.perf_counter() - begun}
         return result, {**seconds, **curve.origin}
 
-    def _learn(
-        self, trial: Trial, start: Start, settings: Mapping[str, Any], study: Study, folder: Path
-    ) -> TrainingCurve:
-        """Train, or take what was learned under the same settings before, whatever was measured then."""
-        keep_at = [step for step in study.images_at if step <= trial.config.steps]
-        own = {name: value for name, value in settings.items() if name not in _OF_MEASURING} | {"images_at": keep_at}
+    def _learn(self, trial: Trial, start: Start, settings: Mapping[str, Any], folder: Path) -> TrainingCurve:
+        """Train, or take what was learned under the same settings before, whatever was measured or tuned then."""
+        own = {name: value for name, value in settings.items() if name != "tune"}
         path = folder / f"{key_of(own)}.safetensors"
         try:
             return TrainingCurve.read(path)
@@ -167,13 +170,23 @@ class Workbench:
             training_pictures(trial.concept, trial.images, masked=trial.mask),
             start,
             trial.config,
-            loss_at=sorted({*settings["loss_at"], trial.config.steps}),
-            keep_at=keep_at,
+            loss_at=sorted({*own["loss_at"], trial.config.steps}),
+            keep_at=own["images_at"],
             progressive=trial.progressive,
         )
         curve.origin = self.origin
         curve.save(path, own)
         return curve
+
+    def _scores_of(self, trial: Trial, curve: TrainingCurve, tuned: TunedWord | None) -> list[list[Any]]:
+        """(step, scores) of the word at the steps that were kept, and of it with the LoRA around it."""
+        scores: list[list[Any]] = [[step, self._measure(trial, rows)] for step, rows in curve.rows.items()]
+        if tuned is not None:
+            word = Concept(token=TOKEN, rows=tuned.rows)
+            with adapted(self.backbone, [tuned.lora]):
+                own = self._of(trial.concept).scores(self.backbone, word, trained=trial.images)
+            scores.append([trial.steps, own])
+        return scores
 
     def _measure(self, trial: Trial, rows: Mapping[str, Tensor]) -> dict[str, Any]:
         """Measure rows; the same rows of the same concept, as where several runs start alike, only once."""
@@ -261,8 +274,9 @@ def run_study(
 
 def cost(trial: Trial, study: Study) -> int:
     """About how many UNet evaluations a trial takes; a backward pass counts as two."""
-    trained = 0 if trial.spec.name in REFERENCES else 3 * trial.config.batch_size * trial.config.steps
-    looks = sum(step <= trial.config.steps for step in study.images_at) if trained else 1
+    configs = [config for config in (trial.config, trial.tuning) if config is not None]
+    trained = 0 if trial.spec.name in REFERENCES else sum(3 * config.items * config.steps for config in configs)
+    looks = len(trial.looks(study.images_at)) + len(configs) - 1 if trained else 1
     prompts = 1 + len(trial.concept.edits)
     return trained + 2 * looks * prompts * study.count * study.sampling_steps
 
@@ -280,18 +294,3 @@ def shares(costs: Sequence[int], count: int) -> list[int]:
 def _plain(record: Record) -> Record:
     """As it will be read back."""
     return json.loads(json.dumps(finite(record)))
-
-
-def _digest_of_files(trial: Trial) -> str:
-    concept = trial.concept
-    return _digest_of([concept.image, *([concept.mask] if concept.mask else []), *concept.views, *concept.targets])
-
-
-def _digest_of(paths: Sequence[Path]) -> str:
-    digest = hashlib.sha256()
-    for path in paths:
-        try:
-            digest.update(hashlib.sha256(path.read_bytes()).digest())
-        except OSError as error:
-            raise SentinvError(f"cannot read {shown(path)}: {error.strerror}; check the name") from error
-    return digest.hexdigest()[:16]

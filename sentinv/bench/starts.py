@@ -1,11 +1,11 @@
-"""The initialisations that studies compare, and the words each of them gives for a concept."""
+"""What studies compare: initialisations, arms with hyper-parameters of their own, and the words each gives for a concept."""
 
 from __future__ import annotations
 
 import re
 import shlex
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import PureWindowsPath
 from random import Random
 from typing import Any
@@ -40,6 +40,9 @@ DESCRIBED = ("class", "caption", "caption-no-stopwords", "caption-no-scene")
 
 REFERENCES = ("image-only", "prompt-only", "targets-only")
 """Those that train nothing."""
+
+WORDLESS = ("vanilla", "stars", "peer")
+"""Those that do not say what the thing is, which a LoRA has to be told."""
 
 
 @dataclass(frozen=True)
@@ -98,6 +101,55 @@ def _without_place(word: str, *, always: bool) -> str:
     path = PureWindowsPath(value)  # takes both slashes
     placed = always or path.root or value.startswith(("~", ".."))
     return f"{option}{equals}{path.name}" if placed else word
+
+
+@dataclass(frozen=True)
+class ArmSpec:
+    """What a study runs and compares: an initialisation, and what is done from there if that is not what the study does.
+
+    Attributes:
+        name: what tables and legends call it.
+        start: where its words come from.
+        train: hyper-parameters over those of the study, by their names in `TrainConfig`.
+        tune: of the LoRA that is trained around the word then, by their names in `TuneConfig`; None for no LoRA.
+    """
+
+    name: str
+    start: StartSpec
+    train: Mapping[str, Any] = field(default_factory=dict)
+    tune: Mapping[str, Any] | None = None
+
+    @classmethod
+    def plain(cls, text: str) -> ArmSpec:
+        """An initialisation as written, trained as the study says."""
+        start = StartSpec.parse(text)
+        return cls(start.label, start)
+
+    @classmethod
+    def parse(cls, name: str, table: Any) -> ArmSpec:
+        """Read a table ``[arms.NAME]``: ``start``, and ``train`` and ``tune`` if need be.
+
+        Raises:
+            SentinvError: If it has other keys, or its start cannot be what it is to be.
+        """
+        tables = {key: value for key, value in table.items() if key != "start"} if isinstance(table, Mapping) else None
+        if (
+            tables is None
+            or not isinstance(table.get("start"), str)
+            or not tables.keys() <= {"train", "tune"}
+            or not all(isinstance(one, Mapping) for one in tables.values())
+        ):
+            raise SentinvError(
+                f"[arms.{name}] must have a start, such as 'caption', and may have tables train and tune, got {table!r}"
+            )
+        start = StartSpec.parse(table["start"])
+        if start.name in REFERENCES or name in REFERENCES:
+            raise SentinvError(f"[arms.{name}]: {', '.join(REFERENCES)} train nothing: list them in starts")
+        if "tune" in tables and start.name in WORDLESS:
+            raise SentinvError(
+                f"[arms.{name}]: a LoRA needs words for the thing, and {start.name} has none: start from word or caption"
+            )
+        return cls(name, start, tables.get("train", {}), tables.get("tune"))
 
 
 class Words:

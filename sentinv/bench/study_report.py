@@ -126,7 +126,7 @@ def _level(found: Sequence[Arm], measure: str) -> tuple[str, float] | None:
     vanilla = longest_vanilla(found)
     curves = list(vanilla.curves(measure).values()) if vanilla is not None else []
     whole = mean_curve(curves) if curves else []
-    return (f"vanilla at {whole[-1][0]}", whole[-1][1]) if whole else None
+    return (f"{vanilla.start} at {whole[-1][0]}", whole[-1][1]) if vanilla is not None and whole else None
 
 
 def _facts(study: Study, outcome: StudyOutcome) -> dict[str, str]:
@@ -161,7 +161,17 @@ def _facts(study: Study, outcome: StudyOutcome) -> dict[str, str]:
         facts["loss"] = f"mean squared error on {grid}; image's mean latents; rows of that very step; weighted: min-SNR"
         there = [name for name in _SHOWN if any(name in one["train"] for one in settings)]
         facts["hyper-parameters"] = ", ".join(f"{name} {_values(settings, name)}" for name in there)
-    return facts
+    return facts | {f"arm {name}": _declared(arm) for name, arm in study.arms.items()}
+
+
+def _declared(arm: Mapping[str, Any]) -> str:
+    """An arm as the study has it, for people: ``vanilla@5000; train: learning_rate 0.002; tune: defaults``."""
+    tables = {
+        name: ", ".join(f"{key} {value}" for key, value in arm[name].items())
+        for name in ("train", "tune")
+        if name in arm
+    }
+    return "; ".join([arm["start"], *(f"{name}: {told or 'defaults'}" for name, told in tables.items())])
 
 
 def _origins(records: Sequence[Record]) -> dict[str, str]:

@@ -12,7 +12,7 @@ from sentinv.evaluation.statistics import Crossing, bootstrap, crossing, mean_cu
 from sentinv.report.tables import Table
 
 LEVELS = (500, 1000, 5000)
-"""Steps of vanilla whose loss is to be reached."""
+"""Steps of vanilla whose loss is to be reached; where it is an arm of another name, tables call it by that."""
 
 
 def crossing_table(found: Sequence[Arm], measure: str) -> Table | None:
@@ -32,29 +32,29 @@ def crossing_table(found: Sequence[Arm], measure: str) -> Table | None:
         names = [name for name in curves if name in reference]
         if not names:
             continue
-        rate = arm.seconds_per_step()
         cells = [arm.label]
         for level in levels:
             cross = crossing([curves[name] for name in names], [reference[name] for name in names], level)
-            cells.append(_crossing(cross, rate, arm.steps))
+            cells.append(_crossing(cross, arm))
         ends = {name: dict(curves[name]).get(arm.steps, inf) for name in names}
         below = sum(ends[name] <= dict(reference[name])[levels[-1]] for name in names)
         rows.append([*cells, "-" if arm is vanilla else f"{below} of {len(names)}"])
     header = [
         "start",
-        *(f"vanilla's at {level}" for level in levels),
-        f"concepts that end below vanilla at {levels[-1]}",
+        *(f"{vanilla.start}'s at {level}" for level in levels),
+        f"concepts that end below {vanilla.start} at {levels[-1]}",
     ]
     note = (
-        f"First evaluated step at which the mean {name_of} over concepts and seeds is at or below vanilla's, [95 % interval "
-        "over resampled concepts], and training seconds up to it. No interpolation; 'never' means not within the arm's budget."
+        f"First evaluated step at which the mean {name_of} over concepts and seeds is at or below {vanilla.start}'s, [95 % "
+        "interval over resampled concepts], and training seconds up to it. No interpolation; 'never' means not within the "
+        "arm's budget."
     )
-    return Table(f"Steps to reach vanilla's {name_of}", header, rows, note)
+    return Table(f"Steps to reach {vanilla.start}'s {name_of}", header, rows, note)
 
 
 def loss_table(found: Sequence[Arm], measure: str) -> Table:
-    """Loss on the fixed grid of each arm at some steps."""
-    wanted = (0, 25, 50, 75, 100, 500, 1000, 5000)
+    """Loss on the fixed grid of each arm at some steps, and at the end of its LoRA."""
+    wanted = sorted({0, 25, 50, 75, 100, 500, 1000, 5000, *(arm.steps for arm in found if arm.tuned)})
     curves = {arm.label: arm.curves(measure) for arm in found}
     every = {step for own in curves.values() for curve in own.values() for step, _ in curve}
     steps = [step for step in wanted if step in every]
@@ -168,7 +168,7 @@ def trade_table(found: Sequence[Arm]) -> Table | None:
         return None
     best = max(near, key=lambda point: point[1])[0]
     base = {name: dict(curve)[best] for name, curve in vanilla.score_curves("clip_t").items() if best in dict(curve)}
-    title = f"Editability: CLIP-T less that of vanilla at step {best}, where vanilla reconstructs best"
+    title = f"Editability: CLIP-T less that of {vanilla.start} at step {best}, where {vanilla.start} reconstructs best"
     return _differences(title, found, "clip_t", {arm.label: base for arm in found})
 
 
@@ -196,12 +196,13 @@ def _of_all(values: Sequence[float], count: int) -> str:
     return str(bootstrap(values)) if values and len(values) == count else "-"
 
 
-def _crossing(cross: Crossing, rate: float | None, budget: int) -> str:
+def _crossing(cross: Crossing, arm: Arm) -> str:
     if cross.steps is None:
-        return f"never ({budget})"
+        return f"never ({arm.steps})"
     low, high = ("never" if end is None else str(end) for end in (cross.low, cross.high))
-    seconds = f", {cross.steps * rate:.1f} s" if rate is not None else ""
-    return f"{cross.steps} [{low}, {high}]{seconds}"
+    seconds = arm.seconds_at(cross.steps)
+    took = f", {seconds:.1f} s" if seconds is not None else ""
+    return f"{cross.steps} [{low}, {high}]{took}"
 
 
 def _range(values: Sequence[int]) -> str:

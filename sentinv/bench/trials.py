@@ -20,7 +20,7 @@ from sentinv.training.data import TrainingSet
 from sentinv.training.lean_convolutions import lean_convolutions
 from sentinv.training.loop import Loop
 from sentinv.training.objective import DenoisingObjective
-from sentinv.training.train import rows_groups
+from sentinv.training.train import data_and_objective, rows_groups
 
 if TYPE_CHECKING:
     from sentinv.bench.concepts import StudyConcept
@@ -134,9 +134,9 @@ def _stage(
     curve = watch.curve
     rows = PlaceholderRows({TOKEN: start.rows})
     with rows.installed(backbone), lean_convolutions(backbone.unet):
+        data, costs = data_and_objective(backbone, pictures, rows, config, start.text)
+        loop = Loop(data, costs, rows_groups(rows, backbone, config), config)
         objective = DenoisingObjective(backbone, config.min_snr)
-        groups = rows_groups(rows, backbone, config)
-        loop = Loop(TrainingSet(backbone, pictures, rows, config), objective, groups, config)
         first = TrainingSet(backbone, [replace(pictures[0], mask=None)], rows, config)
         grid = first.evaluation_batches()
 

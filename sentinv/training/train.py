@@ -117,7 +117,7 @@ def word_loop(
     Raises:
         SentinvError: As `TrainingSet`.
     """
-    data, objective = _data_and_objective(backbone, images, rows, config, start.text)
+    data, objective = data_and_objective(backbone, images, rows, config, start.text)
     loop = Loop(
         data,
         objective,
@@ -143,9 +143,18 @@ def word_of(backbone: Backbone, start: Start, token: str, loop: Loop) -> Concept
     return Concept(token=token, rows=learned, base_model=backbone.name, metadata=metadata)
 
 
-def _data_and_objective(
+def data_and_objective(
     backbone: Backbone, images: Sequence[Image.Image | Picture], rows: PlaceholderRows, config: TrainConfig, words: str
 ) -> tuple[TrainingSet, DenoisingObjective]:
+    """What a word's rows, which are installed, are trained on, and what a step costs; blended items if the config has some.
+
+    Args:
+        backbone: the frozen model.
+        images: as for `train_concept`.
+        rows: of the placeholder.
+        config: hyper-parameters.
+        words: for the thing: what the frozen model is told of blended items.
+    """
     if not config.blended:
         return TrainingSet(backbone, images, rows, config), DenoisingObjective(backbone, config.min_snr)
     data = BlendedSet(backbone, images, rows, config, Blend.of(config, words))
