@@ -242,11 +242,11 @@ def judges(study: Study, backbone: Backbone, options: StudyOptions) -> tuple[Mea
     measuring = Measuring(
         judge=judge, lpips=lpips, count=study.count, sampling=sampling, recogniser=recogniser, attributes=attributes
     )
-    return measuring, {"judge": judge.name, "LPIPS": says, "recognised": told}
+    return measuring, {"judge": judge.name, "LPIPS": says, **({"recognised": told} if told else {})}
 
 
 def _recogniser(judge: ClipJudge, options: StudyOptions) -> tuple[Recogniser | None, str]:
-    """What tells which concept a picture shows, from the gallery beside the concepts; and what a report says of it.
+    """What tells which concept a picture shows, from the gallery beside the concepts; and what a report says of it, if at all.
 
     Raises:
         SentinvError: If a gallery or picture can't be read.
@@ -256,7 +256,7 @@ def _recogniser(judge: ClipJudge, options: StudyOptions) -> tuple[Recogniser | N
 
     path = options.concepts.with_name(GALLERY)
     if options.images or not path.is_file():
-        return None, f"unavailable: there is no {GALLERY} beside the concepts"
+        return None, ""
     gallery = Gallery.read(path)
     if gallery.judge != judge.digest:
         return None, f"unavailable: {GALLERY} is of another judge"

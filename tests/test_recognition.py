@@ -88,7 +88,7 @@ class Options:
 def test_a_study_recognises_where_a_gallery_of_its_judge_lies_beside_the_concepts(concepts, tokenizer):
     judge = build_judge(tokenizer)
     options = Options(concepts[0].image.parent.parent / "concepts.json")
-    assert _recogniser(judge, options) == (None, "unavailable: there is no things.safetensors beside the concepts")
+    assert _recogniser(judge, options) == (None, "")
     path = options.concepts.with_name("things.safetensors")
     Gallery(("fox",), normalize(torch.randn(1, 8), dim=1), "of another").save(path)
     assert _recogniser(judge, options) == (None, "unavailable: things.safetensors is of another judge")
