@@ -10,7 +10,15 @@ from sentinv.bench.arms import arms, measures, references
 from sentinv.bench.runner import StudyOutcome
 from sentinv.bench.study import Study
 from sentinv.bench.study_report import write_report
-from sentinv.bench.study_tables import crossing_table, gain_table, loss_table, score_tables, spread_table, trade_table
+from sentinv.bench.study_tables import (
+    crossing_table,
+    gain_table,
+    loss_table,
+    recognised_table,
+    score_tables,
+    spread_table,
+    trade_table,
+)
 from sentinv.report.tables import Table
 
 STEPS = (0, 1, 2, 5, 10, 25, 50, 100, 250, 500, 1000)
@@ -76,6 +84,22 @@ def test_crossing_table_is_the_closed_form(records):
     assert crossing_table([arm for arm in arms(records) if arm.start != "vanilla"], "losses") is None
     slow = arms([*records, *(record(c, "slow", 0, speed=0.1) for c in CONCEPTS)])
     assert list(crossing_table(slow, "losses").rows[2][1:]) == ["never (1000)", "never (1000)", "0 of 3"]
+
+
+def test_recognised_is_reached_where_the_best_single_word_is_at_its_best(records):
+    """Vanilla is best at 50 of its 1000 steps; the caption is as good at its first 50, and better at the end."""
+    assert recognised_table(arms(records)) is None  # nothing recognised anything
+    shares = {"vanilla": {0: 0.0, 50: 0.5, 1000: 0.25}, "caption": {0: 0.25, 50: 0.5, 1000: 0.75}}
+    for one in records:
+        for step, scores in one["result"]["scores"]:
+            if one["settings"]["start"] in shares:
+                scores["recognised"] = shares[one["settings"]["start"]][step]
+    table = recognised_table(arms(records))
+    assert list(table.header) == ["start", "vanilla's at 50", "its own best", "at step"]
+    rows = {row[0]: list(row[1:]) for row in table.rows}
+    assert rows["vanilla"] == ["50 [50, 50], 5.0 s", "0.500 [0.500, 0.500]", "50"]
+    assert rows["caption"] == ["50 [50, 50], 5.0 s", "0.750 [0.750, 0.750]", "1000"]
+    assert recognised_table([arm for arm in arms(records) if arm.start != "vanilla"]) is None
 
 
 def test_a_lora_has_steps_and_seconds_of_its_own(records):

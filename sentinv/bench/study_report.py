@@ -20,6 +20,7 @@ from sentinv.bench.study_tables import (
     crossing_table,
     gain_table,
     loss_table,
+    recognised_table,
     score_tables,
     spread_table,
     trade_table,
@@ -56,6 +57,8 @@ def write_report(
     pictures = _figures(found, outcome.records, folder, convergence)
     kinds = measures(found) if any(record["result"]["losses"] for record in outcome.records) else []
     crossings = [crossing_table(found, measure) for measure in kinds if convergence]
+    if convergence:
+        crossings.insert(0, recognised_table(found))
     tables = [table for table in crossings if table is not None]
     tables += [loss_table(found, measure) for measure in kinds]
     tables += score_tables(found, outcome.records)

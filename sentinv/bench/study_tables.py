@@ -52,6 +52,38 @@ def crossing_table(found: Sequence[Arm], measure: str) -> Table | None:
     return Table(f"Steps to reach {vanilla.start}'s {name_of}", header, rows, note)
 
 
+def recognised_table(found: Sequence[Arm]) -> Table | None:
+    """Steps (and seconds) until each arm is recognised as often as the best arm of a single word ever is; None without one.
+
+    The arm to reach is the best of all that start from vanilla or from a coarse word, at its best step, so that no choice of
+    its settings holds it down.
+    """
+    curves = {arm.label: arm.score_curves("recognised") for arm in found}
+    means = {label: mean_curve(list(own.values())) for label, own in curves.items() if own}
+    best = {label: max(points, key=lambda point: (point[1], -point[0])) for label, points in means.items() if points}
+    plain = [arm.label for arm in found if arm.initialization in ("vanilla", "word") and arm.label in best]
+    if not plain:
+        return None
+    goal = max(plain, key=lambda label: best[label][1])
+    at = best[goal][0]
+    rows = []
+    for arm in found:
+        own = curves[arm.label]
+        names = [name for name in own if at in dict(curves[goal].get(name, ()))]
+        if not names:
+            continue
+        falling, level = ([[(s, -v) for s, v in of[name]] for name in names] for of in (own, curves[goal]))
+        step = best[arm.label][0]
+        ends = [dict(own[name])[step] for name in names]
+        rows.append([arm.label, _crossing(crossing(falling, level, at), arm), str(bootstrap(ends)), str(step)])
+    header = ["start", f"{goal}'s at {at}", "its own best", "at step"]
+    note = (
+        f"First measured step at which the mean share of recognised pictures is that of {goal} at its best step, or more, [95 "
+        "% interval over resampled concepts], and training seconds up to it. No interpolation."
+    )
+    return Table("Steps to be recognised as often as the best single word", header, rows, note)
+
+
 def loss_table(found: Sequence[Arm], measure: str) -> Table:
     """Loss on the fixed grid of each arm at some steps, and at the end of its LoRA."""
     wanted = sorted({0, 25, 50, 75, 100, 500, 1000, 5000, *(arm.steps for arm in found if arm.tuned)})
