@@ -125,8 +125,8 @@ def _bench(options: EditingOptions) -> EditingBench:
     Raises:
         click.UsageError: If there is no arm of a name.
     """
+    from sentinv.bench.editing_arms import DEFAULT_ARMS, EditingStudy
     from sentinv.bench.editing_runner import EditingBench
-    from sentinv.bench.editing_study import DEFAULT_ARMS, EditingStudy
     from sentinv.files.atomic import make_folder
     from sentinv.training.config import TrainConfig
 
