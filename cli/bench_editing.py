@@ -62,7 +62,7 @@ class EditingOptions(LoraOptions, ModelOptions):
 @flip_option
 @click.option("--steps", type=click.IntRange(2, 1000), default=50, show_default=True, help="DDIM steps.")
 @edit_guidance_option
-@click.option("--arm", "arms", multiple=True, help="Only this one; repeatable.  [default: all]")
+@click.option("--arm", "arms", multiple=True, help="Only this one; repeatable.  [default: all but peers']")
 @lora_option
 @click.option("--part", type=Part(), default="1/1", help="k/n: only each n-th concept from the k-th, one process each.")
 @click.option("--judge", type=_PATH, help="Attribute classifier: folder.  [default: the built-in model's]")
@@ -82,6 +82,7 @@ def editing(**given: Any) -> None:
     \b
       sentinv bench editing
       sentinv bench editing --concept robot --arm pec-npi --arm ddim-none
+      sentinv bench editing --arm pec-npi --arm pec-none-half --arm direct-edit-half --arm leditspp
     """  # noqa: D301 - click reads \b as "leave these lines as they are"
     import torch
 

@@ -19,13 +19,13 @@ class EditingArm(NamedTuple):
     """A way to edit.
 
     Attributes:
-        method: of inversion, or "flow-edit", which inverts nothing.
+        method: of inversion, or one that keeps no archive: "flow-edit", which inverts nothing, and those of `THRESHOLDS`.
         source: what holds the image in place.
         guidance_scale: the arm's own; the study's if it has neither this nor a share.
         share: of the model's own guidance, in place of `guidance_scale`.
     """
 
-    method: Method | Literal["flow-edit"]
+    method: Method | Literal["flow-edit", "leditspp", "leditspp-wide"]
     source: Held
     guidance_scale: float | None = None
     share: float | None = None
@@ -49,9 +49,18 @@ ARMS: Mapping[str, EditingArm] = {
     "ddpm-npi": EditingArm("ddpm", "npi"),
     "ddpm-none": EditingArm("ddpm", "none"),
     "flow-edit": EditingArm("flow-edit", "none"),
+    "direct-inversion": EditingArm("ddim", "none"),  # without injected attention, its source branch is read by nobody
+    "direct-edit": EditingArm("ddim", "direct"),
+    "direct-edit-half": EditingArm("ddim", "direct", share=0.5),
+    "leditspp": EditingArm("leditspp", "none"),
+    "leditspp-half": EditingArm("leditspp", "none", share=0.5),
+    "leditspp-wide": EditingArm("leditspp-wide", "none"),
+    "leditspp-wide-half": EditingArm("leditspp-wide", "none", share=0.5),
 }
-DEFAULT_ARMS = tuple(name for name in ARMS if name != "flow-edit")
-"""Those of the published tables."""
+DEFAULT_ARMS = tuple(name for name in ARMS if name.startswith(("ddim-", "pec-", "ddpm-")))
+"""Those of the published tables; the others, which are peers' ways, are run only where they are named."""
+THRESHOLDS = {"leditspp": 0.75, "leditspp-wide": 0.5}
+"""Share of the cells that LEDITS++ leaves out: its authors' example's, and less, for edits that change most of a picture."""
 ROUND_TRIPS: tuple[Method, ...] = ("ddim", "pec", "fixed-point", "ddpm")
 
 
@@ -65,7 +74,7 @@ class EditingStudy:
             source "npi".
         skips: shares of the steps that are left out; SDEdit starts at the same levels.
         arms: of `ARMS`.
-        seed: of the noise of SDEdit, of regenerating, of "ddpm" and of "flow-edit".
+        seed: of the noise of SDEdit, of regenerating, of "ddpm", "flow-edit" and "leditspp".
     """
 
     steps: int = 50

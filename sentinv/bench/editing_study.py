@@ -8,13 +8,14 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 from PIL import Image
 
-from sentinv.bench.editing_arms import ARMS, ROUND_TRIPS, EditingArm, EditingStudy
+from sentinv.bench.editing_arms import ARMS, ROUND_TRIPS, THRESHOLDS, EditingArm, EditingStudy
+from sentinv.bench.leditspp import LeditsConfig, leditspp
 from sentinv.bench.records import Record
 from sentinv.diffusion.ddim import ddim_steps
 from sentinv.editing.archive import Archive
@@ -30,7 +31,7 @@ from sentinv.editing.edit import (
     walk,
 )
 from sentinv.editing.flow_edit import FlowEditConfig, flow_edit
-from sentinv.editing.inversion import InversionConfig, Method, noised_trajectory, relative_rms
+from sentinv.editing.inversion import InversionConfig, noised_trajectory, relative_rms
 from sentinv.evaluation.metrics import pixel_psnr
 from sentinv.files.images import crop_resize, read_image, read_mask, to_pil
 from sentinv.generation.denoiser import Denoiser
@@ -85,7 +86,7 @@ def run_case(
     Yields:
         Records, with the image that each is about: first the round trips, which have none, then the edits.
     """
-    archives = {}
+    archives: dict[str, Archive] = {}
     for method in ROUND_TRIPS:
         begun = time.perf_counter()
         config = InversionConfig(method=method, steps=study.steps, seed=study.seed)
@@ -134,7 +135,7 @@ Made = tuple[Image.Image, float, int, float]
 
 
 def _makers(
-    backbone: Backbone, case: Case, study: EditingStudy, archives: dict[Method, Archive], prompt: str
+    backbone: Backbone, case: Case, study: EditingStudy, archives: dict[str, Archive], prompt: str
 ) -> dict[str, Callable[[], Iterator[Made]]]:
     """EditingArm → what makes its images."""
     any_archive = archives["pec"]
@@ -153,14 +154,14 @@ def _edits(
     backbone: Backbone,
     case: Case,
     study: EditingStudy,
-    archives: dict[Method, Archive],
+    archives: dict[str, Archive],
     prompt: str,
     arm: EditingArm,
 ) -> Iterator[Made]:
     """Edit at every skip. Offsets, which do not depend on the prompt, are taken once and counted with every edit."""
     method = arm.method
-    if method == "flow-edit":
-        yield from _flow_edits(backbone, case, study, prompt, arm)
+    if method not in archives:
+        yield from _edits_alone(backbone, case, study, prompt, arm)
         return
     config = EditConfig(guidance_scale=arm.guidance(study, backbone), source=arm.source)
     cost = archives[method].evaluations
@@ -173,12 +174,17 @@ def _edits(
         yield one.image, skip, one.evaluations + cost, time.perf_counter() - begun
 
 
-def _flow_edits(backbone: Backbone, case: Case, study: EditingStudy, prompt: str, arm: EditingArm) -> Iterator[Made]:
-    """Edit at every skip, without an inversion."""
+def _edits_alone(backbone: Backbone, case: Case, study: EditingStudy, prompt: str, arm: EditingArm) -> Iterator[Made]:
+    """Edit at every skip, each time from the picture itself."""
+    scale = arm.guidance(study, backbone)
     for skip in study.skips:
-        scale, begun = arm.guidance(study, backbone), time.perf_counter()
-        config = FlowEditConfig(steps=study.steps, guidance_scale=scale, skip=skip, seed=study.seed)
-        one = flow_edit(backbone, case.image, _source(case), prompt, [case.concept], config)
+        begun = time.perf_counter()
+        shared: dict[str, Any] = {"steps": study.steps, "guidance_scale": scale, "skip": skip, "seed": study.seed}
+        if arm.method in THRESHOLDS:
+            ledits = LeditsConfig(**shared, threshold=THRESHOLDS[arm.method])
+            one = leditspp(backbone, case.image, prompt, [case.concept], ledits)
+        else:
+            one = flow_edit(backbone, case.image, _source(case), prompt, [case.concept], FlowEditConfig(**shared))
         yield one.image, skip, one.evaluations, time.perf_counter() - begun
 
 
