@@ -150,7 +150,7 @@ def _pipeline(backbone: Backbone, rows: PlaceholderRows | None) -> Iterator[Any]
     channels = unet.config.in_channels
     with turn(backbone), rows.installed(backbone) if rows is not None else nullcontext():
         try:
-            pipeline = LEditsPPPipelineStableDiffusion(
+            pipeline: Any = LEditsPPPipelineStableDiffusion(
                 vae=backbone.vae,
                 text_encoder=encoder.model,
                 tokenizer=_Words(encoder, rows.vocabulary if rows is not None else {}, backbone.learned_words),
