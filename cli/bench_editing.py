@@ -62,7 +62,7 @@ class EditingOptions(LoraOptions, ModelOptions):
 @flip_option
 @click.option("--steps", type=click.IntRange(2, 1000), default=50, show_default=True, help="DDIM steps.")
 @edit_guidance_option
-@click.option("--arm", "arms", multiple=True, help="Only this one; repeatable.  [default: all]")
+@click.option("--arm", "arms", multiple=True, help="Only this one; repeatable.  [default: all but peers']")
 @lora_option
 @click.option("--part", type=Part(), default="1/1", help="k/n: only each n-th concept from the k-th, one process each.")
 @click.option("--judge", type=_PATH, help="Attribute classifier: folder.  [default: the built-in model's]")
@@ -82,6 +82,7 @@ def editing(**given: Any) -> None:
     \b
       sentinv bench editing
       sentinv bench editing --concept robot --arm pec-npi --arm ddim-none
+      sentinv bench editing --arm pec-npi --arm pec-none-half --arm direct-edit-half --arm leditspp
     """  # noqa: D301 - click reads \b as "leave these lines as they are"
     import torch
 
@@ -125,8 +126,8 @@ def _bench(options: EditingOptions) -> EditingBench:
     Raises:
         click.UsageError: If there is no arm of a name.
     """
+    from sentinv.bench.editing_arms import DEFAULT_ARMS, EditingStudy
     from sentinv.bench.editing_runner import EditingBench
-    from sentinv.bench.editing_study import DEFAULT_ARMS, EditingStudy
     from sentinv.files.atomic import make_folder
     from sentinv.training.config import TrainConfig
 

@@ -17,9 +17,10 @@ from transformers import ViTConfig, ViTForImageClassification, ViTImageProcessor
 
 from sentinv.adapters.lora import Lora
 from sentinv.bench.concepts import StudyConcept
+from sentinv.bench.editing_arms import ARMS, EditingStudy
 from sentinv.bench.editing_report import comparisons, paired, round_trips, write_editing_report
 from sentinv.bench.editing_runner import EditingBench
-from sentinv.bench.editing_study import ARMS, Case, EditingStudy, measure_edit, run_case
+from sentinv.bench.editing_study import Case, measure_edit, run_case
 from sentinv.cli.main import cli
 from sentinv.concepts.concept import Concept
 from sentinv.editing.edit import EditConfig, ddim_invert, sweep

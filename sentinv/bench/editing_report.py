@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from sentinv.bench.editing_study import CONTROLS, spread
+from sentinv.bench.editing_arms import CONTROLS
+from sentinv.bench.editing_study import spread
 from sentinv.bench.records import Record
 from sentinv.editing.edit import EditConfig
 from sentinv.editing.inversion import InversionConfig

@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sentinv.adapters.install import adapted, check_words
-from sentinv.bench.editing_study import ARMS, Case, EditingStudy, run_case
+from sentinv.bench.editing_arms import ARMS, EditingStudy
+from sentinv.bench.editing_study import Case, run_case
 from sentinv.bench.records import Record, same_settings
 from sentinv.concepts.concept import Concept
 from sentinv.editing.edit import EditConfig

@@ -6,14 +6,16 @@ A record is one edited image with its measures. Each concept is learned once; ea
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Literal, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 from PIL import Image
 
+from sentinv.bench.editing_arms import ARMS, ROUND_TRIPS, THRESHOLDS, EditingArm, EditingStudy
+from sentinv.bench.leditspp import LeditsConfig, leditspp
 from sentinv.bench.records import Record
 from sentinv.diffusion.ddim import ddim_steps
 from sentinv.editing.archive import Archive
@@ -29,7 +31,7 @@ from sentinv.editing.edit import (
     walk,
 )
 from sentinv.editing.flow_edit import FlowEditConfig, flow_edit
-from sentinv.editing.inversion import InversionConfig, Method, noised_trajectory, relative_rms
+from sentinv.editing.inversion import InversionConfig, noised_trajectory, relative_rms
 from sentinv.evaluation.metrics import pixel_psnr
 from sentinv.files.images import crop_resize, read_image, read_mask, to_pil
 from sentinv.generation.denoiser import Denoiser
@@ -39,75 +41,6 @@ if TYPE_CHECKING:
     from sentinv.concepts.concept import Concept
     from sentinv.evaluation.judges import AttributeJudge
     from sentinv.models.backbone import Backbone
-
-CONTROLS = ("copy", "autoencoder", "regenerate", "sdedit")
-
-
-class EditingArm(NamedTuple):
-    """A way to edit.
-
-    Attributes:
-        method: of inversion, or "flow-edit", which inverts nothing.
-        source: what holds the image in place.
-        guidance_scale: the arm's own; the study's if it has neither this nor a share.
-        share: of the model's own guidance, in place of `guidance_scale`.
-    """
-
-    method: Method | Literal["flow-edit"]
-    source: Held
-    guidance_scale: float | None = None
-    share: float | None = None
-
-    def guidance(self, study: EditingStudy, backbone: Backbone) -> float | None:
-        """The guidance scale of the arm's edits; None for what `EditConfig` takes without one."""
-        if self.share is not None:
-            return self.share * backbone.guidance_scale
-        return study.guidance_scale if self.guidance_scale is None else self.guidance_scale
-
-
-ARMS: Mapping[str, EditingArm] = {
-    "ddim-none": EditingArm("ddim", "none"),
-    "ddim-7.5": EditingArm("ddim", "none", 7.5),
-    "pec-none": EditingArm("pec", "none"),
-    "pec-none-half": EditingArm("pec", "none", share=0.5),
-    "pec-npi": EditingArm("pec", "npi"),
-    "pec-npi-full": EditingArm("pec", "npi", share=1.0),
-    "pec-delta": EditingArm("pec", "delta"),
-    "pec-delta-half": EditingArm("pec", "delta", share=0.5),
-    "ddpm-npi": EditingArm("ddpm", "npi"),
-    "ddpm-none": EditingArm("ddpm", "none"),
-    "flow-edit": EditingArm("flow-edit", "none"),
-}
-DEFAULT_ARMS = tuple(name for name in ARMS if name != "flow-edit")
-"""Those of the published tables."""
-ROUND_TRIPS: tuple[Method, ...] = ("ddim", "pec", "fixed-point", "ddpm")
-
-
-@dataclass(frozen=True, kw_only=True)
-class EditingStudy:
-    """What is compared.
-
-    Attributes:
-        steps: DDIM steps.
-        guidance_scale: of every edit but those of arms that have their own; the model's own if None, half of it with
-            source "npi".
-        skips: shares of the steps that are left out; SDEdit starts at the same levels.
-        arms: of `ARMS`.
-        seed: of the noise of SDEdit, of regenerating, of "ddpm" and of "flow-edit".
-    """
-
-    steps: int = 50
-    guidance_scale: float | None = None
-    skips: tuple[float, ...] = (0.0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6)
-    arms: tuple[str, ...] = DEFAULT_ARMS
-    seed: int = 0
-
-    def __post_init__(self) -> None:
-        unknown = [arm for arm in self.arms if arm not in ARMS]
-        if unknown or not self.skips:
-            raise ValueError(
-                f"expected skips, and arms of {', '.join(ARMS)}, got {unknown[0] if unknown else 'no skips'}"
-            )
 
 
 @dataclass
@@ -153,7 +86,7 @@ def run_case(
     Yields:
         Records, with the image that each is about: first the round trips, which have none, then the edits.
     """
-    archives = {}
+    archives: dict[str, Archive] = {}
     for method in ROUND_TRIPS:
         begun = time.perf_counter()
         config = InversionConfig(method=method, steps=study.steps, seed=study.seed)
@@ -202,7 +135,7 @@ Made = tuple[Image.Image, float, int, float]
 
 
 def _makers(
-    backbone: Backbone, case: Case, study: EditingStudy, archives: dict[Method, Archive], prompt: str
+    backbone: Backbone, case: Case, study: EditingStudy, archives: dict[str, Archive], prompt: str
 ) -> dict[str, Callable[[], Iterator[Made]]]:
     """EditingArm → what makes its images."""
     any_archive = archives["pec"]
@@ -221,14 +154,14 @@ def _edits(
     backbone: Backbone,
     case: Case,
     study: EditingStudy,
-    archives: dict[Method, Archive],
+    archives: dict[str, Archive],
     prompt: str,
     arm: EditingArm,
 ) -> Iterator[Made]:
     """Edit at every skip. Offsets, which do not depend on the prompt, are taken once and counted with every edit."""
     method = arm.method
-    if method == "flow-edit":
-        yield from _flow_edits(backbone, case, study, prompt, arm)
+    if method not in archives:
+        yield from _edits_alone(backbone, case, study, prompt, arm)
         return
     config = EditConfig(guidance_scale=arm.guidance(study, backbone), source=arm.source)
     cost = archives[method].evaluations
@@ -241,12 +174,17 @@ def _edits(
         yield one.image, skip, one.evaluations + cost, time.perf_counter() - begun
 
 
-def _flow_edits(backbone: Backbone, case: Case, study: EditingStudy, prompt: str, arm: EditingArm) -> Iterator[Made]:
-    """Edit at every skip, without an inversion."""
+def _edits_alone(backbone: Backbone, case: Case, study: EditingStudy, prompt: str, arm: EditingArm) -> Iterator[Made]:
+    """Edit at every skip, each time from the picture itself."""
+    scale = arm.guidance(study, backbone)
     for skip in study.skips:
-        scale, begun = arm.guidance(study, backbone), time.perf_counter()
-        config = FlowEditConfig(steps=study.steps, guidance_scale=scale, skip=skip, seed=study.seed)
-        one = flow_edit(backbone, case.image, _source(case), prompt, [case.concept], config)
+        begun = time.perf_counter()
+        shared: dict[str, Any] = {"steps": study.steps, "guidance_scale": scale, "skip": skip, "seed": study.seed}
+        if arm.method in THRESHOLDS:
+            ledits = LeditsConfig(**shared, threshold=THRESHOLDS[arm.method])
+            one = leditspp(backbone, case.image, prompt, [case.concept], ledits)
+        else:
+            one = flow_edit(backbone, case.image, _source(case), prompt, [case.concept], FlowEditConfig(**shared))
         yield one.image, skip, one.evaluations, time.perf_counter() - begun
 
 

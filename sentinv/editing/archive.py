@@ -18,7 +18,7 @@ from PIL import Image
 from torch import Tensor
 
 from sentinv.diffusion.ddim import Step, ddim_steps
-from sentinv.editing.inversion import InversionConfig, Trajectory
+from sentinv.editing.inversion import Asked, InversionConfig, Trajectory
 from sentinv.errors import ConceptError, EditError
 from sentinv.files.atomic import StrPath, atomic_write, shown
 from sentinv.files.tensors import DIGEST, content_digest, read_safetensors, safetensors_bytes
@@ -67,6 +67,24 @@ class Archive:
     def with_offsets(self, guidance_scale: float, offsets: Tensor) -> Archive:
         """Return the archive with offsets for one more guidance scale."""
         return replace(self, offsets={**self.offsets, float(guidance_scale): offsets.cpu()})
+
+    def realigned(self, denoise: Asked) -> Asked:
+        """Ask a model where the inversion asked it: DirectEdit (Yang & Ye 2026, arXiv:2605.02417, direct alignment).
+
+        "ddim" goes from a state to the noisier one with what the model says of the cleaner. Sampling asks at the noisier,
+        and strays. Asked at the latents plus the stored difference of the two states, the model says the same again as
+        long as the latents are those of the inversion; an edit, which leaves them, takes the difference along.
+
+        Raises:
+            EditError: If the image was inverted by another method, which asked elsewhere.
+        """
+        if self.config.method != "ddim":
+            raise EditError(
+                f'source "direct" goes the way of method "ddim" back, got an archive of "{self.config.method}": invert the '
+                "image by that method"
+            )
+        moves = dict(zip(self.steps, self.trajectory.states.diff(dim=0), strict=True))
+        return lambda latents, step: denoise(latents + moves[step].to(latents.device), step)
 
     def check(self, backbone: Backbone, concepts: Sequence[Concept] = ()) -> None:
         """Refuse a model, a noise schedule or learned words that are not those of the inversion.

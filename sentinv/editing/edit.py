@@ -21,7 +21,7 @@ from torch import Tensor
 from sentinv.concepts.concept import several
 from sentinv.diffusion.ddim import Step, ddim_step, ddim_steps, ddpm_sigma
 from sentinv.editing.archive import Archive
-from sentinv.editing.inversion import InversionConfig, check_finite, find_offsets, find_trajectory
+from sentinv.editing.inversion import Asked, InversionConfig, check_finite, find_offsets, find_trajectory
 from sentinv.files.decoding import picture_of
 from sentinv.files.images import prepare, size_in_shape, to_pil
 from sentinv.generation.denoiser import Denoiser
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from sentinv.concepts.concept import Concept
     from sentinv.models.backbone import Backbone
 
-Held = Literal["npi", "none", "delta"]
+Held = Literal["npi", "none", "delta", "direct"]
 Blend = Callable[[Tensor, int], Tensor]
 
 
@@ -50,6 +50,8 @@ class EditConfig:
             "none": nothing; plain guidance, as Gal et al. did.
             "delta": plain guidance, and the offsets that make the source prompt walk back exactly at that guidance are added
             to the edit too (after Ju et al. 2023, arXiv:2310.01506).
+            "direct": plain guidance, and the model is asked where the inversion, which must be "ddim", asked it
+            (`Archive.realigned`). Costs nothing.
         skip: share of the steps that are left out at the noisy end, in [0, 1): more keeps more of the image.
         source_guidance: the guidance scale at which offsets are taken; that of the edit if None. An image inverted by
             "ddpm" always needs offsets, and Huberman-Spiegelglas et al. take 3.5 here and 15 for the edit.
@@ -195,10 +197,11 @@ def sweep(
     away = archive.source_prompt if config.source == "npi" else None
     denoise = Denoiser.of(backbone, prompt, concepts, config.guidance(backbone), away, config.weights)
     states = archive.trajectory.states.to(backbone.device)
+    ask = archive.realigned(denoise) if config.source == "direct" else denoise
     results = []
     for skip in skips if skips is not None else [config.skip]:
         first = first_step(skip, len(archive.steps))
-        latents = walk(denoise, states[first], archive.steps, first, offsets, archive.config.eta, on_step=on_step)
+        latents = walk(ask, states[first], archive.steps, first, offsets, archive.config.eta, on_step=on_step)
         image = to_pil(backbone.decode(latents))[0]
         results.append(Edited(image, latents, skip, cost + denoise.evaluations))
         cost = denoise.evaluations = 0
@@ -229,7 +232,7 @@ def take_offsets(
 
 @torch.no_grad()
 def walk(
-    denoise: Denoiser,
+    denoise: Asked,
     latents: Tensor,
     steps: Sequence[Step],
     first: int = 0,

@@ -9,7 +9,7 @@ to signal (Song et al. 2021, arXiv:2010.02502, equation 14), and the same algori
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -20,7 +20,7 @@ from sentinv.concepts.concept import several
 from sentinv.diffusion.conversions import add_noise
 from sentinv.diffusion.ddim import Step, ddim_steps
 from sentinv.editing.edit import Edited, encode_image, first_step, prepared
-from sentinv.editing.inversion import check_finite
+from sentinv.editing.inversion import Asked, check_finite
 from sentinv.files.images import to_pil
 from sentinv.generation.denoiser import Denoiser
 
@@ -30,9 +30,6 @@ if TYPE_CHECKING:
     from sentinv.concepts.concept import Concept
     from sentinv.generation.generate import Progress
     from sentinv.models.backbone import Backbone
-
-Asked = Callable[[Tensor, Step], Tensor]
-"""(latents `[B, C, h, w]`, step) → epsilon: a `Denoiser`."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -16,7 +16,7 @@ that sampling will ask at. The methods differ in how well they solve it:
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal, get_args
 
@@ -30,6 +30,8 @@ from sentinv.generation.denoiser import Denoiser
 from sentinv.generation.generate import Progress
 
 Method = Literal["pec", "ddim", "fixed-point", "ddpm"]
+Asked = Callable[[Tensor, Step], Tensor]
+"""(latents `[B, C, h, w]`, step) → epsilon: a `Denoiser`."""
 
 _EXTRA_PASSES = 3
 """More evaluations of "pec" at its first two steps, whose predictions are poor."""
