@@ -36,7 +36,7 @@ def ablation(studies: tuple[Path, ...], **given: Any) -> None:
       convergence = true
       [arms.published]
       start = "vanilla@5000"
-      train = { min_snr = 0, max_norm = 0, learning_rate = 2e-3, betas = [0.9, 0.999] }
+      train = { min_snr = 0, max_norm = 0, learning_rate = 2e-3 }
       [arms.tuned]
       start = "caption"
       tune = { steps = 200 }

@@ -82,7 +82,7 @@ def editing(**given: Any) -> None:
     \b
       sentinv bench editing
       sentinv bench editing --concept robot --arm pec-npi --arm ddim-none
-      sentinv bench editing --arm pec-npi --arm pec-none-half --arm direct-edit-half --arm leditspp
+      sentinv bench editing --arm pec-npi --arm direct-edit-half --arm leditspp
     """  # noqa: D301 - click reads \b as "leave these lines as they are"
     import torch
 
