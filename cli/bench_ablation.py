@@ -31,8 +31,9 @@ def ablation(studies: tuple[Path, ...], **given: Any) -> None:
       learning_rate = [1e-3, 1e-2, 1e-1]
 
     \b
-    Arms have names and hyper-parameters of their own; `tune` trains a LoRA around
-    the word. A max_norm or min_snr of 0 is none; `convergence = true` adds curves:
+    Arms have names and hyper-parameters of their own; `tune` trains a LoRA
+    around the word. A max_norm or min_snr of 0 is none; `convergence = true`
+    adds curves:
       convergence = true
       [arms.published]
       start = "vanilla@5000"
