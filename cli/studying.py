@@ -180,7 +180,7 @@ def _conclude(
     report = None if outcome.missing else folder / "report.html"
     lines = [f"{study.title}: {name}: {why}" for name, why in outcome.failures]
     if report is not None:
-        tables = write_report(study, outcome, folder, notes=facts, convergence=study.convergence)
+        tables = write_report(study, outcome, folder, notes=facts)
         lines = [f"## {study.title}\n", *(table.markdown() for table in tables), *lines]
     else:
         lines.append(

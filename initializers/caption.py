@@ -114,6 +114,9 @@ def believed(
         image: that is looked at.
         limit: of the score; None if the model names none.
         otherwise: the other initializer; None if there is none.
+
+    Raises:
+        SentinvError: As the other initializer.
     """
     if limit is None or otherwise is None or said.score is None or said.score >= limit:
         return said

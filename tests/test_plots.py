@@ -183,9 +183,9 @@ def test_spread_over_seeds_by_hand(records):
 
 
 def test_report_is_whole_and_repeatable(records, tmp_path):
-    study = Study(title="A <b>study</b>", question="Which?")
+    study = Study(title="A <b>study</b>", question="Which?", convergence=True)
     outcome = StudyOutcome(records, [("owl, caption", "no picture & no file")])
-    tables = write_report(study, outcome, tmp_path, notes={"model": "tiny"}, convergence=True)
+    tables = write_report(study, outcome, tmp_path, notes={"model": "tiny"})
     first = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
     assert {
         "loss.png",
@@ -201,7 +201,7 @@ def test_report_is_whole_and_repeatable(records, tmp_path):
     assert "A &lt;b&gt;study" in page and "no picture &amp; no file" in page and "http" not in page
     assert len(re.findall("data:image/png", page)) == 5
     assert all(table.title in first["tables.md"].decode() for table in tables)
-    write_report(study, outcome, tmp_path, notes={"model": "tiny"}, convergence=True)
+    write_report(study, outcome, tmp_path, notes={"model": "tiny"})
     assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == first
 
 
@@ -220,7 +220,7 @@ def test_a_variant_has_the_colour_of_its_arm_and_is_hollow():
 def test_report_names_every_value_of_a_hyper_parameter_that_varies(tmp_path):
     runs = [record("cat", "caption", 0, steps=steps, point={"steps": steps}) for steps in (100, 500)]
     outcome = StudyOutcome(records=[record("cat", "prompt-only", 0), *runs])
-    write_report(Study(title="x"), outcome, tmp_path, notes={}, convergence=False)
+    write_report(Study(title="x"), outcome, tmp_path, notes={})
     assert (
         "steps 100 or 500, learning_rate 0.01, schedule cosine, betas [0.8, 0.9]"
         in (tmp_path / "tables.md").read_text()
@@ -231,13 +231,13 @@ def test_report_says_where_and_when_runs_were_made_as_far_as_they_tell(tmp_path)
     told, silent = record("cat", "caption", 0), record("mug", "caption", 0)
     told["timing"] |= {"machine": "here", "date": "2020-01-01"}
     for runs, date in (([told], "2020-01-01\n"), ([told, silent], "2020-01-01 (of 1 of 2 runs"), ([silent], "today")):
-        write_report(Study(title="x"), StudyOutcome(records=runs), tmp_path, notes={"date": "today"}, convergence=False)
+        write_report(Study(title="x"), StudyOutcome(records=runs), tmp_path, notes={"date": "today"})
         assert f"- **date**: {date}" in (tmp_path / "tables.md").read_text()
 
 
 def test_report_of_nothing_but_failures(tmp_path):
     outcome = StudyOutcome([], [("cat", "not there")])
-    assert write_report(Study(title="x"), outcome, tmp_path, notes={}, convergence=True) == []
+    assert write_report(Study(title="x", convergence=True), outcome, tmp_path, notes={}) == []
     assert "not there" in (tmp_path / "report.html").read_text()
 
 

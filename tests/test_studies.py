@@ -712,7 +712,7 @@ def test_runs_that_went_wrong_are_told_and_not_averaged_away(bench, tmp_path, mo
     reports = []
     for _ in range(2):
         outcome = run_study(study, bench, tmp_path / "records")
-        write_report(study, outcome, tmp_path / "report", notes={}, convergence=True)
+        write_report(replace(study, convergence=True), outcome, tmp_path / "report", notes={})
         reports.append((tmp_path / "report" / "tables.md").read_text())
     assert len(calls) == 4 and reports[0] == reports[1]
     assert "1 ended early: runaway" in reports[0] and "nan" not in reports[0]

@@ -34,9 +34,7 @@ _SHOWN = ("steps", "learning_rate", "schedule", "betas", "batch_size", "min_snr"
 """Hyper-parameters that a report tells; runs of older versions have some that there are no more."""
 
 
-def write_report(
-    study: Study, outcome: StudyOutcome, folder: str | Path, *, notes: Mapping[str, str], convergence: bool
-) -> list[Table]:
+def write_report(study: Study, outcome: StudyOutcome, folder: str | Path, *, notes: Mapping[str, str]) -> list[Table]:
     """Write ``report.html``, ``tables.md`` and the figures into a folder.
 
     Args:
@@ -44,7 +42,6 @@ def write_report(
         outcome: its records and failures.
         folder: where to; what is there is replaced.
         notes: name → what a reader has to know: model, judge, machine, command, date.
-        convergence: whether curves and the table of steps to reach vanilla are wanted; else the plane comes first.
 
     Returns:
         The tables, for the terminal.
@@ -54,12 +51,12 @@ def write_report(
     """
     folder = make_folder(folder)
     found = arms(outcome.records)
-    pictures = _figures(found, outcome.records, folder, convergence)
+    pictures = _figures(found, outcome.records, folder, study.convergence)
     kinds = measures(found) if any(record["result"]["losses"] for record in outcome.records) else []
-    crossings = [crossing_table(found, measure) for measure in kinds if convergence]
-    if convergence:
-        crossings.insert(0, recognised_table(found))
-    tables = [table for table in crossings if table is not None]
+    reached = (
+        [recognised_table(found), *(crossing_table(found, measure) for measure in kinds)] if study.convergence else []
+    )
+    tables = [table for table in reached if table is not None]
     tables += [loss_table(found, measure) for measure in kinds]
     tables += score_tables(found, outcome.records)
     tables += [table for table in (gain_table(found), trade_table(found), spread_table(found)) if table is not None]

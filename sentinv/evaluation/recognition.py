@@ -78,13 +78,13 @@ class Recogniser:
 
     def __init__(self, concepts: Mapping[str, Tensor], gallery: Gallery) -> None:
         self.concepts, self.gallery = dict(concepts), gallery
+        self._all = torch.stack([*self.concepts.values(), *gallery.prototypes])
 
     @cached_property
     def digest(self) -> str:
         """What it can tell apart, in 16 hex digits."""
         digest = hashlib.sha256(json.dumps([*self.concepts, *self.gallery.names]).encode())
-        for own in (*self.concepts.values(), self.gallery.prototypes):
-            digest.update(own.half().numpy().tobytes())
+        digest.update(self._all.half().numpy().tobytes())
         return digest.hexdigest()[:16]
 
     def reads_as(self, embeddings: Tensor, name: str, same_as: Sequence[str] = ()) -> Tensor:
@@ -98,7 +98,6 @@ class Recogniser:
         Returns:
             `[N]` bool.
         """
-        others = [own for other, own in self.concepts.items() if other != name]
-        named = zip(self.gallery.names, self.gallery.prototypes, strict=True)
-        others += [own for thing, own in named if thing not in same_as]
-        return embeddings @ self.concepts[name] > (embeddings @ torch.stack(others).T).amax(dim=1)
+        likeness = embeddings @ self._all.T
+        others = [concept != name for concept in self.concepts] + [thing not in same_as for thing in self.gallery.names]
+        return embeddings @ self.concepts[name] > likeness[:, others].amax(dim=1)
