@@ -1,7 +1,7 @@
 """Tell the order in which the parts are made, and what each costs."""
 
 STAGES = """\
-toybox is made in this order (times on two CPU cores with AMX; each training resumes where it was):
+toybox is made in this order (times on two CPU cores with bfloat16; each training resumes where it was):
 
   python -m toybox.art                                           {art}
   python -m toybox.vocabulary                                    half a minute
@@ -14,6 +14,7 @@ toybox is made in this order (times on two CPU cores with AMX; each training res
   torchrun --nproc-per-node 2 -m toybox.tower                    {tower}
   python -m toybox.concepts                                      seconds
   python -m toybox.package                                       seconds: into sentinv/toybox
+  python -m toybox.gallery                                       seconds: things.safetensors, by the packaged judge
   python -m toybox.measure                                       the table of the model card
 
 Set OMP_NUM_THREADS=1. On a GPU, `python -m toybox.<part>` alone. Drawings, checkpoints and logs go to runs/toybox: 25 MB
@@ -24,7 +25,7 @@ COSTS = {
     "art": "1 minute",
     "vae": "20 minutes",
     "latents": "13 minutes",
-    "diffusion": "10 hours",
+    "diffusion": "6 hours",
     "classifier": "1 hour",
     "captioner": "1 hour",
     "judge": "1.5 hours",

@@ -23,7 +23,7 @@ from sentinv.initializers.caption import Caption
 from . import vocabulary, world
 from .classifier import VISION
 from .fit import RUNS, Plan, fit, workers
-from .surety import unsure_below
+from .surety import note_threshold
 
 FOLDER = RUNS / "captioner" / "model"
 PLAN = Plan(
@@ -110,9 +110,7 @@ def main() -> None:
         print(f"held-out: {sum(exact) / len(exact):.4f} of the captions are right in every word; e.g. {said[:3]}")
         model.save_pretrained(FOLDER)
         processor(tokenizer).save_pretrained(FOLDER)
-        model.config.unsure_below = unsure_below(Caption(str(FOLDER), device="cpu"))
-        print(f"believed from a score of {model.config.unsure_below} on")
-        model.save_pretrained(FOLDER)
+        note_threshold(model, FOLDER, Caption(str(FOLDER), device="cpu"))
 
 
 if __name__ == "__main__":

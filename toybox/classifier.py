@@ -21,7 +21,7 @@ from . import captions as language
 from . import vae, world
 from .fit import RUNS, Plan, fit, workers
 from .styles import STYLES
-from .surety import unsure_below
+from .surety import note_threshold
 
 ATTRIBUTES_FOLDER = RUNS / "classifier" / "attributes"
 CLASSIFIER_FOLDER = RUNS / "classifier" / "classifier"
@@ -57,7 +57,7 @@ VISION = {
 }
 """The vision transformer of each part that looks at pictures: 4 layers of width 160 on patches of 16 by 16 pixels.
 
-Five layers of width 128 on patches of 8 by 8 cost more than twice as much.
+Patches of 8 by 8 would be four times as many.
 """
 
 
@@ -157,13 +157,11 @@ def main() -> None:
         for name, shown in (("renders", pictures), ("renders through the autoencoder", back)):
             right = accuracy(model, specs, shown)
             print(f"held-out {name}: " + "  ".join(f"{k} {v.float().mean():.4f}" for k, v in right.items()))
-        for folder, part in ((ATTRIBUTES_FOLDER, model), (CLASSIFIER_FOLDER, objects_only(model))):
+        named = objects_only(model)
+        for folder, part in ((ATTRIBUTES_FOLDER, model), (CLASSIFIER_FOLDER, named)):
             part.save_pretrained(folder)
             processor().save_pretrained(folder)
-        named = objects_only(model)
-        named.config.unsure_below = unsure_below(ClassLabel(str(CLASSIFIER_FOLDER), device="cpu"))
-        print(f"believed from a score of {named.config.unsure_below} on")
-        named.save_pretrained(CLASSIFIER_FOLDER)
+        note_threshold(named, CLASSIFIER_FOLDER, ClassLabel(str(CLASSIFIER_FOLDER), device="cpu"))
 
 
 if __name__ == "__main__":

@@ -16,12 +16,7 @@ from pathlib import Path
 import click
 import torch
 import torch.nn.functional as F
-from torchvision.transforms.functional import to_pil_image
 from torchvision.utils import save_image
-
-from sentinv.evaluation.judges import ClipJudge
-from sentinv.evaluation.recognition import Gallery, prototype
-from sentinv.models.built_in import TOYBOX
 
 from . import art, captions, world
 from .styles import STYLES
@@ -133,34 +128,33 @@ def all_concepts() -> list[ConceptSpec]:
 
 
 _EXAMPLES = (
-    ("cat", "cat", "cat-face", "shaded", "on the grass", "in a room", "at sunset"),
-    ("teapot", "teapot", "teapot", "shaded", "on a wooden table", "in a room", "on the beach"),
-    ("backpack", "backpack", "backpack", "shaded", "in the forest", "on the beach", "on the grass"),
-)
+    ("cat", "cat-face", ("on the grass",), {"cat": "image", "cat-mask": "mask"}),
+    ("teapot", "teapot", ("on a wooden table",), {"teapot": "image"}),
+    ("backpack", "backpack", ("in the forest", "on the beach", "on the grass"),
+     {"backpack-1": "image", "backpack-2": "view-1", "backpack-3": "view-2"}),
+)  # fmt: skip
+"""Thing, its drawing, scenes, and the guide's files: stem → which of `draw`'s pictures."""
 
 
 def example_pictures() -> dict[str, torch.Tensor]:
     """The pictures of the guide, by the held-out hand: file stem → `[C, RESOLUTION, RESOLUTION]` in [0, 1]."""
     found = {}
-    for i, (name, thing, emoji, hand, *scenes) in enumerate(_EXAMPLES):
+    for i, (thing, emoji, scenes, files) in enumerate(_EXAMPLES):
         spec = ConceptSpec(
-            name=name,
+            name=thing,
             thing=thing,
             drawing=emoji,
-            hand=hand,
+            hand="shaded",
             look=(),
             caption="",
             word=thing,
             scene=scenes[0],
-            views=tuple(scenes[1:]),
+            views=scenes[1:],
             edits=(),
             seed=world.HELD_OUT_SEEDS[1100 + i],
         )
         own = draw(spec)
-        if name == "backpack":
-            found |= {f"{name}-{n}": own[stem] for n, stem in enumerate(("image", "view-1", "view-2"), 1)}
-        else:
-            found |= {name: own["image"], **({f"{name}-mask": own["mask"]} if name == "cat" else {})}
+        found |= {stem: own[which] for stem, which in files.items()}
     return found
 
 
@@ -323,23 +317,6 @@ def style_table() -> list[dict[str, object]]:
     ]
 
 
-@torch.no_grad()
-def gallery(each: int = 48) -> Gallery:
-    """The prototype of every known thing: the shipped judge's mean over so many pictures of it by all training hands."""
-    judge = ClipJudge.load(base_model=TOYBOX)
-    prototypes = []
-    for thing in range(len(world.OBJECT_NAMES)):
-        specs = world.sample_specs(each, world.HELD_OUT_SEEDS[3000 + thing])
-        things = torch.full_like(specs.object, thing)
-        drawing, hand = world.choose(
-            things, specs.hand, torch.rand(each, generator=torch.Generator().manual_seed(thing))
-        )
-        plain = {"colour": 0, "pattern": 0, "style": 0, "second": -1, "second_drawing": 0}
-        specs = specs.replace(object=things, drawing=drawing, hand=hand, signed=False, **plain)
-        prototypes.append(prototype(judge, [to_pil_image(picture) for picture in world.render(specs)]))
-    return Gallery(world.OBJECT_NAMES, torch.stack(prototypes), judge.digest)
-
-
 @click.command()
 @click.option("--sheet", type=click.Path(path_type=Path), help="Also write all pictures into one PNG.")
 @click.option("--folder", type=click.Path(path_type=Path), default=FOLDER, help="Where they go.")
@@ -359,7 +336,6 @@ def main(sheet: Path | None, folder: Path, examples: Path) -> None:
             save_image(picture, folder / name / f"{stem}.png")
     for stem, rows in (("concepts", table(concepts)), ("styles", style_table())):
         (folder / f"{stem}.json").write_text(json.dumps(rows, indent=1) + "\n", encoding="utf-8")
-    gallery().save(folder / "things.safetensors")
     if sheet:
         everything = [picture.expand(3, -1, -1) for pictures in drawn.values() for picture in pictures.values()]
         save_image(torch.stack(everything), sheet, nrow=math.ceil(len(everything) / len(concepts)))

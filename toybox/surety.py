@@ -7,11 +7,13 @@ The score that tells the two apart best goes into the model's config as `unsure_
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Protocol
 
 import torch
 from PIL import Image
 from torchvision.transforms.functional import to_pil_image
+from transformers import PreTrainedModel
 
 from sentinv.concepts.initialization import Initialization
 
@@ -45,12 +47,19 @@ def unsure_below(seer: Seer, count: int = 1024) -> float:
     specs, first = world.lesson(specs, 0.1, 1.0, generator)
     said = _said(seer, specs, first)
     names = [world.OBJECT_NAMES[i] for i in specs.object.tolist()]
-    right = torch.tensor([name in one.text for name, one in zip(names, said, strict=True)])
+    right = torch.tensor([f" {name} " in f" {one.text} " for name, one in zip(names, said, strict=True)])
     known = torch.tensor([one.score or 0.0 for one in said])[right]
     bank = art.wider_sprites().pixels
     strangers = bank[torch.randint(len(bank), (count,), generator=generator)].float() / 255
     others = _said(seer, specs, world.repaint(strangers, world.palette()[specs.colour]))
     return best_threshold(known, torch.tensor([one.score or 0.0 for one in others]))
+
+
+def note_threshold(model: PreTrainedModel, folder: Path, seer: Seer) -> None:
+    """Write the threshold into the config of a model that lies in a folder, where `seer` reads it."""
+    model.config.unsure_below = unsure_below(seer)
+    print(f"believed from a score of {model.config.unsure_below} on")
+    model.config.save_pretrained(folder)
 
 
 def _said(seer: Seer, specs: world.Specs, first: torch.Tensor) -> list[Initialization]:

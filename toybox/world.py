@@ -440,7 +440,7 @@ def render(specs: Specs, first: torch.Tensor | None = None, device: str = "cpu")
 
 
 AT_ONCE = 16
-"""Pictures drawn at once on a CPU: so few stay in its cache, which makes it two to three times as fast as 256."""
+"""Pictures drawn at once on a CPU: so few stay in its cache."""
 
 PAIR_SHIFT = 0.12
 """How much of its random offset each of two things keeps."""
