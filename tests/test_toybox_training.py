@@ -5,8 +5,9 @@ from dataclasses import replace
 import pytest
 import torch
 from torch import nn
+from transformers import BlipVisionConfig, BlipVisionModel
 
-from toybox import fit, pieces, surety
+from toybox import classifier, fit, pieces, surety, tower
 
 PLAN = fit.Plan(steps=6, batch=8, lr=1e-2, matrix_lr=1e-2, warmup=2, seed=3, save_every=3)
 
@@ -122,3 +123,25 @@ def test_a_threshold_tells_known_from_unknown_things():
     """By hand: at 3, two of three known scores are at or above it and all unknown ones below."""
     known, unknown = torch.tensor([1.0, 3.0, 4.0]), torch.tensor([0.0, 2.0, 2.5])
     assert surety.best_threshold(known, unknown) == 3.0
+
+
+def test_the_eyes_of_the_classifier_are_handed_over(tmp_path, monkeypatch):
+    torch.manual_seed(3)
+    model = classifier.new_classifier().eval()
+    for parameter in model.parameters():
+        parameter.data += 0.1 * torch.randn_like(parameter)
+    monkeypatch.setattr(classifier, "ATTRIBUTES_FOLDER", tmp_path)
+    model.save_pretrained(tmp_path)
+    pictures = torch.randn(2, 3, 128, 128)
+    wanted = model.vit(pictures).last_hidden_state
+
+    blip = BlipVisionModel(BlipVisionConfig(**classifier.VISION)).eval()
+    classifier.hand_over(blip)
+    assert torch.allclose(blip(pictures).last_hidden_state, wanted, atol=2e-3)
+
+    clip = tower.new_tower(32).vision_model.eval()
+    classifier.hand_over(clip)
+    clip.pre_layrnorm = nn.Identity()  # what a ViT has not
+    for layer in clip.encoder.layers:
+        layer.mlp.activation_fn = nn.GELU()
+    assert torch.allclose(clip.post_layernorm(clip(pictures).last_hidden_state), wanted, atol=2e-3)

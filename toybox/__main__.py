@@ -27,9 +27,9 @@ COSTS = {
     "latents": "13 minutes",
     "diffusion": "6 hours",
     "classifier": "1 hour",
-    "captioner": "1 hour",
-    "judge": "1.5 hours",
-    "tower": "1 hour",
+    "captioner": "15 minutes",
+    "judge": "1 hour",
+    "tower": "10 minutes",
 }
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
 """Train the captioner: one plain sentence that names style, colour, pattern, object and scene.
 
 It is to name things by hands that it has never seen: most of the drawings are deformed, some in looks that no caption
-names.
+names. It starts with the eyes of the trained classifier.
 """
 
 from __future__ import annotations
@@ -21,13 +21,13 @@ from transformers import (
 from sentinv.initializers.caption import Caption
 
 from . import vocabulary, world
-from .classifier import VISION
-from .fit import RUNS, Plan, fit, workers
+from .classifier import VISION, hand_over
+from .fit import RUNS, Plan, fit, use_fast_attention, workers
 from .surety import note_threshold
 
 FOLDER = RUNS / "captioner" / "model"
 PLAN = Plan(
-    steps=6000, batch=64, lr=1e-3, matrix_lr=2e-3, warmup=100, decay_from=0.5, ema=0.998, seed=51, gpu_batch=512
+    steps=2400, batch=64, lr=1e-3, matrix_lr=2e-3, warmup=100, decay_from=0.4, ema=0.998, seed=51, gpu_batch=512
 )
 STRANGE, DEFORMED = 0.25, 0.67
 """Shares of drawings in looks that no caption names, and of deformed ones."""
@@ -83,6 +83,8 @@ def main() -> None:
     plan = PLAN.on(me.device)
     tokenizer = BertTokenizer.from_pretrained(vocabulary.CAPTIONER_FOLDER)
     model = new_captioner(tokenizer).to(me.device)
+    hand_over(model.vision_model)
+    use_fast_attention(model, me.device)
     start = tokenizer.convert_tokens_to_ids("[DEC]")
 
     def loss(step: int, generator: torch.Generator) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:

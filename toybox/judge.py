@@ -18,16 +18,16 @@ from transformers import CLIPConfig, CLIPImageProcessor, CLIPModel, CLIPProcesso
 from . import art, vocabulary, world
 from . import captions as language
 from .classifier import VISION
-from .fit import RUNS, Plan, fit, workers
+from .fit import RUNS, Plan, fit, use_fast_attention, workers
 from .latents import tokenise
 
 FOLDER = RUNS / "judge" / "model"
-PLAN = Plan(
-    steps=5000, batch=128, lr=1e-3, matrix_lr=2e-3, warmup=60, decay_from=0.6, ema=0.998, seed=61, gpu_batch=512
-)
+PLAN = Plan(steps=8000, batch=96, lr=1e-3, matrix_lr=2e-3, warmup=60, decay_from=0.4, ema=0.998, seed=61, gpu_batch=512)
 STRANGE, DEFORMED, WIDER = 0.25, 0.67, 0.35
 """Shares of known things in looks that no caption names, of deformed drawings, and of things that the generator can't
 draw: a judge must tell these apart, too."""
+EASY_UNTIL = 0.3
+"""Share of the steps until which some are of easy pictures, undeformed: all at first, then linearly fewer."""
 TEMPERATURE = 0.1
 """Of the likeness of pictures."""
 
@@ -74,7 +74,7 @@ def _wider() -> tuple[tuple[str, ...], torch.Tensor, torch.Tensor]:
 
 
 def pairs(
-    count: int, seed: int, generator: torch.Generator
+    count: int, seed: int, generator: torch.Generator, easy: bool = False
 ) -> tuple[world.Specs, torch.Tensor, list[str], torch.Tensor]:
     """Pictures of which the first half shows the same things in the same colours as the second, and nothing else alike.
 
@@ -83,7 +83,7 @@ def pairs(
         the thing and its colour are.
     """
     half = count // 2
-    specs = world.sample_specs(count, seed).replace(second=-1, second_drawing=0)
+    specs = world.sample_specs(count, seed, plain=easy).replace(second=-1, second_drawing=0)
     hands = torch.randint(len(world.HAND_NAMES), (count,), generator=generator)
     for name in ("object", "colour", "pattern"):
         getattr(specs, name)[half:] = getattr(specs, name)[:half]
@@ -124,13 +124,16 @@ def main() -> None:
     plan = PLAN.on(me.device)
     tokenizer = CLIPTokenizer.from_pretrained(vocabulary.JUDGE_FOLDER)
     model = new_judge(tokenizer).to(me.device)
+    use_fast_attention(model, me.device)
 
     def loss(step: int, generator: torch.Generator) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
         seed = int(torch.randint(2**29, (), generator=generator))
-        specs, first, words, label = pairs(plan.batch // me.count, seed, generator)
-        bent = world.deform(first, (specs.colour == 0) & (specs.pattern == 0), generator)
-        deformed = torch.rand(len(specs), generator=generator) < DEFORMED
-        first = torch.where(deformed[:, None, None, None], bent, first)
+        easy = bool(torch.rand((), generator=generator) < 1 - step / (EASY_UNTIL * plan.steps))
+        specs, first, words, label = pairs(plan.batch // me.count, seed, generator, easy)
+        if not easy:
+            bent = world.deform(first, (specs.colour == 0) & (specs.pattern == 0), generator)
+            deformed = torch.rand(len(specs), generator=generator) < DEFORMED
+            first = torch.where(deformed[:, None, None, None], bent, first)
         ids = tokenise(tokenizer, words).to(me.device)
         output = model(input_ids=ids, pixel_values=world.render(specs, first, me.device) * 2 - 1)
         logits = output.logits_per_image.float()

@@ -3,7 +3,7 @@
 The text encoder stays as the generator's training left it; only the tower learns, to put a picture near the encoded
 captions of it and far from those of other pictures (Zhai et al. 2022, "LiT: Zero-Shot Transfer with Locked-image text
 Tuning", with the sides changed). So starts in CLIP's space can be tried on this model as on Stable Diffusion 1, whose
-text encoder is CLIP's. It shares weights with the generator and so never judges it.
+text encoder is CLIP's. It shares weights with the generator and starts with the classifier's eyes, and so never judges.
 """
 
 from __future__ import annotations
@@ -21,13 +21,13 @@ from transformers import (
 )
 
 from . import diffusion, world
-from .classifier import VISION
-from .fit import RUNS, Plan, fit, workers
+from .classifier import VISION, hand_over
+from .fit import RUNS, Plan, fit, use_fast_attention, workers
 from .latents import tokenise
 
 FOLDER = RUNS / "tower" / "model"
 PLAN = Plan(
-    steps=3000, batch=128, lr=1e-3, matrix_lr=2e-3, warmup=60, decay_from=0.5, ema=0.998, seed=71, gpu_batch=512
+    steps=1000, batch=128, lr=1e-3, matrix_lr=2e-3, warmup=60, decay_from=0.3, ema=0.998, seed=71, gpu_batch=512
 )
 STRANGE, DEFORMED = 0.1, 0.67
 
@@ -57,6 +57,8 @@ def main() -> None:
     tokenizer = CLIPTokenizer.from_pretrained(diffusion.FOLDER / "tokenizer")
     encoder = CLIPTextModel.from_pretrained(diffusion.FOLDER / "text_encoder", dtype=torch.float32).to(me.device).eval()
     tower, scale = new_tower(encoder.config.hidden_size).to(me.device), Scale().to(me.device)
+    hand_over(tower.vision_model)
+    use_fast_attention(tower, me.device)
 
     def compare(specs: world.Specs, first: torch.Tensor, words: list[str]) -> torch.Tensor:
         with torch.no_grad():
