@@ -80,6 +80,13 @@ def test_trials_are_the_product_and_references_come_once(concepts):
     assert {trial.config.learning_rate for trial in every if trial.spec.name == "caption"} == {0.1, 0.2}
 
 
+def test_an_arm_may_have_seeds_of_its_own(concepts):
+    study = replace(STUDY, grid={}, seeds=(0, 1), arms={"long": {"start": "vanilla@9", "seeds": [4]}})
+    runs = [(trial.arm.name, trial.seed) for trial in trials(study, concepts) if trial.concept.name == "mug"]
+    assert [seed for name, seed in runs if name == "long"] == [4]
+    assert sorted({seed for name, seed in runs if name == "caption"}) == [0, 1]
+
+
 def test_key_covers_all_that_decides(bench, concepts):
     study = replace(STUDY, starts=("caption",), concepts=("mug",), seeds=(0,))
     keys = set()
@@ -401,6 +408,9 @@ def test_damaged_records_are_refused(tmp_path):
         ("[arms.a]\nstart = 'caption'\nwords = 'x'", "may have tables train and tune"),
         ("[arms.a]\nstart = 'caption'\ntune = true", "may have tables train and tune"),
         ("[arms.a]\nstart = 'captoin'", "captoin"),
+        ("[arms.a]\nstart = 'caption'\nseeds = 0", "a list of seeds"),
+        ("[arms.a]\nstart = 'caption'\nseeds = []", "seeds must be whole numbers"),
+        ("[arms.a]\nstart = 'caption'\nseeds = [true]", "seeds must be whole numbers"),
         ("[arms.a]\nstart = 'image-only'", "list them in starts"),
         ("[arms.prompt-only]\nstart = 'caption'", "list them in starts"),
         ("[arms.a]\nstart = 'vanilla'\ntune = {}", "a LoRA needs words"),

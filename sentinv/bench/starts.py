@@ -112,12 +112,14 @@ class ArmSpec:
         start: where its words come from.
         train: hyper-parameters over those of the study, by their names in `TrainConfig`.
         tune: of the LoRA that is trained around the word then, by their names in `TuneConfig`; None for no LoRA.
+        seeds: of its training, where they are not all of the study's; None for those.
     """
 
     name: str
     start: StartSpec
     train: Mapping[str, Any] = field(default_factory=dict)
     tune: Mapping[str, Any] | None = None
+    seeds: tuple[int, ...] | None = None
 
     @classmethod
     def plain(cls, text: str) -> ArmSpec:
@@ -127,29 +129,33 @@ class ArmSpec:
 
     @classmethod
     def parse(cls, name: str, table: Any) -> ArmSpec:
-        """Read a table ``[arms.NAME]``: ``start``, and ``train`` and ``tune`` if need be.
+        """Read a table ``[arms.NAME]``: ``start``, and ``train``, ``tune`` and ``seeds`` if need be.
 
         Raises:
             SentinvError: If it has other keys, or its start cannot be what it is to be.
         """
-        tables = {key: value for key, value in table.items() if key != "start"} if isinstance(table, Mapping) else None
+        kinds = {"start": str, "train": Mapping, "tune": Mapping, "seeds": list}
         if (
-            tables is None
-            or not isinstance(table.get("start"), str)
-            or not tables.keys() <= {"train", "tune"}
-            or not all(isinstance(one, Mapping) for one in tables.values())
+            not isinstance(table, Mapping)
+            or "start" not in table
+            or not table.keys() <= kinds.keys()
+            or not all(isinstance(one, kinds[key]) for key, one in table.items())
         ):
             raise SentinvError(
-                f"[arms.{name}] must have a start, such as 'caption', and may have tables train and tune, got {table!r}"
+                f"[arms.{name}] must have a start, such as 'caption', and may have tables train and tune and a list of "
+                f"seeds, got {table!r}"
             )
+        seeds = table.get("seeds")
+        if seeds is not None and (not seeds or not all(type(seed) is int and seed >= 0 for seed in seeds)):
+            raise SentinvError(f"[arms.{name}]: seeds must be whole numbers of at least 0, got {seeds!r}")
         start = StartSpec.parse(table["start"])
         if start.name in REFERENCES or name in REFERENCES:
             raise SentinvError(f"[arms.{name}]: {', '.join(REFERENCES)} train nothing: list them in starts")
-        if "tune" in tables and start.name in WORDLESS:
+        if "tune" in table and start.name in WORDLESS:
             raise SentinvError(
                 f"[arms.{name}]: a LoRA needs words for the thing, and {start.name} has none: start from word or caption"
             )
-        return cls(name, start, tables.get("train", {}), tables.get("tune"))
+        return cls(name, start, table.get("train", {}), table.get("tune"), None if seeds is None else tuple(seeds))
 
 
 class Words:

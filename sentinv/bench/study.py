@@ -50,8 +50,9 @@ class Study:
         title: of the report.
         question: what it is to answer, in a sentence.
         starts: initialisations, as `StartSpec` reads them; the caption if there are neither these nor arms.
-        arms: name → ``start``, an initialisation; ``train``, hyper-parameters over those below; and ``tune``, those of a LoRA
-            that is trained around the last rows of the word, by their names in `TuneConfig`. They come before the starts. One
+        arms: name → ``start``, an initialisation; ``train``, hyper-parameters over those below; ``tune``, those of a LoRA
+            that is trained around the last rows of the word, by their names in `TuneConfig`; and ``seeds``, where they are
+            not those below (means are over concepts, of each one's mean over seeds). They come before the starts. One
             that has its start's name, and no LoRA, has the records of that start with the same hyper-parameters.
         concepts: names; empty for all.
         seeds: of training.
@@ -273,7 +274,7 @@ def trials(study: Study, concepts: Sequence[StudyConcept]) -> Iterator[Trial]:
         for arm in study.compared():
             reference = arm.start.name in REFERENCES
             for point in [{}] if reference else study.points():
-                for seed in (0,) if reference else study.seeds:
+                for seed in (0,) if reference else arm.seeds or study.seeds:
                     own = study.own(arm, point)
                     yield Trial(
                         by_name[name],
