@@ -7,11 +7,12 @@ import ast
 import colorsys
 import json
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
 
-from toybox import art, concepts, latents, styles, things, world
+from toybox import art, concepts, latents, lessons, styles, things, world
 from toybox import captions as language
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -42,11 +43,11 @@ def sprites():
     }
     patch = pytest.MonkeyPatch()
     patch.setattr(art, "_load", tables.__getitem__)
-    for cached in (world.drawings_by_hand, world._banks):
+    for cached in (world.drawings_by_hand, world._banks, lessons._wider):
         cached.cache_clear()
     yield
     patch.undo()
-    for cached in (world.drawings_by_hand, world._banks):
+    for cached in (world.drawings_by_hand, world._banks, lessons._wider):
         cached.cache_clear()
 
 
@@ -221,3 +222,44 @@ def test_without_sprites_or_npm_the_advice_is_one_line(monkeypatch, tmp_path):
     monkeypatch.setattr(art.shutil, "which", lambda _: None)
     with pytest.raises(SystemExit, match="apt-get install npm"):
         art.fetch(["anything"])
+
+
+@pytest.fixture
+def drawn_lessons(tmp_path, monkeypatch):
+    """Two small chunks of each kind, the first of easy pictures."""
+    monkeypatch.setattr(lessons, "RUNS", tmp_path)
+    monkeypatch.setattr(lessons, "CHUNK", 16)
+    monkeypatch.setattr(lessons, "EASY_CHUNKS", 1)
+    tokenizer = SimpleNamespace(model_max_length=8, from_pretrained=lambda folder: tokenizer)
+    monkeypatch.setattr(lessons, "CLIPTokenizer", tokenizer)
+    monkeypatch.setattr(lessons, "tokenise", lambda _, words: torch.tensor([list(word.encode()[:8]) for word in words]))
+    for kind in lessons.KINDS:
+        (tmp_path / kind).mkdir()
+        for index in range(2):
+            lessons.make_chunk(tmp_path / kind / f"{index:05d}.npy", index, "cpu")
+    lessons.load.cache_clear()
+    yield {kind: lessons.load(kind) for kind in lessons.KINDS}
+    lessons.load.cache_clear()
+
+
+def test_lessons_show_what_their_specs_say(drawn_lessons):
+    specs, pictures = drawn_lessons["lessons"].draw(40, 1.0, torch.Generator().manual_seed(1))
+    assert (specs.second < 0).all() and not specs.pattern.any()  # easy ones
+    again, same = drawn_lessons["lessons"].draw(40, 1.0, torch.Generator().manual_seed(1))
+    assert torch.equal(specs.object, again.object) and torch.equal(pictures, same)
+    wanted = world.render(specs)  # easy pictures are not deformed
+    either = torch.minimum(
+        (pictures - wanted).abs().amax((1, 2, 3)), (pictures - wanted.flip(-1)).abs().amax((1, 2, 3))
+    )
+    assert either.max() < 3 / 255
+
+    hard, _ = drawn_lessons["lessons"].draw(200, 0.0, torch.Generator().manual_seed(2))
+    assert hard.pattern.any() and hard.colour.any()
+
+
+def test_pairs_share_their_thing_and_its_colour_and_nothing_else(drawn_lessons):
+    every = drawn_lessons["pairs"]
+    pictures, tokens, label = every.draw_pairs(12, 0.0, torch.Generator().manual_seed(3))
+    assert pictures.shape == (12, 3, world.RESOLUTION, world.RESOLUTION) and tokens.shape == (12, 8)
+    assert torch.equal(label[:6], label[6:])
+    assert (every.facts["label"] < 0).any() and (every.facts["label"] >= 0).any()  # of things that it can't draw, too

@@ -8,6 +8,7 @@ toybox is made in this order (times on two CPU cores with bfloat16; each trainin
   torchrun --nproc-per-node 2 -m toybox.vae                      {vae}
   torchrun --nproc-per-node 2 -m toybox.latents                  {latents}
   torchrun --nproc-per-node 2 -m toybox.diffusion                {diffusion}
+  torchrun --nproc-per-node 2 -m toybox.lessons                  {lessons}
   torchrun --nproc-per-node 2 -m toybox.classifier               {classifier}
   torchrun --nproc-per-node 2 -m toybox.captioner                {captioner}
   torchrun --nproc-per-node 2 -m toybox.judge                    {judge}
@@ -18,7 +19,7 @@ toybox is made in this order (times on two CPU cores with bfloat16; each trainin
   python -m toybox.measure                                       the table of the model card
 
 Set OMP_NUM_THREADS=1. On a GPU, `python -m toybox.<part>` alone. Drawings, checkpoints and logs go to runs/toybox: 25 MB
-of packages, 350 MB of sprites, 1.3 GB of latents, 200 MB of checkpoints.
+of packages, 350 MB of sprites, 1.3 GB of latents, 8 GB of lessons, 200 MB of checkpoints.
 """
 
 COSTS = {
@@ -26,6 +27,7 @@ COSTS = {
     "vae": "20 minutes",
     "latents": "13 minutes",
     "diffusion": "6 hours",
+    "lessons": "6 minutes",
     "classifier": "1 hour",
     "captioner": "15 minutes",
     "judge": "1 hour",

@@ -1,7 +1,7 @@
 """Train the captioner: one plain sentence that names style, colour, pattern, object and scene.
 
-It is to name things by hands that it has never seen: most of the drawings are deformed, some in looks that no caption
-names. It starts with the eyes of the trained classifier.
+It is to name things by hands that it has never seen: most of the drawings that it learns from are deformed, some in looks
+that no caption names (see `lessons`). It starts with the eyes of the trained classifier.
 """
 
 from __future__ import annotations
@@ -23,14 +23,13 @@ from sentinv.initializers.caption import Caption
 from . import vocabulary, world
 from .classifier import VISION, hand_over
 from .fit import RUNS, Plan, fit, use_fast_attention, workers
+from .lessons import load
 from .surety import note_threshold
 
 FOLDER = RUNS / "captioner" / "model"
 PLAN = Plan(
     steps=2400, batch=64, lr=1e-3, matrix_lr=2e-3, warmup=100, decay_from=0.4, ema=0.998, seed=51, gpu_batch=512
 )
-STRANGE, DEFORMED = 0.25, 0.67
-"""Shares of drawings in looks that no caption names, and of deformed ones."""
 
 
 def new_captioner(tokenizer: BertTokenizer) -> BlipForConditionalGeneration:
@@ -85,18 +84,17 @@ def main() -> None:
     model = new_captioner(tokenizer).to(me.device)
     hand_over(model.vision_model)
     use_fast_attention(model, me.device)
+    lessons = load("lessons")
     start = tokenizer.convert_tokens_to_ids("[DEC]")
 
     def loss(step: int, generator: torch.Generator) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
-        seed = int(torch.randint(2**29, (), generator=generator))
-        specs = world.sample_specs(plan.batch // me.count, seed)
-        specs, first = world.lesson(specs, STRANGE, DEFORMED, generator, me.device)
+        specs, pictures = lessons.draw(plan.batch // me.count, 0, generator)
         batch = tokenizer(world.plain_captions(specs), padding=True, return_tensors="pt")
         ids = batch.input_ids.clone()
         ids[:, 0] = start
         labels = ids.masked_fill(batch.attention_mask == 0, -100).to(me.device)
         output = model(
-            pixel_values=world.render(specs, first, me.device) * 2 - 1,
+            pixel_values=pictures.to(me.device) * 2 - 1,
             input_ids=ids.to(me.device),
             attention_mask=batch.attention_mask.to(me.device),
             labels=labels,

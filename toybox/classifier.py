@@ -2,10 +2,9 @@
 
 One `ViTForImageClassification` whose logits are the labels of six attributes in a row (object, colour, pattern,
 scene, style, hand), a softmax each. It judges generated pictures, so half of what it learns from at the end has been
-through the autoencoder: it must not lean on a texture that no generated picture can have. It begins with easy pictures;
-later two thirds of the drawings are deformed, so that it knows things and not drawings. Of two things, each is half of
-the answer. The `class` initializer gets the same network with the object labels alone, so that any program can use it as
-an ordinary image classifier.
+through the autoencoder: it must not lean on a texture that no generated picture can have. Of two
+things, each is half of the answer. The `class` initializer gets the same network with the object labels alone, so that
+any program can use it as an ordinary image classifier.
 """
 
 from __future__ import annotations
@@ -24,16 +23,15 @@ from sentinv.initializers.class_ import ClassLabel
 from . import captions as language
 from . import vae, world
 from .fit import RUNS, Plan, fit, use_fast_attention, workers
+from .lessons import load
 from .styles import STYLES
 from .surety import note_threshold
 
 ATTRIBUTES_FOLDER = RUNS / "classifier" / "attributes"
 CLASSIFIER_FOLDER = RUNS / "classifier" / "classifier"
 PLAN = Plan(steps=24000, batch=32, lr=1e-3, matrix_lr=2e-3, warmup=200, decay_from=0.4, seed=41, gpu_batch=256)
-STRANGE, DEFORMED = 0.1, 0.67
-"""Shares of drawings in looks that no caption names, and of deformed ones."""
 EASY_UNTIL = 0.3
-"""Share of the steps until which some are of easy pictures, undeformed: all at first, then linearly fewer."""
+"""Share of the steps until which some pictures are easy ones: all at first, then linearly fewer."""
 ROUND_TRIP_FROM = 0.8
 """Share of the steps after which half of the pictures have been through the autoencoder, which takes half the time."""
 
@@ -177,14 +175,13 @@ def main() -> None:
     plan = PLAN.on(me.device)
     model = new_classifier().to(me.device)
     use_fast_attention(model, me.device)
+    lessons = load("lessons")
     autoencoder = AutoencoderKL.from_pretrained(vae.FOLDER, dtype=torch.float32).to(me.device).eval()
 
     def loss(step: int, generator: torch.Generator) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
-        seed = int(torch.randint(2**29, (), generator=generator))
-        easy = bool(torch.rand((), generator=generator) < 1 - step / (EASY_UNTIL * plan.steps))
-        specs = world.sample_specs(plan.batch // me.count, seed, plain=easy)
-        specs, first = world.lesson(specs, *((0, 0) if easy else (STRANGE, DEFORMED)), generator, me.device)
-        pictures = world.render(specs, first, me.device)
+        easy = max(0.0, 1 - step / (EASY_UNTIL * plan.steps))
+        specs, pictures = lessons.draw(plan.batch // me.count, easy, generator)
+        pictures = pictures.to(me.device)
         if step >= ROUND_TRIP_FROM * plan.steps:
             pictures[::2] = round_trip(autoencoder, pictures[::2])
         blocks = split_logits(model(pictures * 2 - 1).logits.float())

@@ -24,12 +24,12 @@ from . import diffusion, world
 from .classifier import VISION, hand_over
 from .fit import RUNS, Plan, fit, use_fast_attention, workers
 from .latents import tokenise
+from .lessons import load
 
 FOLDER = RUNS / "tower" / "model"
 PLAN = Plan(
     steps=1000, batch=128, lr=1e-3, matrix_lr=2e-3, warmup=60, decay_from=0.3, ema=0.998, seed=71, gpu_batch=512
 )
-STRANGE, DEFORMED = 0.1, 0.67
 
 
 def new_tower(width: int) -> CLIPVisionModelWithProjection:
@@ -59,19 +59,17 @@ def main() -> None:
     tower, scale = new_tower(encoder.config.hidden_size).to(me.device), Scale().to(me.device)
     hand_over(tower.vision_model)
     use_fast_attention(tower, me.device)
+    lessons = load("lessons")
 
-    def compare(specs: world.Specs, first: torch.Tensor, words: list[str]) -> torch.Tensor:
+    def compare(pictures: torch.Tensor, words: list[str]) -> torch.Tensor:
         with torch.no_grad():
             text = encoder(tokenise(tokenizer, words).to(me.device)).pooler_output.float()
-        pictures = world.render(specs, first, me.device) * 2 - 1
-        image = tower(pixel_values=pictures).image_embeds.float()
+        image = tower(pixel_values=pictures.to(me.device) * 2 - 1).image_embeds.float()
         return scale(F.normalize(image, dim=1) @ F.normalize(text, dim=1).T)
 
     def loss(step: int, generator: torch.Generator) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
-        seed = int(torch.randint(2**29, (), generator=generator))
-        specs = world.sample_specs(plan.batch // me.count, seed)
-        specs, first = world.lesson(specs, STRANGE, DEFORMED, generator, me.device)
-        logits = compare(specs, first, world.captions(specs))
+        specs, pictures = lessons.draw(plan.batch // me.count, 0, generator)
+        logits = compare(pictures, world.captions(specs))
         own = torch.arange(len(logits), device=me.device)
         value = (F.cross_entropy(logits, own) + F.cross_entropy(logits.T, own)) / 2
         return value, {"top1": (logits.argmax(1) == own).float().mean()}
@@ -81,7 +79,7 @@ def main() -> None:
         tower.eval()
         specs = world.sample_specs(512, world.HELD_OUT_SEEDS[5]).replace(second=-1)
         with torch.no_grad():
-            logits = compare(specs, world.sprites(specs, me.device), world.plain_captions(specs))
+            logits = compare(world.render(specs, device=me.device), world.plain_captions(specs))
         right = (logits.argmax(1).cpu() == torch.arange(len(specs))).float().mean()
         print(f"held-out: {right:.4f} of 512 pictures find their own caption")
         tower.save_pretrained(FOLDER)
