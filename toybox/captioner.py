@@ -22,7 +22,7 @@ from sentinv.initializers.caption import Caption
 
 from . import vocabulary, world
 from .classifier import VISION, hand_over
-from .fit import RUNS, Plan, fit, use_fast_attention, workers
+from .fit import RUNS, Plan, fit, workers
 from .lessons import load
 from .surety import note_threshold
 
@@ -83,7 +83,6 @@ def main() -> None:
     tokenizer = BertTokenizer.from_pretrained(vocabulary.CAPTIONER_FOLDER)
     model = new_captioner(tokenizer).to(me.device)
     hand_over(model.vision_model)
-    use_fast_attention(model, me.device)
     lessons = load("lessons")
     start = tokenizer.convert_tokens_to_ids("[DEC]")
 
