@@ -111,8 +111,11 @@ def test_how_far_the_trainings_are_can_be_kept_without_the_sprites(runs, tmp_pat
     assert {path.name for path in states.iterdir()} == {"small.zip", "line-0.safetensors"}
     (words / "vocab.json").unlink()
     (runs / "line" / "state.safetensors").unlink()
+    (states / "pipeline" / "unet").mkdir(parents=True)
+    (states / "pipeline" / "unet" / "config.json").write_text("{}")
     pieces.main(["take", str(states)], standalone_mode=False)
     assert (words / "vocab.json").read_text() == "[]"
+    assert (runs / "diffusion" / "pipeline" / "unet" / "config.json").read_text() == "{}"
     again = fit.Weights({"line": nn.Linear(4, 2)}, PLAN, fit.workers())
     assert fit.load_checkpoint(runs / "line" / "state.safetensors", again) == 4
     average = torch.cat([p.detach().flatten() for p in model.parameters()])

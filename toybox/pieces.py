@@ -4,7 +4,8 @@
     python -m toybox.pieces run FOLDER --out OUT     there: draw the pool, train, and leave the state in OUT
     python -m toybox.pieces take OUT                 here: go on from that state
 
-`toybox/states` is such a folder without the sprites: how far the trainings are (`pack --no-sprites`). Where there is no
+`toybox/states` is such a folder without the sprites: how far the trainings are (`pack --no-sprites`), and in `pipeline` the
+finished generator in half precision, once there is one. Where there is no
 autoencoder yet, `run` trains it first. What travels of a training is the average of its weights in half precision; momentum is
 built anew in a few steps. No file is larger than `LARGEST`. The machine needs torch, diffusers, transformers and this
 repository.
@@ -15,6 +16,7 @@ from __future__ import annotations
 import io
 import json
 import os
+import shutil
 import subprocess
 import sys
 import time
@@ -175,6 +177,9 @@ def take(folder: Path) -> None:
     for part in PARTS:
         if take_state(part, folder):
             print(f"{part}: taken")
+    if (folder / "pipeline").is_dir():
+        shutil.copytree(folder / "pipeline", RUNS / "diffusion" / "pipeline", dirs_exist_ok=True)
+        print("the finished generator: taken")
 
 
 if __name__ == "__main__":
