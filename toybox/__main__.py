@@ -9,9 +9,9 @@ toybox is made in this order (times on two CPU cores with bfloat16; each trainin
   torchrun --nproc-per-node 2 -m toybox.latents                  {latents}
   torchrun --nproc-per-node 2 -m toybox.diffusion                {diffusion}
   torchrun --nproc-per-node 2 -m toybox.lessons                  {lessons}
-  torchrun --nproc-per-node 2 -m toybox.classifier               {classifier}
+  python -m toybox.classifier                                    {classifier}, on one core
+  python -m toybox.judge                                         {judge}, on the other at the same time
   torchrun --nproc-per-node 2 -m toybox.captioner                {captioner}
-  torchrun --nproc-per-node 2 -m toybox.judge                    {judge}
   torchrun --nproc-per-node 2 -m toybox.tower                    {tower}
   python -m toybox.concepts                                      seconds
   python -m toybox.package                                       seconds: into sentinv/toybox

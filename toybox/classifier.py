@@ -29,7 +29,7 @@ from .surety import note_threshold
 
 ATTRIBUTES_FOLDER = RUNS / "classifier" / "attributes"
 CLASSIFIER_FOLDER = RUNS / "classifier" / "classifier"
-PLAN = Plan(steps=24000, batch=32, lr=1e-3, matrix_lr=2e-3, warmup=200, decay_from=0.4, seed=41, gpu_batch=256)
+PLAN = Plan(steps=48000, batch=16, lr=1e-3, matrix_lr=2e-3, warmup=200, decay_from=0.4, seed=41, gpu_batch=256)
 EASY_UNTIL = 0.3
 """Share of the steps until which some pictures are easy ones: all at first, then linearly fewer."""
 ROUND_TRIP_FROM = 0.8

@@ -20,7 +20,7 @@ from .latents import tokenise
 from .lessons import load
 
 FOLDER = RUNS / "judge" / "model"
-PLAN = Plan(steps=8000, batch=96, lr=1e-3, matrix_lr=2e-3, warmup=60, decay_from=0.4, ema=0.998, seed=61, gpu_batch=512)
+PLAN = Plan(steps=14000, batch=48, lr=1e-3, matrix_lr=2e-3, warmup=200, decay_from=0.4, seed=61, gpu_batch=512)
 EASY_UNTIL = 0.3
 """Share of the steps until which some pictures are easy ones: all at first, then linearly fewer."""
 TEMPERATURE = 0.1
