@@ -21,12 +21,12 @@ from .latents import load_pool, tokenise
 
 FOLDER = RUNS / "diffusion" / "pipeline"
 PLAN = Plan(
-    steps=14000,
+    steps=11300,
     batch=64,
     lr=1e-3,
     matrix_lr=2e-3,
     warmup=200,
-    decay_from=0.7,
+    decay_from=0.55,
     betas=(0.9, 0.99),
     seed=31,
     gpu_batch=512,
