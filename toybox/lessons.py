@@ -107,7 +107,7 @@ class Lessons:
     """Chunks of easy pictures, which come first."""
 
     def choose(self, count: int, easy: float, rows: int, generator: torch.Generator) -> torch.Tensor:
-        """Random pictures, in number, each from an easy chunk with a chance `easy`, and of the first `rows` of its chunk."""
+        """Numbers `[count]` of random pictures, each from an easy chunk with a chance `easy`, of its chunk's first `rows`."""
         chance = torch.rand(count, 2, generator=generator, dtype=torch.float64)
         first = torch.rand(count, generator=generator) < easy
         chunk = (torch.where(first, self.easy, len(self.pictures)) * chance[:, 0]).long()

@@ -5,10 +5,9 @@
     python -m toybox.pieces take OUT                 here: go on from that state
 
 `toybox/states` is such a folder without the sprites: how far the trainings are (`pack --no-sprites`), and in `pipeline` the
-finished generator in half precision, once there is one. Where there is no
-autoencoder yet, `run` trains it first. What travels of a training is the average of its weights in half precision; momentum is
-built anew in a few steps. No file is larger than `LARGEST`. The machine needs torch, diffusers, transformers and this
-repository.
+finished generator in half precision, once there is one. Where there is no autoencoder yet, `run` trains it first. What
+travels of a training is the average of its weights in half precision; momentum is built anew in a few steps. No file that
+`pack` writes is larger than `LARGEST`. The machine needs torch, diffusers, transformers and this repository.
 """
 
 from __future__ import annotations
@@ -38,6 +37,7 @@ LARGEST = 15_000_000
 """Bytes of a file that travels."""
 SMALL = "small.zip"
 PARTS = ("vae", "diffusion", "classifier", "captioner", "judge", "tower")
+LEARN_FROM_LESSONS = {"classifier", "captioner", "judge", "tower"}
 FOLDERS = (vocabulary.GENERATOR_FOLDER, vocabulary.JUDGE_FOLDER, vocabulary.CAPTIONER_FOLDER)
 
 
@@ -156,13 +156,15 @@ def run(folder: Path, out: Path, minutes: float, parts: tuple[str, ...], vae_ste
         pack_folders([vae.FOLDER], out / "autoencoder.zip")
     if "diffusion" in parts:
         _program("latents", "--pictures", str(pictures), minutes=(end - time.monotonic()) / 60)
+    if LEARN_FROM_LESSONS & set(parts):
+        _program("lessons", minutes=(end - time.monotonic()) / 60)
     for i, part in enumerate(parts):
         _program(part, minutes=(end - time.monotonic()) / 60 / (len(parts) - i))
         pack_state(part, out)
 
 
 def _program(name: str, *options: str, minutes: float) -> None:
-    """Run one of the programs of this folder for so many minutes at most; the pool's is not stopped."""
+    """Run one of the programs of this folder for so many minutes at most; the pools' are not stopped."""
     environment = {**os.environ, "TOYBOX_MINUTES": f"{minutes:.3f}"}
     subprocess.run([sys.executable, "-m", f"toybox.{name}", *options], check=True, env=environment)
 
