@@ -16,7 +16,7 @@ from diffusers.models.attention_processor import AttnProcessor
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
 from . import vae, vocabulary
-from .fit import RUNS, Plan, Weights, fit, load_checkpoint, workers
+from .fit import RUNS, Plan, Weights, fit, load_checkpoint, use_fast_attention, workers
 from .latents import load_pool, tokenise
 
 FOLDER = RUNS / "diffusion" / "pipeline"
@@ -108,7 +108,7 @@ def make_fast(encoder: CLIPTextModel, unet: UNet2DConditionModel, device: str) -
         unet.compile()
     else:
         unet.set_attn_processor(AttnProcessor())
-        encoder.set_attn_implementation("eager")
+        use_fast_attention(encoder, device)
 
 
 @click.command()
