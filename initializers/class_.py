@@ -18,7 +18,7 @@ class ClassLabel:
     """Name the most likely class of the image; of a label's synonyms ("tabby, tabby cat") the first.
 
     Args:
-        model: folder or hub id of a `ViTForImageClassification`, loaded on first use.
+        model: folder or hub id of an image classifier of transformers (ViT, ResNet, ConvNeXt, …), loaded on first use.
         device: where it looks at images; the best there is if None. It leaves no memory there.
         otherwise: asked in its place, with a warning, where the classifier is not sure: where the score is below its config's
             ``unsure_below``. One whose config says nothing of that is always believed.
@@ -55,10 +55,10 @@ class ClassLabel:
 
     @cached_property
     def _loaded(self) -> tuple[Any, Any]:
-        from transformers import AutoImageProcessor, ViTForImageClassification
+        from transformers import AutoImageProcessor, AutoModelForImageClassification
 
         otherwise = "go online, name a folder with --classifier, or give a word with --word, which needs no classifier"
-        return load_eye(self.model, "classifier", ViTForImageClassification, AutoImageProcessor, otherwise=otherwise)
+        return load_eye(self.model, "classifier", AutoModelForImageClassification, AutoImageProcessor, otherwise=otherwise)
 
 
 def first_synonym(label: str) -> str:

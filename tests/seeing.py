@@ -7,6 +7,8 @@ from transformers import (
     BlipForConditionalGeneration,
     BlipImageProcessor,
     BlipProcessor,
+    ResNetConfig,
+    ResNetForImageClassification,
     ViTConfig,
     ViTForImageClassification,
     ViTImageProcessor,
@@ -41,23 +43,23 @@ def build_captioner(folder):
     return folder
 
 
-def build_classifier(folder):
-    """A ViT that is sure that it sees the second class."""
-    labels = {0: "mug", 1: "tabby, tabby_cat", 2: "moon"}
-    config = ViTConfig(
-        image_size=16,
-        patch_size=8,
-        hidden_size=16,
-        intermediate_size=32,
-        num_hidden_layers=1,
-        num_attention_heads=2,
-        id2label=labels,
-        label2id={name: index for index, name in labels.items()},
-    )
-    model = ViTForImageClassification(config)
+LABELS = {0: "mug", 1: "tabby, tabby_cat", 2: "moon"}
+
+
+def build_classifier(folder, kind="vit"):
+    """A ViT, or a residual network, that is sure that it sees the second class."""
+    labels = {"id2label": LABELS, "label2id": {name: index for index, name in LABELS.items()}}
+    if kind == "vit":
+        sizes = {"hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2}
+        model = ViTForImageClassification(ViTConfig(image_size=16, patch_size=8, **sizes, **labels))
+        last = model.classifier
+    else:
+        config = ResNetConfig(embedding_size=8, hidden_sizes=[8], depths=[1], layer_type="basic", **labels)
+        model = ResNetForImageClassification(config)
+        last = model.classifier[1]
     with torch.no_grad():
-        model.classifier.weight.zero_()
-        model.classifier.bias.copy_(torch.tensor([0.0, 3.0, 0.0]))
+        last.weight.zero_()
+        last.bias.copy_(torch.tensor([0.0, 3.0, 0.0]))
     model.save_pretrained(folder)
     ViTImageProcessor(size=SIZE).save_pretrained(folder)
     return folder

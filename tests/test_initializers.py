@@ -102,7 +102,9 @@ def test_stopwords_are_kept_where_there_is_nothing_else():
     assert tidy("with the", drop_stopwords=True) == "with the"
 
 
-def test_class_takes_the_first_synonym(classifier):
+@pytest.mark.parametrize("kind", ["vit", "resnet"])
+def test_class_takes_the_first_synonym(kind, tmp_path):
+    classifier = str(build_classifier(tmp_path, kind))
     said = ClassLabel(classifier)(IMAGE)
     assert (said.text, said.source) == ("tabby", "class")
     assert said.score == pytest.approx(math.exp(3) / (math.exp(3) + 2), abs=1e-5)

@@ -107,7 +107,7 @@ class AttributeJudge:
     """A classifier whose labels are "attribute: value"; it shares no weight with what makes the images.
 
     Args:
-        model: a transformers `ViTForImageClassification`.
+        model: an image classifier of transformers.
         processor: its image processor.
     """
 
@@ -125,9 +125,9 @@ class AttributeJudge:
         Raises:
             ModelError: If it is missing or damaged.
         """
-        from transformers import AutoImageProcessor, ViTForImageClassification
+        from transformers import AutoImageProcessor, AutoModelForImageClassification
 
-        return cls(*load_eye(str(folder), "judge", ViTForImageClassification, AutoImageProcessor))
+        return cls(*load_eye(str(folder), "judge", AutoModelForImageClassification, AutoImageProcessor))
 
     def wanted(self, prompt: str, word: str) -> dict[str, str]:
         """What a prompt asks for: attribute → value, for the values that it names, and the coarse word as the object."""
