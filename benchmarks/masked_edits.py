@@ -1,6 +1,6 @@
 """Is the learned word what appears inside a mask? And is the outside left alone?
 
-python benchmarks/masked_edits.py benchmarks/results/masked-edits.md
+python benchmarks/masked_edits.py outputs/masked-edits.md
 
 Each concept is put into the picture of the next one, where its own mask is: with its learned word, with the words that it
 started from, and with the same prompt without any. Scored inside the mask by the built-in CLIP, against the concept's picture.

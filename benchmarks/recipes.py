@@ -1,6 +1,6 @@
 """Recipes that were tried to get there sooner: what a step draws, how its rows move, and averaged rows.
 
-python benchmarks/recipes.py outputs/recipes.jsonl benchmarks/results/recipes.md
+python benchmarks/recipes.py outputs/recipes.jsonl outputs/recipes.md
 
 Each recipe trains a hundred steps from the caption, with the same number of items a step. The evaluation loss is that of the
 rows of a step; "averaged" is the mean of the rows of the last quarter of steps up to it. Differences are to the default,

@@ -1,6 +1,6 @@
 """Does an image come back? Every inversion method on 16 held-out pictures: error, order, cost, and the identities.
 
-python benchmarks/round_trips.py benchmarks/results/round-trips.md
+python benchmarks/round_trips.py outputs/round-trips.md
 
 The error is the relative root mean square of the clean latents, inverted and sampled again with the same prompt; the median
 and 95th percentile are over pictures. The order is the slope of the median's logarithm over 50, 100 and 200 steps; what it

@@ -1,27 +1,27 @@
 """How learned words are weighed: likeness to the picture and to the prompt as the weight varies, for three ways.
 
-    python benchmarks/weights.py benchmarks/results/weights.md --concepts 4 --count 2
+    python benchmarks/weights.py outputs/weights.md --concepts 4 --count 2
 
 "unseen", which is what `--weight` does, goes away from the states of the prompt in which no token attends to the word, or
 towards them. "empty" scales the states of the word's own tokens away from those of the empty prompt. "compel" is "empty" above
 1; below, it mixes the states of the prompt with the unseen ones, in shares of 1 : tan((1 - weight) * pi / 2).
-The words are those of `results/ablation/seed`: one picture, from a caption, 100 steps.
+The words are learned by the defaults: one picture, from a caption, 100 steps.
 """
 
 import argparse
-import json
 import math
 from pathlib import Path
 
 import torch
 
-from sentinv.concepts.concept import Concept
+import sentinv
+from sentinv.bench.concepts import read_concepts
 from sentinv.concepts.tokens import tokenize
 from sentinv.evaluation.judges import ClipJudge
 from sentinv.files.images import read_image, to_pil
-from sentinv.files.tensors import read_safetensors
 from sentinv.generation import denoiser as module
 from sentinv.generation.generate import GenerateConfig, generate_latents, seeded
+from sentinv.initializers import make
 from sentinv.models.backbone import Condition
 from sentinv.models.loading import load
 
@@ -53,17 +53,6 @@ def empty(backbone, condition, ids, words):
 WAYS = {"unseen": honest, "empty": empty, "compel": compel}
 
 
-def learned(count):
-    """Name and word of each concept that was learned from a caption."""
-    for path in sorted((HERE / "results/ablation/seed/learned").glob("*.safetensors")):
-        tensors, _ = read_safetensors(path)
-        settings = json.loads(bytes(tensors["sentinv.checkpoint"].tolist()))
-        settings = settings.get("settings", settings)
-        if settings["start"] == "caption" and count > 0:
-            count -= 1
-            yield settings["concept"], Concept(token="<c>", rows={"text_encoder": tensors["100.text_encoder"]})
-
-
 def main():
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("output", type=Path)
@@ -74,8 +63,9 @@ def main():
     torch.set_num_threads(1)
     backbone, judge = load("toybox"), ClipJudge.load(base_model="toybox")
     found = {}
-    for name, concept in learned(options.concepts):
-        picture = judge.images([read_image(next((HERE / "concepts" / name).glob("image.png"))).image])
+    for source in read_concepts(HERE / "concepts" / "concepts.json")[: options.concepts]:
+        concept = sentinv.invert(backbone, source.image, make("caption", "toybox"), token="<c>")
+        picture = judge.images([read_image(source.image).image])
         for way, weights in WEIGHTS.items():
             module.weighed = WAYS[way]
             for weight in weights:
@@ -88,7 +78,7 @@ def main():
                     words = judge.texts([" ".join(prompt.format("").split())])
                     scores = ((images @ picture.T).mean().item(), (images @ words.T).mean().item())
                     found.setdefault((way, weight), []).append(scores)
-        print(name, flush=True)
+        print(source.name, flush=True)
         write(options, found)
 
 
@@ -96,7 +86,7 @@ def write(options, found):
     lines = [
         "# Weights of learned words",
         "",
-        f"`python benchmarks/weights.py benchmarks/results/weights.md --concepts {options.concepts} --count {options.count}`",
+        f"`python benchmarks/weights.py outputs/weights.md --concepts {options.concepts} --count {options.count}`",
         "",
         f"{len(next(iter(found.values()))) // len(PROMPTS)} words, {len(PROMPTS)} prompts, {options.count} images each.",
         "CLIP-I: cosine to the picture; CLIP-T: cosine to the prompt without the word.",

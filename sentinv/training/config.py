@@ -58,7 +58,8 @@ class TrainConfig:
             Stable Diffusion 1 and 3.2 for XL (`sentinv.training.objective.gamma_of`). Those who train a model take 5. For the
             rows of a word less is better: what a picture shows and where is decided at high noise, where the plain loss,
             being small, hardly counts (as Huang et al. 2023, arXiv:2303.13495, found too).
-        flip: also learn from the mirrored image: it gains nothing (`benchmarks/results/rates`), and the thing loses its side.
+        flip: also learn from the mirrored image: it gains nothing (`benchmarks/first-edition/rates`), and the thing loses
+            its side.
         kind: which of the field's templates describe the image: those of an object or those of a style.
         templates: prompts of one's own in their place, each with ``{}`` for the placeholder.
         mask_background: weight of the loss outside the mask, in [0, 1].
