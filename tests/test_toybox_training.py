@@ -1,13 +1,14 @@
 """The training loop of the built-in model's parts: resumed to the step, moved to another batch, carried in pieces."""
 
 from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
 import torch
 from torch import nn
-from transformers import BlipVisionConfig, BlipVisionModel
+from transformers import BlipVisionConfig, BlipVisionModel, ViTConfig, ViTModel
 
-from toybox import classifier, fit, pieces, surety, tower
+from toybox import eyes, fit, judge, lessons, pieces, surety, tower, world
 
 PLAN = fit.Plan(steps=6, batch=8, lr=1e-2, matrix_lr=1e-2, warmup=2, seed=3, save_every=3)
 
@@ -130,23 +131,88 @@ def test_a_threshold_tells_known_from_unknown_things():
     assert surety.best_threshold(known, unknown) == 3.0
 
 
-def test_the_eyes_of_the_classifier_are_handed_over(tmp_path, monkeypatch):
+def test_eyes_are_handed_over(tmp_path, monkeypatch):
     torch.manual_seed(3)
-    model = classifier.new_classifier().eval()
+    model = ViTModel(ViTConfig(**eyes.VISION), add_pooling_layer=False).eval()
     for parameter in model.parameters():
         parameter.data += 0.1 * torch.randn_like(parameter)
-    monkeypatch.setattr(classifier, "ATTRIBUTES_FOLDER", tmp_path)
+    monkeypatch.setattr(eyes, "FOLDER", tmp_path)
     model.save_pretrained(tmp_path)
     pictures = torch.randn(2, 3, 128, 128)
-    wanted = model.vit(pictures).last_hidden_state
+    wanted = model(pictures).last_hidden_state
 
-    blip = BlipVisionModel(BlipVisionConfig(**classifier.VISION)).eval()
-    classifier.hand_over(blip)
+    blip = BlipVisionModel(BlipVisionConfig(**eyes.VISION)).eval()
+    eyes.hand_over(blip)
     assert torch.allclose(blip(pictures).last_hidden_state, wanted, atol=2e-3)
 
     clip = tower.new_tower(32).vision_model.eval()
-    classifier.hand_over(clip)
+    eyes.hand_over(clip)
     clip.pre_layrnorm = nn.Identity()  # what a ViT has not
     for layer in clip.encoder.layers:
         layer.mlp.activation_fn = nn.GELU()
     assert torch.allclose(clip.post_layernorm(clip(pictures).last_hidden_state), wanted, atol=2e-3)
+
+
+def test_a_transformer_learns_what_a_residual_network_makes_of_each_place():
+    torch.manual_seed(0)
+    teacher = eyes.new_resnet({i: str(i) for i in range(7)}).eval()
+    vision = ViTModel(ViTConfig(**eyes.VISION | {"num_hidden_layers": 1}), add_pooling_layer=False)
+    student = eyes.Student(vision, eyes.FirstToken(7), eyes.directions_apart)
+    pictures = torch.rand(8, 3, 128, 128)
+    optimizer = torch.optim.AdamW(student.parameters(), lr=3e-3)
+    told = []
+    for _ in range(12):
+        losses = student.losses(teacher, pictures)
+        optimizer.zero_grad()
+        sum(losses.values()).backward()
+        optimizer.step()
+        told.append({name: value.item() for name, value in losses.items()})
+    assert set(told[0]) == {"answer", "near", "far"}
+    assert all(told[-1][name] < told[0][name] for name in told[0])
+    assert all(parameter.grad is None for parameter in teacher.parameters())
+
+
+def test_a_place_of_a_map_lies_under_its_patch():
+    """A picture that differs in one patch only differs most there in the map that is learned from."""
+    torch.manual_seed(0)
+    teacher = eyes.new_resnet({0: "a", 1: "b"}).eval()
+    pictures = torch.zeros(2, 3, 128, 128)
+    pictures[1, :, 80:96, 32:48] = 1.0  # row 5, column 2 of patches of 16
+    with torch.no_grad():
+        maps = teacher(eyes.pixels(pictures), output_hidden_states=True).hidden_states[-2]
+    changed = (maps[1] - maps[0]).abs().sum(0)
+    assert changed.shape == (8, 8)
+    row, column = divmod(changed.argmax().item(), 8)
+    assert abs(row - 5) <= 1 and abs(column - 2) <= 1
+
+
+def test_normalisations_are_settled_over_all_batches():
+    network = eyes.new_resnet({0: "a", 1: "b"})
+    first = next(module for module in network.modules() if isinstance(module, nn.BatchNorm2d))
+    batches = [eyes.pixels(torch.rand(4, 3, 128, 128)) for _ in range(3)]
+    eyes.settle(network, batches)
+    convolution = next(module for module in network.modules() if isinstance(module, nn.Conv2d))
+    means = torch.stack([convolution(batch).mean((0, 2, 3)) for batch in batches]).mean(0)
+    assert torch.allclose(first.running_mean, means, atol=1e-5) and not network.training
+
+
+def test_the_judge_is_told_the_things_of_pairs_and_of_lessons(monkeypatch):
+    names = world.OBJECT_NAMES
+    label = torch.tensor([5 * 1000 + 3 * 10 + 1, -(7 * 1000 + 2 * 10) - 1])
+    pairs = SimpleNamespace(
+        draw_pairs=lambda *_: (torch.zeros(2, 3, 128, 128), torch.zeros(2, 4, dtype=torch.long), label)
+    )
+    specs = world.sample_specs(2, seed=1)
+    specs.second = torch.tensor([-1, 3])
+    lessons = SimpleNamespace(draw=lambda *_: (specs, torch.zeros(2, 3, 128, 128)))
+    monkeypatch.setattr(judge, "tokenise", lambda _, words: torch.zeros(len(words), 4, dtype=torch.long))
+    _, ids, _, thing = judge.draw(pairs, lessons, None, 4, 0.0, torch.Generator())
+    assert thing.tolist() == [5, len(names) + 7, specs.object[0].item(), -1] and len(ids) == 4
+
+
+def test_pictures_are_jostled_and_stay_what_they_are():
+    pictures = torch.zeros(6, 3, 128, 128)
+    pictures[:, :, 48:80, 48:80] = 1.0
+    moved = lessons.jostle(pictures, torch.Generator().manual_seed(0))
+    assert moved.shape == pictures.shape and not torch.allclose(moved, pictures)
+    assert ((moved > 0.5).float().mean((1, 2, 3)) / (pictures > 0.5).float().mean((1, 2, 3)) - 1).abs().max() < 0.5

@@ -16,7 +16,8 @@ toybox is made in this order (times on two CPU cores with bfloat16; each trainin
   python -m toybox.concepts                                      seconds
   python -m toybox.package                                       seconds: into sentinv/toybox
   python -m toybox.gallery                                       seconds: things.safetensors, by the packaged judge
-  python -m toybox.measure                                       the table of the model card
+  python -m toybox.measure                                       15 minutes: the table of the model card
+  python -m toybox.words                                         15 minutes: what words of 100 steps are, of each concept
 
 Set OMP_NUM_THREADS=1. On a GPU, `python -m toybox.<part>` alone. Drawings, checkpoints and logs go to runs/toybox: 25 MB
 of packages, 350 MB of sprites, 1.3 GB of latents, 8 GB of lessons, 200 MB of checkpoints.
@@ -27,7 +28,7 @@ COSTS = {
     "vae": "20 minutes",
     "latents": "13 minutes",
     "diffusion": "4 hours",
-    "lessons": "10 minutes",
+    "lessons": "5 minutes",
     "classifier": "1 hour",
     "captioner": "15 minutes",
     "judge": "1 hour",

@@ -21,7 +21,7 @@ from transformers import (
 from sentinv.initializers.caption import Caption
 
 from . import vocabulary, world
-from .classifier import VISION, hand_over
+from .eyes import VISION, hand_over
 from .fit import RUNS, Plan, fit, workers
 from .lessons import load
 from .surety import note_threshold

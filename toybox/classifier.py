@@ -1,7 +1,7 @@
 """Train the classifier: what a picture shows, by attribute; and export the part of it that names objects.
 
-One `ViTForImageClassification` whose logits are the labels of six attributes in a row (object, colour, pattern,
-scene, style, hand), a softmax each. It judges generated pictures, so half of what it learns from at the end has been
+One `ResNetForImageClassification` whose logits are the labels of six attributes in a row (object, colour, pattern,
+scene, style, hand), a softmax each. It judges generated pictures, so a quarter of what it learns from at the end has been
 through the autoencoder: it must not lean on a texture that no generated picture can have. Of two
 things, each is half of the answer. The `class` initializer gets the same network with the object labels alone, so that
 any program can use it as an ordinary image classifier.
@@ -9,31 +9,29 @@ any program can use it as an ordinary image classifier.
 
 from __future__ import annotations
 
-import re
-
 import click
 import torch
 import torch.nn.functional as F
 from diffusers import AutoencoderKL
-from torch import nn
-from transformers import ViTConfig, ViTForImageClassification, ViTImageProcessor
+from transformers import ResNetConfig, ResNetForImageClassification, ViTImageProcessor
 
 from sentinv.initializers.class_ import ClassLabel
 
 from . import captions as language
 from . import vae, world
-from .fit import RUNS, Plan, fit, use_fast_attention, workers
-from .lessons import load
+from .eyes import new_resnet, pixels, settle
+from .fit import RUNS, Plan, fit, generator, workers
+from .lessons import jostle, load
 from .styles import STYLES
 from .surety import note_threshold
 
 ATTRIBUTES_FOLDER = RUNS / "classifier" / "attributes"
 CLASSIFIER_FOLDER = RUNS / "classifier" / "classifier"
-PLAN = Plan(steps=48000, batch=16, lr=1e-3, matrix_lr=2e-3, warmup=200, decay_from=0.4, seed=41, gpu_batch=256)
+PLAN = Plan(steps=14000, batch=32, lr=2e-3, matrix_lr=4e-3, warmup=100, decay_from=0.3, seed=41, gpu_batch=256)
 EASY_UNTIL = 0.3
 """Share of the steps until which some pictures are easy ones: all at first, then linearly fewer."""
-ROUND_TRIP_FROM = 0.8
-"""Share of the steps after which half of the pictures have been through the autoencoder, which takes half the time."""
+ROUND_TRIP_FROM = 0.9
+"""Share of the steps after which a quarter of the pictures have been through the autoencoder."""
 
 ATTRIBUTES: dict[str, tuple[str, ...]] = {
     "object": world.OBJECT_NAMES,
@@ -51,31 +49,10 @@ def split_logits(logits: torch.Tensor) -> dict[str, torch.Tensor]:
     return dict(zip(ATTRIBUTES, logits.split([len(v) for v in ATTRIBUTES.values()], dim=1), strict=True))
 
 
-VISION = {
-    "image_size": world.RESOLUTION,
-    "patch_size": 16,
-    "hidden_size": 160,
-    "intermediate_size": 480,
-    "num_hidden_layers": 4,
-    "num_attention_heads": 5,
-}
-"""The vision transformer of each part that looks at pictures: 4 layers of width 160 on patches of 16 by 16 pixels.
-
-Patches of 8 by 8 would be four times as many.
-"""
-
-
-def new_classifier() -> ViTForImageClassification:
-    """An untrained vision transformer (see `VISION`)."""
-    torch.manual_seed(0)
+def new_classifier() -> ResNetForImageClassification:
+    """An untrained residual network."""
     labels = [f"{attribute}: {label}" for attribute, names in ATTRIBUTES.items() for label in names]
-    return ViTForImageClassification(
-        ViTConfig(
-            **VISION,
-            id2label=dict(enumerate(labels)),
-            label2id={label: i for i, label in enumerate(labels)},
-        )
-    )
+    return new_resnet(dict(enumerate(labels)))
 
 
 def processor() -> ViTImageProcessor:
@@ -84,59 +61,22 @@ def processor() -> ViTImageProcessor:
     return ViTImageProcessor(size=side, image_mean=[0.5] * 3, image_std=[0.5] * 3)
 
 
-def objects_only(model: ViTForImageClassification) -> ViTForImageClassification:
+def objects_only(model: ResNetForImageClassification) -> ResNetForImageClassification:
     """The same network with only the object labels, under their plain names."""
-    config = ViTConfig.from_dict(model.config.to_dict())
+    config = ResNetConfig.from_dict(model.config.to_dict())
     config.id2label = dict(enumerate(ATTRIBUTES["object"]))
     config.label2id = {label: i for i, label in enumerate(ATTRIBUTES["object"])}
-    small = ViTForImageClassification(config)
+    small = ResNetForImageClassification(config)
     state = model.state_dict()
-    for key in ("classifier.weight", "classifier.bias"):
+    for key in ("classifier.1.weight", "classifier.1.bias"):
         state[key] = state[key][: len(ATTRIBUTES["object"])]
     small.load_state_dict(state)
-    return small
+    return small.eval()
 
 
-@torch.no_grad()
-def hand_over(vision: nn.Module) -> None:
-    """Start another part's vision transformer, BLIP's or CLIP's, from the trained classifier's.
-
-    BLIP's is then the same function; CLIP's has a layer norm more, and another kind of GELU.
-
-    Args:
-        vision: one of the same sizes (see `VISION`); changed in place.
-    """
-    own = vision.state_dict()
-    taught = ViTForImageClassification.from_pretrained(ATTRIBUTES_FOLDER, dtype=torch.float32).vit.state_dict()
-    state = {_NAMES.sub(lambda found: _NAMED[found[0]], key): value for key, value in taught.items()}
-    bias = "embeddings.patch_embedding.bias"
-    if bias not in own:
-        state["embeddings.position_embedding"][:, 1:] += state.pop(bias)
-        state["embeddings.position_embedding.weight"] = state.pop("embeddings.position_embedding")
-    for key in own:
-        if ".qkv." in key:
-            state[key] = torch.cat([state.pop(key.replace("qkv", f"{letter}_proj")) for letter in "qkv"])
-        elif ".projection." in key:
-            state[key] = state.pop(key.replace("projection", "out_proj"))
-    vision.load_state_dict({k: v.reshape(own[k].shape) for k, v in state.items()}, strict=False)
-
-
-_NAMED = {
-    "cls_token": "class_embedding",
-    "position_embeddings": "position_embedding",
-    "patch_embeddings.projection": "patch_embedding",
-    "layers.": "encoder.layers.",
-    "attention.o_proj": "self_attn.out_proj",
-    "attention.": "self_attn.",
-    "layernorm_before": "layer_norm1",
-    "layernorm_after": "layer_norm2",
-    "layernorm.": "post_layernorm.",
-}
-"""Names in ViT → names in BLIP's and CLIP's vision transformers."""
-_NAMES = re.compile("|".join(re.escape(name) for name in _NAMED))
-
-
-def accuracy(model: ViTForImageClassification, specs: world.Specs, pictures: torch.Tensor) -> dict[str, torch.Tensor]:
+def accuracy(
+    model: ResNetForImageClassification, specs: world.Specs, pictures: torch.Tensor
+) -> dict[str, torch.Tensor]:
     """Whether each attribute of each picture is told right: attribute → `[N]` bool.
 
     A pencil sketch has no colour: there, colour counts as right.
@@ -174,17 +114,16 @@ def main() -> None:
     me = workers()
     plan = PLAN.on(me.device)
     model = new_classifier().to(me.device)
-    use_fast_attention(model, me.device)
     lessons = load("lessons")
     autoencoder = AutoencoderKL.from_pretrained(vae.FOLDER, dtype=torch.float32).to(me.device).eval()
 
-    def loss(step: int, generator: torch.Generator) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
+    def loss(step: int, chance: torch.Generator) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
         easy = max(0.0, 1 - step / (EASY_UNTIL * plan.steps))
-        specs, pictures = lessons.draw(plan.batch // me.count, easy, generator)
-        pictures = pictures.to(me.device)
+        specs, pictures = lessons.draw(plan.batch // me.count, easy, chance)
+        pictures = jostle(pictures, chance).to(me.device)
         if step >= ROUND_TRIP_FROM * plan.steps:
-            pictures[::2] = round_trip(autoencoder, pictures[::2])
-        blocks = split_logits(model(pictures * 2 - 1).logits.float())
+            pictures[::4] = round_trip(autoencoder, pictures[::4])
+        blocks = split_logits(model(pixels(pictures)).logits.float())
         told = {k: target.to(me.device) for k, target in wanted(specs).items() if (target >= 0).any()}
         losses = {k: F.cross_entropy(blocks[k], target) for k, target in told.items()}
         one = specs.second < 0
@@ -195,7 +134,7 @@ def main() -> None:
 
     fit("classifier", {"classifier": model}, loss, plan)
     if me.first:
-        model.eval()
+        settle(model, (pixels(lessons.draw(64, 0, generator(1, i))[1]).to(me.device) for i in range(64)))
         specs = world.sample_specs(2048, world.HELD_OUT_SEEDS[2]).replace(second=-1)
         pictures = world.render(specs, device=me.device)
         back = torch.cat([round_trip(autoencoder, part) for part in pictures.split(128)])

@@ -1,9 +1,10 @@
 """Train the judge: a CLIP model with towers of its own, which shares no weight with what it judges.
 
-Two losses: each picture finds its caption among those of the batch and each caption its picture (Radford et al. 2021),
-and each picture finds the pictures of the same thing in the same colour by other hands, in other scenes, sizes and
-styles (Khosla et al. 2020, "Supervised Contrastive Learning"). The second makes likeness follow the thing: the rest of
-the batch has the same scenes, styles and colours with other things in them.
+Three losses: each picture finds its caption among those of the batch and each caption its picture (Radford et al. 2021);
+each picture finds the pictures of the same thing in the same colour by other hands, in other scenes, sizes and
+styles (Khosla et al. 2020, "Supervised Contrastive Learning"); and each finds its thing among the prototypes of all
+(Movshovitz-Attias et al. 2017, "No Fuss Distance Metric Learning Using Proxies"), which a batch has too few of. The second
+and the third make likeness follow the thing: the rest of the batch has the same scenes, styles and colours.
 """
 
 from __future__ import annotations
@@ -11,20 +12,25 @@ from __future__ import annotations
 import click
 import torch
 import torch.nn.functional as F
+from torch import nn
 from transformers import CLIPConfig, CLIPImageProcessor, CLIPModel, CLIPProcessor, CLIPTokenizer
 
 from . import vocabulary, world
-from .classifier import VISION
-from .fit import RUNS, Plan, fit, use_fast_attention, workers
+from .art import wider_things
+from .eyes import VISION, new_resnet, pixels, settle
+from .fit import RUNS, Plan, fit, generator, use_fast_attention, workers
 from .latents import tokenise
-from .lessons import load
+from .lessons import Lessons, jostle, load
 
 FOLDER = RUNS / "judge" / "model"
-PLAN = Plan(steps=14000, batch=48, lr=1e-3, matrix_lr=2e-3, warmup=200, decay_from=0.4, seed=61, gpu_batch=512)
+EYES_FOLDER = RUNS / "judge" / "eyes"
+PLAN = Plan(steps=12000, batch=32, lr=2e-3, matrix_lr=4e-3, warmup=100, decay_from=0.3, seed=61, gpu_batch=512)
 EASY_UNTIL = 0.3
 """Share of the steps until which some pictures are easy ones: all at first, then linearly fewer."""
 TEMPERATURE = 0.1
-"""Of the likeness of pictures."""
+"""Of the likeness of pictures to each other and to prototypes."""
+DIMENSIONS = 96
+"""Of the embeddings."""
 
 
 def new_judge(tokenizer: CLIPTokenizer) -> CLIPModel:
@@ -41,7 +47,34 @@ def new_judge(tokenizer: CLIPTokenizer) -> CLIPModel:
         "eos_token_id": tokenizer.eos_token_id,
         "pad_token_id": tokenizer.pad_token_id,
     }
-    return CLIPModel(CLIPConfig(text_config=text, vision_config=VISION, projection_dim=96))
+    return CLIPModel(CLIPConfig(text_config=text, vision_config=VISION, projection_dim=DIMENSIONS))
+
+
+class Judge(nn.Module):
+    """The judge while it learns: a residual network in the place of the vision transformer, and prototypes of all things."""
+
+    def __init__(self, clip: CLIPModel) -> None:
+        super().__init__()
+        self.text_model, self.text_projection = clip.text_model, clip.text_projection
+        self.scale = clip.logit_scale
+        self.eyes = new_resnet({i: str(i) for i in range(DIMENSIONS)})
+        count = len(world.OBJECT_NAMES) + len(wider_things())
+        self.prototype_embedding = nn.Parameter(torch.randn(count, DIMENSIONS) / DIMENSIONS**0.5)
+
+    def losses(
+        self, pictures: torch.Tensor, ids: torch.Tensor, label: torch.Tensor, thing: torch.Tensor
+    ) -> dict[str, torch.Tensor]:
+        """The three losses of pictures `[N, 3, H, W]`, see `draw` for the others."""
+        features = F.normalize(self.eyes(pixels(pictures)).logits.float(), dim=1)
+        words = F.normalize(self.text_projection(self.text_model(ids).pooler_output).float(), dim=1)
+        logits = self.scale.exp() * features @ words.T
+        own = torch.arange(len(logits), device=logits.device)
+        likely = features @ F.normalize(self.prototype_embedding, dim=1).T / TEMPERATURE
+        return {
+            "words": (F.cross_entropy(logits, own) + F.cross_entropy(logits.T, own)) / 2,
+            "likeness": same_thing(features[: len(label)], label),
+            "things": F.cross_entropy(likely, thing, ignore_index=-1),
+        }
 
 
 def processor(tokenizer: CLIPTokenizer) -> CLIPProcessor:
@@ -65,38 +98,48 @@ def same_thing(features: torch.Tensor, label: torch.Tensor) -> torch.Tensor:
     return -(log_share.masked_fill(~alike, 0).sum(1) / alike.sum(1).clamp(min=1)).mean()
 
 
+def draw(
+    pairs: Lessons, lessons: Lessons, tokenizer: CLIPTokenizer, count: int, easy: float, generator: torch.Generator
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Half pairs, half lessons: pictures, their captions' tokens, labels of the pairs alone, and things of all (-1: two)."""
+    pictures, ids, label = pairs.draw_pairs(count // 2, easy, generator)
+    thing = torch.where(label >= 0, label // 1000, len(world.OBJECT_NAMES) + (-label - 1) // 1000)
+    specs, more = lessons.draw(count - count // 2, easy, generator)
+    ids = torch.cat([ids, tokenise(tokenizer, world.captions(specs))])
+    alone = torch.where(specs.second < 0, specs.object, -1)
+    return jostle(torch.cat([pictures, more]), generator), ids, label, torch.cat([thing, alone])
+
+
 @click.command()
 def main() -> None:
     """Train the judge."""
     me = workers()
     plan = PLAN.on(me.device)
     tokenizer = CLIPTokenizer.from_pretrained(vocabulary.JUDGE_FOLDER)
-    model = new_judge(tokenizer).to(me.device)
-    use_fast_attention(model, me.device)
-    drawn = load("pairs")
+    clip = new_judge(tokenizer)
+    model = Judge(clip).to(me.device)
+    use_fast_attention(clip, me.device)
+    pairs, lessons = load("pairs"), load("lessons")
 
-    def loss(step: int, generator: torch.Generator) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
+    def loss(step: int, chance: torch.Generator) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
         easy = max(0.0, 1 - step / (EASY_UNTIL * plan.steps))
-        pictures, ids, label = drawn.draw_pairs(plan.batch // me.count, easy, generator)
-        output = model(input_ids=ids.to(me.device), pixel_values=pictures.to(me.device) * 2 - 1)
-        logits = output.logits_per_image.float()
-        own = torch.arange(len(logits), device=me.device)
-        words_loss = (F.cross_entropy(logits, own) + F.cross_entropy(logits.T, own)) / 2
-        likeness = same_thing(F.normalize(output.image_embeds.float(), dim=1), label.to(me.device))
-        return words_loss + likeness, {"top1": (logits.argmax(1) == own).float().mean(), "likeness": likeness.detach()}
+        drawn = draw(pairs, lessons, tokenizer, plan.batch // me.count, easy, chance)
+        losses = model.losses(*(part.to(me.device) for part in drawn))
+        return sum(losses.values(), torch.zeros((), device=me.device)), {k: v.detach() for k, v in losses.items()}
 
     fit("judge", {"judge": model}, loss, plan)
     if me.first:
-        model.eval()
+        settle(model.eyes, (pixels(pairs.draw_pairs(64, 0, generator(1, i))[0]).to(me.device) for i in range(64)))
         specs = world.sample_specs(512, world.HELD_OUT_SEEDS[4]).replace(second=-1)
+        ids = tokenise(tokenizer, world.plain_captions(specs)).to(me.device)
         with torch.no_grad():
-            logits = model(
-                input_ids=tokenise(tokenizer, world.plain_captions(specs)).to(me.device),
-                pixel_values=world.render(specs, device=me.device) * 2 - 1,
-            ).logits_per_image
-        right = (logits.argmax(1).cpu() == torch.arange(len(specs))).float().mean()
-        print(f"held-out: {right:.4f} of 512 pictures find their own caption")
-        model.save_pretrained(FOLDER)
+            seen = F.normalize(model.eyes(pixels(world.render(specs, device=me.device))).logits, dim=1)
+            words = F.normalize(model.text_projection(model.text_model(ids).pooler_output), dim=1)
+            things = (seen @ F.normalize(model.prototype_embedding, dim=1).T).argmax(1).cpu() == specs.object
+        right = ((seen @ words.T).argmax(1).cpu() == torch.arange(len(specs))).float().mean()
+        print(f"held-out: {right:.4f} of 512 pictures find their own caption, {things.float().mean():.4f} their thing")
+        model.eyes.save_pretrained(EYES_FOLDER)
+        clip.save_pretrained(FOLDER)
         processor(tokenizer).save_pretrained(FOLDER)
 
 

@@ -14,6 +14,7 @@ from pathlib import Path
 import click
 import numpy as np
 import torch
+import torch.nn.functional as F
 from safetensors.torch import load_file, save_file
 from transformers import CLIPTokenizer
 
@@ -134,6 +135,15 @@ class Lessons:
         chosen = torch.cat([first, first + CHUNK // 2])
         mirrored = torch.rand(count, generator=generator) < 0.5
         return self.show(chosen, mirrored), self.facts["tokens"][chosen], self.facts["label"][chosen]
+
+
+def jostle(pictures: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
+    """Pictures `[N, 3, H, W]` as if the camera had been elsewhere: nearer or farther by a fifth, moved by up to a tenth."""
+    zoom, shift = torch.rand(len(pictures), 1, generator=generator), torch.rand(len(pictures), 2, generator=generator)
+    theta = torch.eye(2, 3).repeat(len(pictures), 1, 1) * (0.83 + 0.37 * zoom[..., None])
+    theta[:, :, 2] = 0.4 * shift - 0.2
+    grid = F.affine_grid(theta, list(pictures.shape), align_corners=False)
+    return F.grid_sample(pictures, grid, mode="bilinear", padding_mode="reflection", align_corners=False)
 
 
 @cache

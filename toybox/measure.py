@@ -183,13 +183,29 @@ def nearest_renders(samples: torch.Tensor, chunks: int = 16) -> torch.Tensor:
     return nearest
 
 
+def compare_guidance(scales: tuple[float, ...], prompts: int, results: Path) -> None:
+    """Generate the same prompts (others than those of the table) at each scale, and write guidance.json."""
+    specs, texts = measured_prompts(prompts, world.HELD_OUT_SEEDS[26])
+    pipeline = load_generator()
+    rates = {scale: judge_pictures(specs, generate(pipeline, texts, scale, seed=90_000)) for scale in scales}
+    command = f"python -m toybox.measure --prompts {prompts} " + " ".join(f"--compare {scale:g}" for scale in scales)
+    text = json.dumps(
+        {"command": command, "guidance": {f"{scale:g}": found for scale, found in rates.items()}}, indent=1
+    )
+    (results / "guidance.json").write_text(text + "\n", encoding="utf-8")
+    print(text)
+
+
 @click.command()
+@click.option("--compare", multiple=True, type=float, help="Only compare such guidance scales; writes guidance.json.")
 @click.option("--prompts", default=512, show_default=True, help="Pictures to generate and judge.")
 @click.option("--guidance", default=4.0, show_default=True, help="Guidance scale.")
 @click.option("--results", default=RESULTS, type=click.Path(path_type=Path), help="Where the results go.")
-def main(prompts: int, guidance: float, results: Path) -> None:
+def main(compare: tuple[float, ...], prompts: int, guidance: float, results: Path) -> None:
     """Measure quality and write quality.json, samples.png and nearest.png."""
     results.mkdir(parents=True, exist_ok=True)
+    if compare:
+        return compare_guidance(compare, prompts, results)
     pipeline = load_generator()
     renders_of = world.sample_specs(4096, world.HELD_OUT_SEEDS[20]).replace(second=-1)
     renders = world.render(renders_of)

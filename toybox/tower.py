@@ -21,7 +21,7 @@ from transformers import (
 )
 
 from . import diffusion, world
-from .classifier import VISION, hand_over
+from .eyes import VISION, hand_over
 from .fit import RUNS, Plan, fit, use_fast_attention, workers
 from .latents import tokenise
 from .lessons import load
