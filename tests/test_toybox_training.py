@@ -97,6 +97,8 @@ def test_where_there_is_no_autoencoder_it_is_trained_first_and_comes_back(runs, 
     assert asked == [("vae", "--steps", "7"), *[("latents", "--pictures", "9"), ("diffusion",)] * 2]
     pieces.main([*command, "--part", "judge"], standalone_mode=False)
     assert asked[-2:] == [("lessons",), ("judge",)]
+    pieces.main([*command, "--part", "judge", "--part", "judge-eyes"], standalone_mode=False)
+    assert asked[-2:] == [("judge",), ("eyes", "judge")]
     (there / "config.json").unlink()
     pieces.main(["take", str(tmp_path / "out")], standalone_mode=False)
     assert (there / "config.json").read_text() == "{}"

@@ -11,6 +11,8 @@ toybox is made in this order (times on two CPU cores with bfloat16; each trainin
   torchrun --nproc-per-node 2 -m toybox.lessons                  {lessons}
   python -m toybox.classifier                                    {classifier}, on one core
   python -m toybox.judge                                         {judge}, on the other at the same time
+  python -m toybox.eyes classifier                               {eyes}, on one core
+  python -m toybox.eyes judge                                    {eyes}, on the other at the same time
   torchrun --nproc-per-node 2 -m toybox.captioner                {captioner}
   torchrun --nproc-per-node 2 -m toybox.tower                    {tower}
   python -m toybox.concepts                                      seconds
@@ -20,7 +22,7 @@ toybox is made in this order (times on two CPU cores with bfloat16; each trainin
   python -m toybox.words                                         15 minutes: what words of 100 steps are, of each concept
 
 Set OMP_NUM_THREADS=1. On a GPU, `python -m toybox.<part>` alone. Drawings, checkpoints and logs go to runs/toybox: 25 MB
-of packages, 350 MB of sprites, 1.3 GB of latents, 8 GB of lessons, 200 MB of checkpoints.
+of packages, 350 MB of sprites, 1.3 GB of latents, 13 GB of lessons, 200 MB of checkpoints.
 """
 
 COSTS = {
@@ -28,10 +30,11 @@ COSTS = {
     "vae": "20 minutes",
     "latents": "13 minutes",
     "diffusion": "4 hours",
-    "lessons": "5 minutes",
+    "lessons": "9 minutes",
     "classifier": "1 hour",
     "captioner": "15 minutes",
     "judge": "1 hour",
+    "eyes": "25 minutes",
     "tower": "10 minutes",
 }
 

@@ -24,7 +24,7 @@ from .lessons import Lessons, jostle, load
 
 FOLDER = RUNS / "judge" / "model"
 EYES_FOLDER = RUNS / "judge" / "eyes"
-PLAN = Plan(steps=12000, batch=32, lr=2e-3, matrix_lr=4e-3, warmup=100, decay_from=0.3, seed=61, gpu_batch=512)
+PLAN = Plan(steps=22000, batch=32, lr=2e-3, matrix_lr=4e-3, warmup=100, decay_from=0.3, seed=61, gpu_batch=512)
 EASY_UNTIL = 0.3
 """Share of the steps until which some pictures are easy ones: all at first, then linearly fewer."""
 TEMPERATURE = 0.1

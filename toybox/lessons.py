@@ -171,8 +171,8 @@ def make_chunk(path: Path, index: int, device: str) -> None:
 
 
 @click.command()
-@click.option("--lessons", default=98304, show_default=True, help="Pictures for classifier, captioner and tower.")
-@click.option("--pairs", default=65536, show_default=True, help="Pictures for the judge.")
+@click.option("--lessons", default=163840, show_default=True, help="Pictures for classifier, captioner and tower.")
+@click.option("--pairs", default=98304, show_default=True, help="Pictures for the judge.")
 def main(**counts: int) -> None:
     """Draw them; chunks that exist are kept."""
     me = workers()
