@@ -38,7 +38,7 @@ class Caption:
     """Let a BLIP model describe the image (Li et al. 2022, arXiv:2201.12086).
 
     Args:
-        model: folder or hub id of a `BlipForConditionalGeneration`, loaded on first use.
+        model: folder or hub id of a `BlipForConditionalGeneration` (or folder of a `ResidualBlip`), loaded on first use.
         drop_stopwords: leave out words that name nothing ("a", "of", "with").
         drop_scene: leave out where the thing is ("on the beach").
         device: where it looks at images; the best there is if None. It leaves no memory there.

@@ -58,7 +58,9 @@ class ClassLabel:
         from transformers import AutoImageProcessor, AutoModelForImageClassification
 
         otherwise = "go online, name a folder with --classifier, or give a word with --word, which needs no classifier"
-        return load_eye(self.model, "classifier", AutoModelForImageClassification, AutoImageProcessor, otherwise=otherwise)
+        return load_eye(
+            self.model, "classifier", AutoModelForImageClassification, AutoImageProcessor, otherwise=otherwise
+        )
 
 
 def first_synonym(label: str) -> str:

@@ -11,8 +11,6 @@ toybox is made in this order (times on two CPU cores with bfloat16; each trainin
   torchrun --nproc-per-node 2 -m toybox.lessons                  {lessons}
   python -m toybox.classifier                                    {classifier}, on one core
   python -m toybox.judge                                         {judge}, on the other at the same time
-  python -m toybox.eyes classifier                               {eyes}, on one core
-  python -m toybox.eyes judge                                    {eyes}, on the other at the same time
   torchrun --nproc-per-node 2 -m toybox.captioner                {captioner}
   torchrun --nproc-per-node 2 -m toybox.tower                    {tower}
   python -m toybox.concepts                                      seconds
@@ -34,7 +32,6 @@ COSTS = {
     "classifier": "1 hour",
     "captioner": "15 minutes",
     "judge": "1 hour",
-    "eyes": "25 minutes",
     "tower": "10 minutes",
 }
 

@@ -11,19 +11,18 @@ import torch
 from transformers import (
     BertTokenizer,
     BlipConfig,
-    BlipForConditionalGeneration,
     BlipImageProcessor,
     BlipProcessor,
     BlipTextConfig,
-    BlipVisionConfig,
 )
 
 from sentinv.initializers.caption import Caption
+from sentinv.models.residual import ResidualBlip
 
 from . import vocabulary, world
-from .eyes import VISION, hand_over
-from .fit import RUNS, Plan, fit, workers
-from .lessons import load
+from .eyes import RESNET, UNUSED, WIDTH, hand_over, pixels, settle
+from .fit import RUNS, Plan, fit, generator, workers
+from .lessons import jostle, load
 from .surety import note_threshold
 
 FOLDER = RUNS / "captioner" / "model"
@@ -32,15 +31,14 @@ PLAN = Plan(
 )
 
 
-def new_captioner(tokenizer: BertTokenizer) -> BlipForConditionalGeneration:
-    """An untrained BLIP: a vision transformer (see `VISION`) and a text decoder of 3 layers × 128."""
+def new_captioner(tokenizer: BertTokenizer) -> ResidualBlip:
+    """An untrained BLIP: a residual network (see `eyes`) and a text decoder of 3 layers × 128."""
     torch.manual_seed(0)
     start, end = tokenizer.convert_tokens_to_ids(["[DEC]", "[SEP]"])
-    vision = BlipVisionConfig(**VISION, projection_dim=128)
     text = BlipTextConfig(
         vocab_size=len(tokenizer),
         hidden_size=128,
-        encoder_hidden_size=VISION["hidden_size"],
+        encoder_hidden_size=WIDTH,
         intermediate_size=384,
         projection_dim=128,
         num_hidden_layers=3,
@@ -54,9 +52,9 @@ def new_captioner(tokenizer: BertTokenizer) -> BlipForConditionalGeneration:
         hidden_dropout_prob=0.0,
     )
     config = BlipConfig(
-        text_config=text.to_dict(), vision_config=vision.to_dict(), projection_dim=128, image_text_hidden_size=128
+        text_config=text.to_dict(), vision_config=UNUSED, projection_dim=128, image_text_hidden_size=128, resnet=RESNET
     )
-    return BlipForConditionalGeneration(config)
+    return ResidualBlip(config)
 
 
 def processor(tokenizer: BertTokenizer) -> BlipProcessor:
@@ -66,7 +64,7 @@ def processor(tokenizer: BertTokenizer) -> BlipProcessor:
 
 
 @torch.no_grad()
-def describe(model: BlipForConditionalGeneration, tokenizer: BertTokenizer, pictures: torch.Tensor) -> list[str]:
+def describe(model: ResidualBlip, tokenizer: BertTokenizer, pictures: torch.Tensor) -> list[str]:
     """A caption for each picture of `[N, 3, H, W]` in [0, 1]."""
     out = []
     for part in pictures.split(256):
@@ -82,18 +80,18 @@ def main() -> None:
     plan = PLAN.on(me.device)
     tokenizer = BertTokenizer.from_pretrained(vocabulary.CAPTIONER_FOLDER)
     model = new_captioner(tokenizer).to(me.device)
-    hand_over(model.vision_model)
+    hand_over(model.vision_model.resnet)
     lessons = load("lessons")
     start = tokenizer.convert_tokens_to_ids("[DEC]")
 
-    def loss(step: int, generator: torch.Generator) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
-        specs, pictures = lessons.draw(plan.batch // me.count, 0, generator)
+    def loss(step: int, chance: torch.Generator) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
+        specs, pictures = lessons.draw(plan.batch // me.count, 0, chance)
         batch = tokenizer(world.plain_captions(specs), padding=True, return_tensors="pt")
         ids = batch.input_ids.clone()
         ids[:, 0] = start
         labels = ids.masked_fill(batch.attention_mask == 0, -100).to(me.device)
         output = model(
-            pixel_values=pictures.to(me.device) * 2 - 1,
+            pixel_values=pixels(jostle(pictures, chance)).to(me.device),
             input_ids=ids.to(me.device),
             attention_mask=batch.attention_mask.to(me.device),
             labels=labels,
@@ -102,6 +100,8 @@ def main() -> None:
 
     fit("captioner", {"captioner": model}, loss, plan)
     if me.first:
+        shown = (lessons.draw(64, 0, generator(1, i))[1] for i in range(64))
+        settle(model.vision_model, (pixels(pictures).to(me.device) for pictures in shown))
         model.eval()
         specs = world.sample_specs(1024, world.HELD_OUT_SEEDS[3]).replace(second=-1)
         said = describe(model, tokenizer, world.render(specs, device=me.device))

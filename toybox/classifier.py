@@ -19,13 +19,13 @@ from sentinv.initializers.class_ import ClassLabel
 
 from . import captions as language
 from . import vae, world
-from .eyes import new_resnet, pixels, settle
+from .eyes import TAUGHT, new_resnet, pixels, settle
 from .fit import RUNS, Plan, fit, generator, workers
 from .lessons import jostle, load
 from .styles import STYLES
 from .surety import note_threshold
 
-ATTRIBUTES_FOLDER = RUNS / "classifier" / "attributes"
+ATTRIBUTES_FOLDER = TAUGHT
 CLASSIFIER_FOLDER = RUNS / "classifier" / "classifier"
 PLAN = Plan(steps=26000, batch=32, lr=2e-3, matrix_lr=4e-3, warmup=100, decay_from=0.3, seed=41, gpu_batch=256)
 EASY_UNTIL = 0.3

@@ -13,17 +13,18 @@ import click
 import torch
 import torch.nn.functional as F
 from torch import nn
-from transformers import CLIPConfig, CLIPImageProcessor, CLIPModel, CLIPProcessor, CLIPTokenizer
+from transformers import CLIPConfig, CLIPImageProcessor, CLIPProcessor, CLIPTokenizer
+
+from sentinv.models.residual import ResidualClip
 
 from . import vocabulary, world
 from .art import wider_things
-from .eyes import VISION, new_resnet, pixels, settle
+from .eyes import RESNET, UNUSED, pixels, settle
 from .fit import RUNS, Plan, fit, generator, use_fast_attention, workers
 from .latents import tokenise
 from .lessons import Lessons, jostle, load
 
 FOLDER = RUNS / "judge" / "model"
-EYES_FOLDER = RUNS / "judge" / "eyes"
 PLAN = Plan(steps=22000, batch=32, lr=2e-3, matrix_lr=4e-3, warmup=100, decay_from=0.3, seed=61, gpu_batch=512)
 EASY_UNTIL = 0.3
 """Share of the steps until which some pictures are easy ones: all at first, then linearly fewer."""
@@ -33,8 +34,8 @@ DIMENSIONS = 96
 """Of the embeddings."""
 
 
-def new_judge(tokenizer: CLIPTokenizer) -> CLIPModel:
-    """An untrained CLIP: vision transformer (see `VISION`), text transformer of 2 layers × 128."""
+def new_judge(tokenizer: CLIPTokenizer) -> ResidualClip:
+    """An untrained CLIP: a residual network (see `eyes`), and a text transformer of 2 layers × 128."""
     torch.manual_seed(0)
     text = {
         "vocab_size": len(tokenizer),
@@ -47,17 +48,16 @@ def new_judge(tokenizer: CLIPTokenizer) -> CLIPModel:
         "eos_token_id": tokenizer.eos_token_id,
         "pad_token_id": tokenizer.pad_token_id,
     }
-    return CLIPModel(CLIPConfig(text_config=text, vision_config=VISION, projection_dim=DIMENSIONS))
+    config = CLIPConfig(text_config=text, vision_config=UNUSED, projection_dim=DIMENSIONS, resnet=RESNET)
+    return ResidualClip(config).to(memory_format=torch.channels_last)
 
 
 class Judge(nn.Module):
-    """The judge while it learns: a residual network in the place of the vision transformer, and prototypes of all things."""
+    """A CLIP while it learns, with prototypes of all things."""
 
-    def __init__(self, clip: CLIPModel) -> None:
+    def __init__(self, clip: ResidualClip) -> None:
         super().__init__()
-        self.text_model, self.text_projection = clip.text_model, clip.text_projection
-        self.scale = clip.logit_scale
-        self.eyes = new_resnet({i: str(i) for i in range(DIMENSIONS)})
+        self.clip = clip
         count = len(world.OBJECT_NAMES) + len(wider_things())
         self.prototype_embedding = nn.Parameter(torch.randn(count, DIMENSIONS) / DIMENSIONS**0.5)
 
@@ -65,16 +65,18 @@ class Judge(nn.Module):
         self, pictures: torch.Tensor, ids: torch.Tensor, label: torch.Tensor, thing: torch.Tensor
     ) -> dict[str, torch.Tensor]:
         """The three losses of pictures `[N, 3, H, W]`, see `draw` for the others."""
-        features = F.normalize(self.eyes(pixels(pictures)).logits.float(), dim=1)
-        words = F.normalize(self.text_projection(self.text_model(ids).pooler_output).float(), dim=1)
-        logits = self.scale.exp() * features @ words.T
+        output = self.clip(input_ids=ids, pixel_values=pixels(pictures))
+        logits, features = output.logits_per_image.float(), F.normalize(output.image_embeds.float(), dim=1)
         own = torch.arange(len(logits), device=logits.device)
-        likely = features @ F.normalize(self.prototype_embedding, dim=1).T / TEMPERATURE
         return {
             "words": (F.cross_entropy(logits, own) + F.cross_entropy(logits.T, own)) / 2,
             "likeness": same_thing(features[: len(label)], label),
-            "things": F.cross_entropy(likely, thing, ignore_index=-1),
+            "things": F.cross_entropy(self.nearest(features), thing, ignore_index=-1),
         }
+
+    def nearest(self, features: torch.Tensor) -> torch.Tensor:
+        """Likeness `[N, things]` of picture features (unit length) to all prototypes, as logits."""
+        return features @ F.normalize(self.prototype_embedding, dim=1).T / TEMPERATURE
 
 
 def processor(tokenizer: CLIPTokenizer) -> CLIPProcessor:
@@ -118,7 +120,7 @@ def main() -> None:
     tokenizer = CLIPTokenizer.from_pretrained(vocabulary.JUDGE_FOLDER)
     clip = new_judge(tokenizer)
     model = Judge(clip).to(me.device)
-    use_fast_attention(clip, me.device)
+    use_fast_attention(clip.text_model, me.device)
     pairs, lessons = load("pairs"), load("lessons")
 
     def loss(step: int, chance: torch.Generator) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
@@ -129,16 +131,16 @@ def main() -> None:
 
     fit("judge", {"judge": model}, loss, plan)
     if me.first:
-        settle(model.eyes, (pixels(pairs.draw_pairs(64, 0, generator(1, i))[0]).to(me.device) for i in range(64)))
+        eyes = clip.vision_model
+        settle(eyes, (pixels(pairs.draw_pairs(64, 0, generator(1, i))[0]).to(me.device) for i in range(64)))
+        model.eval()
         specs = world.sample_specs(512, world.HELD_OUT_SEEDS[4]).replace(second=-1)
         ids = tokenise(tokenizer, world.plain_captions(specs)).to(me.device)
         with torch.no_grad():
-            seen = F.normalize(model.eyes(pixels(world.render(specs, device=me.device))).logits, dim=1)
-            words = F.normalize(model.text_projection(model.text_model(ids).pooler_output), dim=1)
-            things = (seen @ F.normalize(model.prototype_embedding, dim=1).T).argmax(1).cpu() == specs.object
-        right = ((seen @ words.T).argmax(1).cpu() == torch.arange(len(specs))).float().mean()
+            output = clip(input_ids=ids, pixel_values=pixels(world.render(specs, device=me.device)))
+            things = model.nearest(F.normalize(output.image_embeds, dim=1)).argmax(1).cpu() == specs.object
+        right = (output.logits_per_image.argmax(1).cpu() == torch.arange(len(specs))).float().mean()
         print(f"held-out: {right:.4f} of 512 pictures find their own caption, {things.float().mean():.4f} their thing")
-        model.eyes.save_pretrained(EYES_FOLDER)
         clip.save_pretrained(FOLDER)
         processor(tokenizer).save_pretrained(FOLDER)
 

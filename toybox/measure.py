@@ -13,7 +13,9 @@ import click
 import torch
 from diffusers import DDIMScheduler, StableDiffusionPipeline
 from torchvision.utils import save_image
-from transformers import BertTokenizer, BlipForConditionalGeneration, CLIPModel, ViTForImageClassification
+from transformers import BertTokenizer, ResNetForImageClassification
+
+from sentinv.models.residual import ResidualBlip, ResidualClip
 
 from . import art, captioner, classifier, world
 from .fit import psnr
@@ -69,9 +71,9 @@ def measured_prompts(count: int, seed: int) -> tuple[world.Specs, list[str]]:
     return specs, world.captions(specs)
 
 
-def load_attributes() -> ViTForImageClassification:
+def load_attributes() -> ResNetForImageClassification:
     """The shipped classifier of attributes."""
-    return ViTForImageClassification.from_pretrained(TARGET / "attributes", dtype=torch.float32).eval()
+    return ResNetForImageClassification.from_pretrained(TARGET / "attributes", dtype=torch.float32).eval()
 
 
 def judge_pictures(specs: world.Specs, pictures: torch.Tensor) -> dict[str, dict[str, float | int]]:
@@ -131,7 +133,7 @@ def likeness_follows_the_thing(count: int, seed: int) -> dict[str, float | int]:
     elsewhere = world.sample_specs(len(specs), seed + 1).replace(colour=0, pattern=0, style=0, second=-1)
     same = world.drawn(world.choose(specs.object, hands[0], chance[0])[0], colour)
     different = world.drawn(world.choose(other, hands[1], chance[1])[0], colour)
-    model = CLIPModel.from_pretrained(TARGET / "clip", dtype=torch.float32).eval()
+    model = ResidualClip.from_pretrained(TARGET / "clip", dtype=torch.float32).eval()
 
     def features(specs: world.Specs, first: torch.Tensor) -> torch.Tensor:
         pictures = world.render(specs, first)
@@ -147,7 +149,7 @@ def likeness_follows_the_thing(count: int, seed: int) -> dict[str, float | int]:
 
 def measure_captioner(specs: world.Specs, pictures: torch.Tensor) -> dict[str, dict[str, float | int]]:
     """Rates at which the captioner names what a picture shows."""
-    model = BlipForConditionalGeneration.from_pretrained(TARGET / "captioner", dtype=torch.float32).eval()
+    model = ResidualBlip.from_pretrained(TARGET / "captioner", dtype=torch.float32).eval()
     tokenizer = BertTokenizer.from_pretrained(TARGET / "captioner")
     said = captioner.describe(model, tokenizer, pictures)
     objects = [f" {world.OBJECT_NAMES[i]} " in text for i, text in zip(specs.object.tolist(), said, strict=True)]

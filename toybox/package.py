@@ -14,13 +14,9 @@ from pathlib import Path
 import click
 import torch
 from diffusers import StableDiffusionPipeline
-from transformers import (
-    BlipForConditionalGeneration,
-    CLIPModel,
-    CLIPVisionModelWithProjection,
-    PreTrainedModel,
-    ViTForImageClassification,
-)
+from transformers import PreTrainedModel, ResNetForImageClassification
+
+from sentinv.models.residual import ResidualBlip, ResidualClip
 
 from . import captioner, classifier, diffusion, judge, tower
 from .fit import RUNS
@@ -76,11 +72,11 @@ def main() -> None:
     if diffusion.FOLDER.is_dir():
         _copy_pipeline(TARGET / "pipeline")
     parts = (
-        (BlipForConditionalGeneration, captioner.FOLDER, "captioner"),
-        (ViTForImageClassification, classifier.CLASSIFIER_FOLDER, "classifier"),
-        (ViTForImageClassification, classifier.ATTRIBUTES_FOLDER, "attributes"),
-        (CLIPModel, judge.FOLDER, "clip"),
-        (CLIPVisionModelWithProjection, tower.FOLDER, "tower"),
+        (ResidualBlip, captioner.FOLDER, "captioner"),
+        (ResNetForImageClassification, classifier.CLASSIFIER_FOLDER, "classifier"),
+        (ResNetForImageClassification, classifier.ATTRIBUTES_FOLDER, "attributes"),
+        (ResidualClip, judge.FOLDER, "clip"),
+        (ResNetForImageClassification, tower.FOLDER, "tower"),
     )
     for kind, source, name in parts:
         if source.is_dir():

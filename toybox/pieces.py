@@ -36,9 +36,7 @@ from .fit import RUNS
 LARGEST = 15_000_000
 """Bytes of a file that travels."""
 SMALL = "small.zip"
-PARTS = ("vae", "diffusion", "classifier", "judge", "eyes", "judge-eyes", "captioner", "tower")
-PROGRAMS = {"eyes": ("eyes", "classifier"), "judge-eyes": ("eyes", "judge")}
-"""What trains a part, where it is not the program of its name."""
+PARTS = ("vae", "diffusion", "classifier", "judge", "captioner", "tower")
 LEARN_FROM_LESSONS = set(PARTS) - {"vae", "diffusion"}
 FOLDERS = (vocabulary.GENERATOR_FOLDER, vocabulary.JUDGE_FOLDER, vocabulary.CAPTIONER_FOLDER)
 
@@ -161,7 +159,7 @@ def run(folder: Path, out: Path, minutes: float, parts: tuple[str, ...], vae_ste
     if LEARN_FROM_LESSONS & set(parts):
         _program("lessons", minutes=(end - time.monotonic()) / 60)
     for i, part in enumerate(parts):
-        _program(*PROGRAMS.get(part, (part,)), minutes=(end - time.monotonic()) / 60 / (len(parts) - i))
+        _program(part, minutes=(end - time.monotonic()) / 60 / (len(parts) - i))
         pack_state(part, out)
 
 

@@ -16,15 +16,14 @@ from transformers import (
     CLIPImageProcessor,
     CLIPTextModel,
     CLIPTokenizer,
-    CLIPVisionConfig,
-    CLIPVisionModelWithProjection,
+    ResNetForImageClassification,
 )
 
 from . import diffusion, world
-from .eyes import VISION, hand_over
-from .fit import RUNS, Plan, fit, use_fast_attention, workers
+from .eyes import hand_over, new_resnet, pixels, settle
+from .fit import RUNS, Plan, fit, generator, workers
 from .latents import tokenise
-from .lessons import load
+from .lessons import jostle, load
 
 FOLDER = RUNS / "tower" / "model"
 PLAN = Plan(
@@ -32,10 +31,9 @@ PLAN = Plan(
 )
 
 
-def new_tower(width: int) -> CLIPVisionModelWithProjection:
-    """An untrained vision transformer (see `VISION`), projected to `width`."""
-    torch.manual_seed(0)
-    return CLIPVisionModelWithProjection(CLIPVisionConfig(**VISION, projection_dim=width))
+def new_tower(width: int) -> ResNetForImageClassification:
+    """An untrained residual network (see `eyes`) whose `width` outputs are the embedding."""
+    return new_resnet({i: str(i) for i in range(width)})
 
 
 class Scale(nn.Module):
@@ -57,26 +55,26 @@ def main() -> None:
     tokenizer = CLIPTokenizer.from_pretrained(diffusion.FOLDER / "tokenizer")
     encoder = CLIPTextModel.from_pretrained(diffusion.FOLDER / "text_encoder", dtype=torch.float32).to(me.device).eval()
     tower, scale = new_tower(encoder.config.hidden_size).to(me.device), Scale().to(me.device)
-    hand_over(tower.vision_model)
-    use_fast_attention(tower, me.device)
+    hand_over(tower.resnet)
     lessons = load("lessons")
 
     def compare(pictures: torch.Tensor, words: list[str]) -> torch.Tensor:
         with torch.no_grad():
             text = encoder(tokenise(tokenizer, words).to(me.device)).pooler_output.float()
-        image = tower(pixel_values=pictures.to(me.device) * 2 - 1).image_embeds.float()
+        image = tower(pixels(pictures).to(me.device)).logits.float()
         return scale(F.normalize(image, dim=1) @ F.normalize(text, dim=1).T)
 
-    def loss(step: int, generator: torch.Generator) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
-        specs, pictures = lessons.draw(plan.batch // me.count, 0, generator)
-        logits = compare(pictures, world.captions(specs))
+    def loss(step: int, chance: torch.Generator) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
+        specs, pictures = lessons.draw(plan.batch // me.count, 0, chance)
+        logits = compare(jostle(pictures, chance), world.captions(specs))
         own = torch.arange(len(logits), device=me.device)
         value = (F.cross_entropy(logits, own) + F.cross_entropy(logits.T, own)) / 2
         return value, {"top1": (logits.argmax(1) == own).float().mean()}
 
     fit("tower", {"tower": tower, "scale": scale}, loss, plan)
     if me.first:
-        tower.eval()
+        shown = (lessons.draw(64, 0, generator(1, i))[1] for i in range(64))
+        settle(tower, (pixels(pictures).to(me.device) for pictures in shown))
         specs = world.sample_specs(512, world.HELD_OUT_SEEDS[5]).replace(second=-1)
         with torch.no_grad():
             logits = compare(world.render(specs, device=me.device), world.plain_captions(specs))

@@ -40,7 +40,7 @@ class ClipJudge:
 
     Args:
         name: what tables call it.
-        model: a transformers `CLIPModel`.
+        model: a transformers `CLIPModel`, or a `ResidualClip`.
         processor: its `CLIPProcessor`.
     """
 
@@ -62,6 +62,8 @@ class ClipJudge:
         """
         from transformers import CLIPModel, CLIPProcessor
 
+        from sentinv.models.residual import residual
+
         source = name or eye("clip", base_model)
         label = (
             "toybox CLIP"
@@ -70,8 +72,10 @@ class ClipJudge:
             if Path(source).is_dir()
             else source
         )
-        load: Any = CLIPModel.from_pretrained  # with loading info it returns a pair, which its types don't know
-        model = load_whole(label, "CLIP", lambda: load(source, dtype=torch.float32, output_loading_info=True))
+        kind = residual(CLIPModel, source)
+        model = load_whole(
+            label, "CLIP", lambda: kind.from_pretrained(source, dtype=torch.float32, output_loading_info=True)
+        )
         processor = load_part(label, "processor", lambda: CLIPProcessor.from_pretrained(source))
         return cls(label, model.to(device), processor)
 

@@ -19,7 +19,7 @@ def load_eye(name: str, part: str, model: Any, processor: Any, *, otherwise: str
     Args:
         name: folder or hub id.
         part: what it is called in messages.
-        model: class of transformers.
+        model: class of transformers, or that whose residual kind the folder is (`sentinv.models.residual`).
         processor: likewise, of what makes its inputs.
         otherwise: what else one can do where the hub is out of reach.
 
@@ -29,9 +29,10 @@ def load_eye(name: str, part: str, model: Any, processor: Any, *, otherwise: str
     Raises:
         ModelError: If it cannot be loaded, or some of its weights are missing.
     """
+    from sentinv.models.residual import residual
 
     def read() -> Any:
-        return model.from_pretrained(name, dtype=torch.float32, output_loading_info=True)
+        return residual(model, name).from_pretrained(name, dtype=torch.float32, output_loading_info=True)
 
     loaded = load_whole(name, part, read, otherwise=otherwise).eval().requires_grad_(False)
     return loaded, load_part(name, "processor", lambda: processor.from_pretrained(name), otherwise=otherwise)
