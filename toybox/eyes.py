@@ -25,7 +25,7 @@ RESNET: dict[str, Any] = {
 """He et al. 2015, "Deep Residual Learning", with six blocks: maps of 32, 16, 8 and 4 places a side."""
 WIDTH: int = RESNET["hidden_sizes"][-1]
 UNUSED = {
-    "hidden_size": 8,
+    "hidden_size": WIDTH,
     "intermediate_size": 8,
     "num_hidden_layers": 1,
     "num_attention_heads": 1,

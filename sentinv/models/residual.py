@@ -35,7 +35,10 @@ class Places(nn.Module):
 
 
 class ResidualBlip(BlipForConditionalGeneration):
-    """A BLIP whose config has `resnet`, the config of what it sees with; `vision_config` counts for nothing."""
+    """A BLIP whose config has `resnet`, the config of what it sees with.
+
+    Of `vision_config` only `hidden_size` counts, for BLIP gives it to the text model: it is the width of the last map.
+    """
 
     def __init__(self, config: Any) -> None:
         super().__init__(config)
