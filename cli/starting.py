@@ -67,7 +67,9 @@ def starting_options(command: Decorated) -> Decorated:
             click.option("--drop-stopwords", is_flag=True, help='Leave "a", "of", "with" … out of captions.'),
             click.option("--drop-scene", is_flag=True, help='Leave "on the beach" … out of captions.'),
             click.option("--captioner", help="BLIP captioner: folder or hub id.  [default: the model's]"),
-            click.option("--classifier", help="Image classifier (ViT, ResNet, …): folder or hub id.  [default: the model's]"),
+            click.option(
+                "--classifier", help="Image classifier (ViT, ResNet, …): folder or hub id.  [default: the model's]"
+            ),
         ]
     ):
         command = option(command)

@@ -111,7 +111,9 @@ def study_options(command: Decorated) -> Decorated:
             click.option("--no-images", is_flag=True, help="Loss only: generate and judge nothing."),
             click.option("--clip", help="CLIP that judges: folder or hub id.  [default: the model's]"),
             click.option("--captioner", help="BLIP captioner: folder or hub id.  [default: the model's]"),
-            click.option("--classifier", help="Image classifier (ViT, ResNet, …): folder or hub id.  [default: the model's]"),
+            click.option(
+                "--classifier", help="Image classifier (ViT, ResNet, …): folder or hub id.  [default: the model's]"
+            ),
         ]
     ):
         command = option(command)
