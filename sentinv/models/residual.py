@@ -42,7 +42,7 @@ class ResidualBlip(BlipForConditionalGeneration):
 
     def __init__(self, config: Any) -> None:
         super().__init__(config)
-        self.vision_model = Places(config.resnet)
+        self.vision_model = Places(config.resnet)  # type: ignore[assignment]
 
 
 class ResidualClip(CLIPModel):
