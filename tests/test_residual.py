@@ -15,7 +15,8 @@ from transformers import (
 from sentinv.errors import ModelError
 from sentinv.evaluation.judges import ClipJudge
 from sentinv.initializers.caption import Caption
-from sentinv.models.residual import Places, ResidualBlip, ResidualClip, residual
+from sentinv.models.eyes import residual
+from sentinv.models.residual import Places, ResidualBlip, ResidualClip
 
 RESNET = {"embedding_size": 8, "hidden_sizes": [8, 16], "depths": [1, 1], "layer_type": "basic"}
 SMALL = {"hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2}

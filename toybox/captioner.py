@@ -21,7 +21,7 @@ from sentinv.models.residual import ResidualBlip
 
 from . import vocabulary, world
 from .eyes import RESNET, UNUSED, WIDTH, hand_over, pixels, settle
-from .fit import RUNS, Plan, fit, generator, workers
+from .fit import RUNS, Plan, fit, workers
 from .lessons import jostle, load
 from .surety import note_threshold
 
@@ -100,8 +100,7 @@ def main() -> None:
 
     fit("captioner", {"captioner": model}, loss, plan)
     if me.first:
-        shown = (lessons.draw(64, 0, generator(1, i))[1] for i in range(64))
-        settle(model.vision_model, (pixels(pictures).to(me.device) for pictures in shown))
+        settle(model.vision_model, lambda chance: lessons.draw(64, 0, chance)[1], me.device)
         model.eval()
         specs = world.sample_specs(1024, world.HELD_OUT_SEEDS[3]).replace(second=-1)
         said = describe(model, tokenizer, world.render(specs, device=me.device))

@@ -20,7 +20,7 @@ from sentinv.initializers.class_ import ClassLabel
 from . import captions as language
 from . import vae, world
 from .eyes import TAUGHT, new_resnet, pixels, settle
-from .fit import RUNS, Plan, fit, generator, workers
+from .fit import RUNS, Plan, fit, workers
 from .lessons import jostle, load
 from .styles import STYLES
 from .surety import note_threshold
@@ -134,7 +134,7 @@ def main() -> None:
 
     fit("classifier", {"classifier": model}, loss, plan)
     if me.first:
-        settle(model, (pixels(lessons.draw(64, 0, generator(1, i))[1]).to(me.device) for i in range(64)))
+        settle(model, lambda chance: lessons.draw(64, 0, chance)[1], me.device)
         specs = world.sample_specs(2048, world.HELD_OUT_SEEDS[2]).replace(second=-1)
         pictures = world.render(specs, device=me.device)
         back = torch.cat([round_trip(autoencoder, part) for part in pictures.split(128)])

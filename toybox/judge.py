@@ -20,7 +20,7 @@ from sentinv.models.residual import ResidualClip
 from . import vocabulary, world
 from .art import wider_things
 from .eyes import RESNET, UNUSED, pixels, settle
-from .fit import RUNS, Plan, fit, generator, use_fast_attention, workers
+from .fit import RUNS, Plan, fit, use_fast_attention, workers
 from .latents import tokenise
 from .lessons import Lessons, jostle, load
 
@@ -131,8 +131,7 @@ def main() -> None:
 
     fit("judge", {"judge": model}, loss, plan)
     if me.first:
-        eyes = clip.vision_model
-        settle(eyes, (pixels(pairs.draw_pairs(64, 0, generator(1, i))[0]).to(me.device) for i in range(64)))
+        settle(clip.vision_model, lambda chance: draw(pairs, lessons, tokenizer, 64, 0, chance)[0], me.device)
         model.eval()
         specs = world.sample_specs(512, world.HELD_OUT_SEEDS[4]).replace(second=-1)
         ids = tokenise(tokenizer, world.plain_captions(specs)).to(me.device)

@@ -21,7 +21,7 @@ from transformers import (
 
 from . import diffusion, world
 from .eyes import hand_over, new_resnet, pixels, settle
-from .fit import RUNS, Plan, fit, generator, workers
+from .fit import RUNS, Plan, fit, workers
 from .latents import tokenise
 from .lessons import jostle, load
 
@@ -73,8 +73,7 @@ def main() -> None:
 
     fit("tower", {"tower": tower, "scale": scale}, loss, plan)
     if me.first:
-        shown = (lessons.draw(64, 0, generator(1, i))[1] for i in range(64))
-        settle(tower, (pixels(pictures).to(me.device) for pictures in shown))
+        settle(tower, lambda chance: lessons.draw(64, 0, chance)[1], me.device)
         specs = world.sample_specs(512, world.HELD_OUT_SEEDS[5]).replace(second=-1)
         with torch.no_grad():
             logits = compare(world.render(specs, device=me.device), world.plain_captions(specs))

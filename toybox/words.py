@@ -19,6 +19,7 @@ from sentinv.evaluation.judges import ClipJudge
 from sentinv.evaluation.recognition import Gallery, Recogniser, prototype
 from sentinv.files.images import read_image
 from sentinv.initializers import make
+from sentinv.models.backbone import Backbone
 from sentinv.models.built_in import TOYBOX
 from sentinv.report.contact_sheet import contact_sheet
 
@@ -28,9 +29,8 @@ from .measure import RESULTS, rate
 PLAIN = "a photo of {}"
 
 
-def pictures_of(source: StudyConcept, seed: int, count: int) -> tuple[str, list[list[Image.Image]]]:
+def pictures_of(backbone: Backbone, source: StudyConcept, seed: int, count: int) -> tuple[str, list[list[Image.Image]]]:
     """Learn the word of a concept: what it started from, and so many pictures of the plain prompt and of each edit."""
-    backbone = sentinv.load(TOYBOX)
     words = make("caption", TOYBOX)(read_image(source.image).image)
     concept = sentinv.invert(backbone, source.image, words, sentinv.TrainConfig(seed=seed), token="<c>")
     prompts = [prompt.format("<c>") for prompt in (PLAIN, *source.edits)]
@@ -44,6 +44,7 @@ def pictures_of(source: StudyConcept, seed: int, count: int) -> tuple[str, list[
 @click.option("--results", default=RESULTS, type=click.Path(path_type=Path), help="Where words.json and words.png go.")
 def main(count: int, seed: int, results: Path) -> None:
     """Learn a word of each concept and measure it."""
+    backbone = sentinv.load(TOYBOX)
     judge, gallery = ClipJudge.load(base_model=TOYBOX), Gallery.read(FOLDER / "things.safetensors")
     sources = read_concepts(FOLDER / "concepts.json")
     views = {one.name: prototype(judge, [read_image(path).image for path in one.views]) for one in sources}
@@ -51,7 +52,7 @@ def main(count: int, seed: int, results: Path) -> None:
     found: dict[str, list[torch.Tensor]] = {}
     starts, sheet = {}, []
     for spec, source in zip(all_concepts(), sources, strict=True):
-        starts[spec.name], groups = pictures_of(source, seed, count)
+        starts[spec.name], groups = pictures_of(backbone, source, seed, count)
         sheet += [read_image(source.image).image, *(group[0] for group in groups)]
         for where, group in zip(("plain", *["edits"] * len(source.edits)), groups, strict=True):
             seen = judge.images(group)

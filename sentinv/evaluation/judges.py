@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.nn.functional import normalize
 
 from sentinv.models.built_in import TOYBOX
-from sentinv.models.eyes import load_eye
+from sentinv.models.eyes import load_eye, residual
 from sentinv.models.memory import Thrift
 from sentinv.models.names import eye
 from sentinv.models.parts import load_part
@@ -61,8 +61,6 @@ class ClipJudge:
             ModelError: If it is missing, damaged or out of reach.
         """
         from transformers import CLIPModel, CLIPProcessor
-
-        from sentinv.models.residual import residual
 
         source = name or eye("clip", base_model)
         label = (

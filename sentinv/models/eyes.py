@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -29,13 +31,29 @@ def load_eye(name: str, part: str, model: Any, processor: Any, *, otherwise: str
     Raises:
         ModelError: If it cannot be loaded, or some of its weights are missing.
     """
-    from sentinv.models.residual import residual
 
     def read() -> Any:
         return residual(model, name).from_pretrained(name, dtype=torch.float32, output_loading_info=True)
 
     loaded = load_whole(name, part, read, otherwise=otherwise).eval().requires_grad_(False)
     return loaded, load_part(name, "processor", lambda: processor.from_pretrained(name), otherwise=otherwise)
+
+
+def residual(model: Any, name: str) -> Any:
+    """The class to load a folder or hub id with: of transformers, or `ResidualBlip` or `ResidualClip` in its place.
+
+    Args:
+        model: class of transformers.
+        name: folder or hub id; a folder whose config has `resnet` wants the residual kind.
+    """
+    try:
+        if "resnet" not in json.loads((Path(name) / "config.json").read_text(encoding="utf-8")):
+            return model
+    except (OSError, ValueError):
+        return model  # transformers says what is wrong
+    from sentinv.models.residual import ResidualBlip, ResidualClip
+
+    return {"BlipForConditionalGeneration": ResidualBlip, "CLIPModel": ResidualClip}.get(model.__name__, model)
 
 
 @contextmanager

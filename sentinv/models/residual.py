@@ -6,8 +6,6 @@ Apart from that they are transformers' own classes: they train, generate, save a
 
 from __future__ import annotations
 
-import json
-from pathlib import Path
 from typing import Any
 
 from torch import Tensor, nn
@@ -52,14 +50,3 @@ class ResidualClip(CLIPModel):
         super().__init__(config)
         self.vision_model = Places(config.resnet)
         self.visual_projection = nn.Linear(config.resnet["hidden_sizes"][-1], config.projection_dim)
-
-
-def residual(model: Any, name: str) -> Any:
-    """A class of transformers, or its residual kind where the config in the folder `name` has `resnet`."""
-    path = Path(name) / "config.json"
-    kinds = {BlipForConditionalGeneration: ResidualBlip, CLIPModel: ResidualClip}
-    try:
-        wanted = "resnet" in json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        wanted = False  # transformers says what is wrong
-    return kinds.get(model, model) if wanted else model
