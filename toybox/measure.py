@@ -71,6 +71,14 @@ def measured_prompts(count: int, seed: int) -> tuple[world.Specs, list[str]]:
     return specs, world.captions(specs)
 
 
+def two_things(count: int, seed: int) -> world.Specs:
+    """Random pictures of two things each."""
+    specs = world.sample_specs(11 * count, seed)
+    specs = specs[specs.second >= 0][:count]
+    specs.wording[:, 1] = 0.5  # no filler word
+    return specs
+
+
 def load_attributes() -> ResNetForImageClassification:
     """The shipped classifier of attributes."""
     return ResNetForImageClassification.from_pretrained(TARGET / "attributes", dtype=torch.float32).eval()
@@ -217,9 +225,7 @@ def main(compare: tuple[float, ...], prompts: int, guidance: float, results: Pat
     specs, texts = measured_prompts(prompts, world.HELD_OUT_SEEDS[21])
     pictures = generate(pipeline, texts, guidance, seed=0)
     plain = generate(pipeline, ["a photo of a cat on the beach"] * 16, 1.0, seed=0)
-    two = world.sample_specs(1400, world.HELD_OUT_SEEDS[23])
-    two = two[two.second >= 0][:128]
-    two.wording[:, 1] = 0.5
+    two = two_things(128, world.HELD_OUT_SEEDS[23])
     hands, drawings = held_out_views(1000, world.HELD_OUT_SEEDS[24])
     art_views = world.render(hands, drawings)
     report = {
