@@ -193,17 +193,23 @@ def nearest_renders(samples: torch.Tensor, chunks: int = 16) -> torch.Tensor:
     return nearest
 
 
+def write_report(path: Path, report: dict[str, object]) -> None:
+    """Write a report as JSON, and print it."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    text = json.dumps(report, indent=1)
+    path.write_text(text + "\n", encoding="utf-8")
+    print(text)
+
+
 def compare_guidance(scales: tuple[float, ...], prompts: int, results: Path) -> None:
     """Generate the same prompts (others than those of the table) at each scale, and write guidance.json."""
     specs, texts = measured_prompts(prompts, world.HELD_OUT_SEEDS[26])
     pipeline = load_generator()
     rates = {scale: judge_pictures(specs, generate(pipeline, texts, scale, seed=90_000)) for scale in scales}
     command = f"python -m toybox.measure --prompts {prompts} " + " ".join(f"--compare {scale:g}" for scale in scales)
-    text = json.dumps(
-        {"command": command, "guidance": {f"{scale:g}": found for scale, found in rates.items()}}, indent=1
+    write_report(
+        results / "guidance.json", {"command": command, "guidance": {f"{scale:g}": v for scale, v in rates.items()}}
     )
-    (results / "guidance.json").write_text(text + "\n", encoding="utf-8")
-    print(text)
 
 
 @click.command()
@@ -213,7 +219,6 @@ def compare_guidance(scales: tuple[float, ...], prompts: int, results: Path) -> 
 @click.option("--results", default=RESULTS, type=click.Path(path_type=Path), help="Where the results go.")
 def main(compare: tuple[float, ...], prompts: int, guidance: float, results: Path) -> None:
     """Measure quality and write quality.json, samples.png and nearest.png."""
-    results.mkdir(parents=True, exist_ok=True)
     if compare:
         return compare_guidance(compare, prompts, results)
     pipeline = load_generator()
@@ -247,9 +252,7 @@ def main(compare: tuple[float, ...], prompts: int, guidance: float, results: Pat
             (torch.pdist(plain.flatten(1)).min() / plain[0].numel() ** 0.5).item(), 4
         ),
     }
-    text = json.dumps(report, indent=1)
-    (results / "quality.json").write_text(text + "\n", encoding="utf-8")
-    print(text)
+    write_report(results / "quality.json", report)
     save_image(pictures[:64], results / "samples.png", nrow=8)
     (results / "samples.txt").write_text("\n".join(texts[:64]) + "\n", encoding="utf-8")
     save_image(torch.cat([pictures[:16], nearest_renders(pictures[:16])]), results / "nearest.png", nrow=8)

@@ -6,7 +6,6 @@ Of all concepts: how often is it this very concept, among all concepts and thing
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 import click
@@ -24,7 +23,7 @@ from sentinv.models.built_in import TOYBOX
 from sentinv.report.contact_sheet import contact_sheet
 
 from .concepts import FOLDER, all_concepts
-from .measure import RESULTS, rate
+from .measure import RESULTS, rate, write_report
 
 PLAIN = "a photo of {}"
 
@@ -70,9 +69,7 @@ def main(count: int, seed: int, results: Path) -> None:
         "starts": starts,
         "recognised as": {name: rate(torch.cat(flags)) for name, flags in sorted(found.items())},
     }
-    text = json.dumps(report, indent=1)
-    (results / "words.json").write_text(text + "\n", encoding="utf-8")
-    print(text)
+    write_report(results / "words.json", report)
     heads = ["picture", "a photo of it", *(one.format("it") for one in sources[0].edits)]
     contact_sheet(sheet, columns=len(heads), captions=heads * len(sources)).save(results / "words.png")
 
