@@ -1,13 +1,12 @@
 """The training loop of the built-in model's parts: resumed to the step, moved to another batch, carried in pieces."""
 
 from dataclasses import replace
-from types import SimpleNamespace
 
 import pytest
 import torch
 from torch import nn
 
-from toybox import captioner, eyes, fit, judge, lessons, pieces, surety, tower, world
+from toybox import captioner, eyes, fit, judge, lessons, pieces, surety, tower
 
 PLAN = fit.Plan(steps=6, batch=8, lr=1e-2, matrix_lr=1e-2, warmup=2, seed=3, save_every=3)
 
@@ -162,23 +161,9 @@ def test_normalisations_are_settled_over_all_batches():
     assert torch.allclose(first.running_mean, means, atol=1e-5) and not network.training
 
 
-def test_the_judge_is_told_the_things_of_pairs_and_of_lessons(monkeypatch):
-    names = world.OBJECT_NAMES
-    label = torch.tensor([5 * 1000 + 3 * 10 + 1, -(7 * 1000 + 2 * 10) - 1])
-    pairs = SimpleNamespace(
-        draw_pairs=lambda *_: (torch.zeros(2, 3, 128, 128), torch.zeros(2, 4, dtype=torch.long), label)
-    )
-    specs = world.sample_specs(2, seed=1)
-    specs.second = torch.tensor([-1, 3])
-    lessons = SimpleNamespace(draw=lambda *_: (specs, torch.zeros(2, 3, 128, 128)))
-    monkeypatch.setattr(judge, "tokenise", lambda _, words: torch.zeros(len(words), 4, dtype=torch.long))
-    _, ids, _, thing = judge.draw(pairs, lessons, None, 4, 0.0, torch.Generator())
-    assert thing.tolist() == [5, len(names) + 7, specs.object[0].item(), -1] and len(ids) == 4
-
-
 def test_a_judge_learns_things_that_it_is_told():
     torch.manual_seed(0)
-    model = judge.Judge(judge.new_judge(SimpleTokens()))
+    model = judge.Judge(judge.new_judge(SimpleTokens()), things=8)
     pictures, ids = torch.rand(8, 3, 128, 128), torch.randint(3, 40, (8, 12))
     label, thing = torch.tensor([1, 2, 1, 2]), torch.tensor([1, 2, 1, 2, 5, 6, -1, 7])
     optimizer = torch.optim.AdamW(model.parameters(), lr=2e-3)

@@ -12,7 +12,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from toybox import art, concepts, latents, lessons, styles, things, world
+from toybox import art, concepts, judge, latents, lessons, styles, things, world
 from toybox import captions as language
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -263,3 +263,17 @@ def test_pairs_share_their_thing_and_its_colour_and_nothing_else(drawn_lessons):
     assert pictures.shape == (12, 3, world.RESOLUTION, world.RESOLUTION) and tokens.shape == (12, 8)
     assert torch.equal(label[:6], label[6:])
     assert (every.facts["label"] < 0).any() and (every.facts["label"] >= 0).any()  # of things that it can't draw, too
+
+
+def test_the_judge_is_told_the_things_of_pairs_and_of_lessons(monkeypatch):
+    names = world.OBJECT_NAMES
+    label = torch.tensor([5 * 1000 + 3 * 10 + 1, -(7 * 1000 + 2 * 10) - 1])
+    pairs = SimpleNamespace(
+        draw_pairs=lambda *_: (torch.zeros(2, 3, 128, 128), torch.zeros(2, 4, dtype=torch.long), label)
+    )
+    specs = world.sample_specs(2, seed=1)
+    specs.second = torch.tensor([-1, 3])
+    lessons = SimpleNamespace(draw=lambda *_: (specs, torch.zeros(2, 3, 128, 128)))
+    monkeypatch.setattr(judge, "tokenise", lambda _, words: torch.zeros(len(words), 4, dtype=torch.long))
+    _, ids, _, thing = judge.draw(pairs, lessons, None, 4, 0.0, torch.Generator())
+    assert thing.tolist() == [5, len(names) + 7, specs.object[0].item(), -1] and len(ids) == 4

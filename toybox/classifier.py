@@ -27,7 +27,7 @@ from .surety import note_threshold
 
 ATTRIBUTES_FOLDER = TAUGHT
 CLASSIFIER_FOLDER = RUNS / "classifier" / "classifier"
-PLAN = Plan(steps=26000, batch=32, lr=2e-3, matrix_lr=4e-3, warmup=100, decay_from=0.3, seed=41, gpu_batch=256)
+PLAN = Plan(steps=38000, batch=32, lr=2e-3, matrix_lr=4e-3, warmup=100, decay_from=0.3, seed=41, gpu_batch=256)
 EASY_UNTIL = 0.3
 """Share of the steps until which some pictures are easy ones: all at first, then linearly fewer."""
 ROUND_TRIP_FROM = 0.9

@@ -25,7 +25,7 @@ from .latents import tokenise
 from .lessons import Lessons, jostle, load
 
 FOLDER = RUNS / "judge" / "model"
-PLAN = Plan(steps=22000, batch=32, lr=2e-3, matrix_lr=4e-3, warmup=100, decay_from=0.3, seed=61, gpu_batch=512)
+PLAN = Plan(steps=32000, batch=32, lr=2e-3, matrix_lr=4e-3, warmup=100, decay_from=0.3, seed=61, gpu_batch=512)
 EASY_UNTIL = 0.3
 """Share of the steps until which some pictures are easy ones: all at first, then linearly fewer."""
 TEMPERATURE = 0.1
@@ -55,11 +55,10 @@ def new_judge(tokenizer: CLIPTokenizer) -> ResidualClip:
 class Judge(nn.Module):
     """A CLIP while it learns, with prototypes of all things."""
 
-    def __init__(self, clip: ResidualClip) -> None:
+    def __init__(self, clip: ResidualClip, things: int) -> None:
         super().__init__()
         self.clip = clip
-        count = len(world.OBJECT_NAMES) + len(wider_things())
-        self.prototype_embedding = nn.Parameter(torch.randn(count, DIMENSIONS) / DIMENSIONS**0.5)
+        self.prototype_embedding = nn.Parameter(torch.randn(things, DIMENSIONS) / DIMENSIONS**0.5)
 
     def losses(
         self, pictures: torch.Tensor, ids: torch.Tensor, label: torch.Tensor, thing: torch.Tensor
@@ -119,7 +118,7 @@ def main() -> None:
     plan = PLAN.on(me.device)
     tokenizer = CLIPTokenizer.from_pretrained(vocabulary.JUDGE_FOLDER)
     clip = new_judge(tokenizer)
-    model = Judge(clip).to(me.device)
+    model = Judge(clip, len(world.OBJECT_NAMES) + len(wider_things())).to(me.device)
     use_fast_attention(clip.text_model, me.device)
     pairs, lessons = load("pairs"), load("lessons")
 
