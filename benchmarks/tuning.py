@@ -13,7 +13,7 @@ import argparse
 import tomllib
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass, replace
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -74,10 +74,11 @@ class Arm:
 class Bench:
     """A model, its judges, and a folder."""
 
-    def __init__(self, folder: Path, initializer: str, count: int, steps: int) -> None:
-        self.folder, self.initializer, self.count = folder, initializer, count
+    def __init__(self, folder: Path, initializer: str, given: argparse.Namespace) -> None:
+        self.folder, self.initializer, self.count = folder, initializer, given.count
         self.backbone: Backbone = sentinv.load("toybox")
-        self.sampling = GenerateConfig(steps=steps)
+        self.sampling = GenerateConfig(steps=given.sampling_steps)
+        self.drawing = partial(torch.autocast, "cpu", torch.bfloat16, enabled=given.bfloat16)
         self.clip = ClipJudge.load(base_model="toybox")
         self._others: dict[float, float] = {}
         self.attributes = AttributeJudge.load(built_in("attributes"))
@@ -98,21 +99,21 @@ class Bench:
             (backbone.resolution,) * 2,
         )
         with adapted(backbone, [(lora, arm.scale)]) if lora is not None else nullcontext():
-            made, *edited = [
-                generate(backbone, fill(prompt, concept.token), [concept], count=self.count, config=sampling)
-                for prompt in (PHOTO, *source.edits)
-            ]
+            with self.drawing():
+                made, *edited = [
+                    generate(backbone, fill(prompt, concept.token), [concept], count=self.count, config=sampling)
+                    for prompt in (PHOTO, *source.edits)
+                ]
             others = self.others_right(sampling) if lora is not None else self.others_of_model(guidance)
         scores = pictures.measure(made, edited)
         scores["right"] = self.right(edited, [self.attributes.wanted(prompt, "") for prompt in source.edits])
-        scores["others_right"] = others
-        scores["rms"] = rms_in_mask(made, source)
-        scores["drift"] = self.drift(lora, arm.scale)
+        scores |= {"others_right": others, "rms": rms_in_mask(made, source), "drift": self.drift(lora, arm.scale)}
         return scores, [made[0], *(images[0] for images in edited)]
 
     def others_right(self, sampling: GenerateConfig) -> float:
         """Share of pictures of other things that show them, with the model as it is now."""
-        made = [generate(self.backbone, prompt, count=self.count, config=sampling) for prompt in OTHERS]
+        with self.drawing():
+            made = [generate(self.backbone, prompt, count=self.count, config=sampling) for prompt in OTHERS]
         return self.right(made, [{"object": thing} for thing in OTHERS.values()])
 
     def others_of_model(self, guidance: float) -> float:
@@ -186,10 +187,10 @@ class Bench:
         backbone = self.backbone
         noisy, timesteps, condition, empty = self.own_pictures
         before = backbone.predict(noisy, timesteps, condition)
-        direction = before - backbone.predict(noisy, timesteps, empty)
         with adapted(backbone, [(lora, scale)]):
             after = backbone.predict(noisy, timesteps, condition)
-        shares = (after - before).flatten(1).norm(dim=1) / direction.flatten(1).norm(dim=1)
+        direction = (before - backbone.predict(noisy, timesteps, empty)).flatten(1)
+        shares = (after - before).flatten(1).norm(dim=1) / direction.norm(dim=1)
         return shares.mean().item()
 
     @cached_property
@@ -214,8 +215,7 @@ def word_config(arm: Arm, seed: int) -> TrainConfig:
 def rms_in_mask(images: list[Image.Image], source: StudyConcept) -> float:
     """Root of the mean squared difference to the picture inside its true mask, values in [0, 1]."""
     assert source.mask is not None
-    size = (images[0].height, images[0].width)
-    own = prepare(read_image(source.image).image, size, multiple=1)
+    own = prepare(read_image(source.image).image, size := (images[0].height, images[0].width), multiple=1)
     mask = prepare_mask(read_image(source.mask).image.convert("L"), size)
     errors = [(((prepare(one, size, multiple=1) - own) / 2).square() * mask).sum() / (3 * mask.sum()) for one in images]
     return torch.stack(errors).sqrt().mean().item()
@@ -234,7 +234,7 @@ def run(given: argparse.Namespace) -> None:
     study, arms = read_arms(given.study)
     (given.folder / "learned").mkdir(parents=True, exist_ok=True)
     (given.folder / "images").mkdir(exist_ok=True)
-    bench = Bench(given.folder, study["initializer"], given.count, given.sampling_steps)
+    bench = Bench(given.folder, study["initializer"], given)
     done = {record["key"] for record in records_of(given.folder)}
     sources = {source.name: source for source in read_concepts(given.pictures)}
     wanted = [
@@ -252,13 +252,12 @@ def run(given: argparse.Namespace) -> None:
                 "arm": asdict(arm) | {"name": ""},
                 "defaults": [asdict(TrainConfig()), asdict(TuneConfig())],
                 "initializer": study["initializer"],
-                "sampling": [given.count, given.sampling_steps, guidance],
+                "sampling": [given.count, given.sampling_steps, guidance, *["bfloat16"] * given.bfloat16],
                 "model": bench.backbone.fingerprint,
                 "concept": source.name,
                 "seed": seed,
             }
-            key = key_of(settings)
-            if key in done:
+            if (key := key_of(settings)) in done:
                 continue
             scores, images = bench.run(arm, source, seed, guidance)
             strip = contact_sheet(images, columns=len(images), gap=0)
@@ -283,15 +282,15 @@ def main() -> None:
     running.add_argument("--seeds", nargs="*", type=int, default=[0])
     running.add_argument("--guidance", nargs="*", type=float, default=[4.0, 7.5])
     running.add_argument("--count", type=int, default=4, help="images a prompt")
-    running.add_argument("--sampling-steps", type=int, default=50)
+    running.add_argument("--sampling-steps", type=int, default=25)
+    running.add_argument("--bfloat16", action="store_true", help="draw in bfloat16; training is as it was")
     given = parser.parse_args()
     if given.command == "run":
         run(given)
     elif given.command == "tables":
-        text = tables(given.folder, given.concepts)
+        print(text := tables(given.folder, given.concepts))
         if not given.concepts:
             (given.folder / "tables.md").write_text(text, encoding="utf-8")
-        print(text)
     else:
         sheets(given.folder, given.pictures)
 

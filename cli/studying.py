@@ -241,9 +241,8 @@ def judges(study: Study, backbone: Backbone, options: StudyOptions) -> tuple[Mea
     sampling = GenerateConfig(steps=study.sampling_steps, guidance_scale=scale, batch_size=max(1, min(16, study.count)))
     recogniser, told = _recogniser(judge, options)
     attributes = AttributeJudge.load(built_in("attributes")) if recogniser and options.model == TOYBOX else None
-    measuring = Measuring(
-        judge=judge, lpips=lpips, count=study.count, sampling=sampling, recogniser=recogniser, attributes=attributes
-    )
+    how: dict[str, Any] = {"count": study.count, "sampling": sampling, "bfloat16": study.bfloat16_images}
+    measuring = Measuring(judge=judge, lpips=lpips, recogniser=recogniser, attributes=attributes, **how)
     return measuring, {"judge": judge.name, "LPIPS": says, **({"recognised": told} if told else {})}
 
 

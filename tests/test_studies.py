@@ -99,6 +99,7 @@ def test_key_covers_all_that_decides(bench, concepts):
         replace(study, grid={"mask": (True,)}),
         replace(study, count=3),
         replace(study, sampling_steps=2),
+        replace(study, bfloat16_images=True),
         replace(study, images_at=(0,)),
     ]
     for variant in variants:

@@ -35,6 +35,7 @@ class Measuring:
         lpips: LPIPS, or None where it is unavailable.
         count: images per prompt; their seeds are 0 to count - 1.
         sampling: how they are sampled.
+        bfloat16: whether that is under autocast to bfloat16.
         recogniser: tells which concept a picture shows; None where there is no gallery of other things.
         attributes: tells whether an edit shows the scene and style asked for; None where there is no such classifier.
     """
@@ -43,6 +44,7 @@ class Measuring:
     lpips: LpipsJudge | None
     count: int
     sampling: GenerateConfig
+    bfloat16: bool = False
     recogniser: Recogniser | None = None
     attributes: AttributeJudge | None = None
 
@@ -147,7 +149,8 @@ class ConceptPictures:
         measuring = self.measuring
         text = fill(prompt, concept.token) if concept is not None else without_placeholder(prompt)
         concepts = [concept] if concept is not None else []
-        return generate(backbone, text, concepts, count=measuring.count, seed=0, config=measuring.sampling)
+        with torch.autocast(backbone.device.type, torch.bfloat16, enabled=measuring.bfloat16):
+            return generate(backbone, text, concepts, count=measuring.count, seed=0, config=measuring.sampling)
 
 
 def _embedded(judge: ClipJudge, paths: Sequence[Path]) -> Tensor | None:

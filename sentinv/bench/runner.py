@@ -103,6 +103,7 @@ class Workbench:
             context["lpips"] = self.measuring.lpips is not None
             context["count"] = study.count
             context["sampling"] = [study.sampling_steps, self.measuring.sampling.guidance_scale]
+            context["sampling"] += ["bfloat16"] * study.bfloat16_images
             context["prompts"] = list(trial.concept.edits)
             if self.measuring.recogniser is not None:
                 attributes = self.measuring.attributes

@@ -63,6 +63,7 @@ class Study:
         count: images per prompt.
         sampling_steps: DDIM steps.
         guidance_scale: of sampling; the model's own if None.
+        bfloat16_images: sample under autocast to bfloat16, in half the time on a CPU that has it; training is as it was.
         convergence: whether the report has curves over the steps, and how many steps each arm takes to vanilla's loss.
 
     Raises:
@@ -82,6 +83,7 @@ class Study:
     count: int = 8
     sampling_steps: int = 25
     guidance_scale: float | None = None
+    bfloat16_images: bool = False
     convergence: bool = False
 
     def __post_init__(self) -> None:
@@ -119,7 +121,7 @@ class Study:
         for names, kind, what in (
             (("title", "question"), str, "text"),
             (("count", "sampling_steps"), int, "a whole number"),
-            (("convergence",), bool, "true or false"),
+            (("convergence", "bfloat16_images"), bool, "true or false"),
         ):
             for name in names:
                 if type(getattr(self, name)) is not kind:

@@ -145,6 +145,7 @@ def _facts(study: Study, outcome: StudyOutcome) -> dict[str, str]:
     if scales:
         facts |= {
             "images": f"{study.count} per prompt with seeds 0 to {study.count - 1}, {study.sampling_steps} DDIM steps"
+            + ", in bfloat16" * study.bfloat16_images
             + "".join(
                 f", guidance {scale:g}" if scale is not None else ", the model's own guidance" for scale in scales
             ),
