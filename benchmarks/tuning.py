@@ -10,15 +10,15 @@ are in OUT/learned. What is there is not made again. Differences are to the refe
 """
 
 import argparse
-import tomllib
 from contextlib import nullcontext
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, replace
 from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
 import torch
 from PIL import Image
+from tuning_arms import Arm, read_arms, word_config
 from tuning_tables import MEASURES, records_of, sheets, tables
 
 import sentinv
@@ -32,6 +32,7 @@ from sentinv.concepts.concept import Concept
 from sentinv.concepts.prompts import fill
 from sentinv.diffusion.conversions import add_noise
 from sentinv.evaluation.judges import AttributeJudge, ClipJudge
+from sentinv.evaluation.recognition import Gallery, Recogniser
 from sentinv.files.decoding import Picture
 from sentinv.files.images import prepare, prepare_mask, read_image, save_png
 from sentinv.files.json_lines import JsonLines
@@ -60,17 +61,6 @@ OTHERS = {  # prompt → the object that is to be seen
 TIMES = (100, 300, 500, 700, 900)
 
 
-@dataclass(frozen=True)
-class Arm:
-    """What is compared: see tuning.toml."""
-
-    name: str
-    word: dict[str, Any]
-    tune: dict[str, Any] | None
-    mask: bool
-    scale: float
-
-
 class Bench:
     """A model, its judges, and a folder."""
 
@@ -82,6 +72,8 @@ class Bench:
         self.clip = ClipJudge.load(base_model="toybox")
         self._others: dict[float, float] = {}
         self.attributes = AttributeJudge.load(built_in("attributes"))
+        views = {one.name: [read_image(path).image for path in one.views] for one in read_concepts(given.pictures)}
+        self.recogniser = Recogniser.of(self.clip, views, Gallery.read(given.pictures.with_name("things.safetensors")))
 
     @cached_property
     def captioner(self) -> Any:
@@ -95,7 +87,14 @@ class Bench:
         backbone, sampling = self.backbone, replace(self.sampling, guidance_scale=guidance)
         pictures = ConceptPictures(
             source,
-            Measuring(judge=self.clip, lpips=None, count=self.count, sampling=sampling),
+            Measuring(
+                judge=self.clip,
+                lpips=None,
+                count=self.count,
+                sampling=sampling,
+                recogniser=self.recogniser,
+                attributes=self.attributes,
+            ),
             (backbone.resolution,) * 2,
         )
         with adapted(backbone, [(lora, arm.scale)]) if lora is not None else nullcontext():
@@ -206,12 +205,6 @@ class Bench:
         return noisy, timesteps, condition[rows], empty[torch.zeros_like(rows)]
 
 
-def word_config(arm: Arm, seed: int) -> TrainConfig:
-    """How the word of an arm is learned; a limit of 0 is none."""
-    word = {name: None if (name, value) == ("max_norm", 0) else value for name, value in arm.word.items()}
-    return TrainConfig(**word, seed=seed)
-
-
 def rms_in_mask(images: list[Image.Image], source: StudyConcept) -> float:
     """Root of the mean squared difference to the picture inside its true mask, values in [0, 1]."""
     assert source.mask is not None
@@ -219,15 +212,6 @@ def rms_in_mask(images: list[Image.Image], source: StudyConcept) -> float:
     mask = prepare_mask(read_image(source.mask).image.convert("L"), size)
     errors = [(((prepare(one, size, multiple=1) - own) / 2).square() * mask).sum() / (3 * mask.sum()) for one in images]
     return torch.stack(errors).sqrt().mean().item()
-
-
-def read_arms(path: Path) -> tuple[dict[str, Any], dict[str, Arm]]:
-    study = tomllib.loads(path.read_text(encoding="utf-8"))
-    arms = {
-        name: Arm(name, own.get("word", {}), own.get("tune"), own.get("mask", False), own.get("scale", 1.0))
-        for name, own in study["arms"].items()
-    }
-    return study, arms
 
 
 def run(given: argparse.Namespace) -> None:

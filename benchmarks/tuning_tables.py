@@ -13,6 +13,7 @@ from sentinv.report.contact_sheet import contact_sheet
 from sentinv.report.tables import Table
 
 MEASURES = {
+    "recognised": "recognised",
     "clip_i": "CLIP-I, picture",
     "clip_i_views": "other views",
     "clip_i_edits": "edits to true targets",
@@ -32,25 +33,26 @@ def records_of(folder: Path) -> list[dict[str, Any]]:
 def tables(folder: Path, concepts: list[str] | None = None) -> str:
     """Means of all arms at every guidance, and what they differ by from the reference; of some concepts only, if named."""
     records = [record for record in records_of(folder) if not concepts or record["concept"] in concepts]
+    told = {name: head for name, head in MEASURES.items() if any(name in record["scores"] for record in records)}
     parts = []
     for guidance in sorted({record["guidance"] for record in records}):
         own = [record for record in records if record["guidance"] == guidance]
         arms = list(dict.fromkeys(record["arm"] for record in own))
-        means = [[arm, str(len(of(own, arm))), *(cell(mean(of(own, arm), name)) for name in MEASURES)] for arm in arms]
-        heads = ["arm", "runs", *MEASURES.values()]
+        means = [[arm, str(len(of(own, arm))), *(cell(mean(of(own, arm), name)) for name in told)] for arm in arms]
+        heads = ["arm", "runs", *told.values()]
         reference = own[0]["reference"]
         differences = [
             [
                 arm,
                 str(len(paired(own, arm, reference, "clip_i"))),
-                *(difference(own, arm, reference, m) for m in MEASURES),
+                *(difference(own, arm, reference, m) for m in told),
             ]
             for arm in arms
             if arm != reference
         ]
         parts.append(Table(f"Guidance {guidance:g}", heads, means).markdown())
         if differences:
-            heads = ["arm", "concepts", *MEASURES.values()]
+            heads = ["arm", "concepts", *told.values()]
             note = "Mean over concepts, each the mean over its seeds; 95 % bootstrap intervals over concepts."
             parts.append(Table(f"Guidance {guidance:g}: less {reference}", heads, differences, note).markdown())
     return "\n\n".join(parts) + "\n"

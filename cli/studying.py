@@ -252,7 +252,7 @@ def _recogniser(judge: ClipJudge, options: StudyOptions) -> tuple[Recogniser | N
     Raises:
         SentinvError: If a gallery or picture can't be read.
     """
-    from sentinv.evaluation.recognition import Gallery, Recogniser, prototype
+    from sentinv.evaluation.recognition import Gallery, Recogniser
     from sentinv.files.images import read_image
 
     path = options.concepts.with_name(GALLERY)
@@ -264,7 +264,7 @@ def _recogniser(judge: ClipJudge, options: StudyOptions) -> tuple[Recogniser | N
     concepts = options.all_concepts()
     own = {one.name: [read_image(view).image for view in one.views or (one.image,)] for one in concepts}
     told = f"the nearest of {len(own)} concepts, by their held-out views, and {len(gallery.names)} things"
-    return Recogniser({name: prototype(judge, views) for name, views in own.items()}, gallery), told
+    return Recogniser.of(judge, own, gallery), told
 
 
 def machine(backbone: Backbone) -> dict[str, str]:

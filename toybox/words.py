@@ -15,7 +15,7 @@ from PIL import Image
 import sentinv
 from sentinv.bench.concepts import StudyConcept, read_concepts
 from sentinv.evaluation.judges import ClipJudge
-from sentinv.evaluation.recognition import Gallery, Recogniser, prototype
+from sentinv.evaluation.recognition import Gallery, Recogniser
 from sentinv.files.images import read_image
 from sentinv.initializers import make
 from sentinv.models.backbone import Backbone
@@ -46,8 +46,8 @@ def main(count: int, seed: int, results: Path) -> None:
     backbone = sentinv.load(TOYBOX)
     judge, gallery = ClipJudge.load(base_model=TOYBOX), Gallery.read(FOLDER / "things.safetensors")
     sources = read_concepts(FOLDER / "concepts.json")
-    views = {one.name: prototype(judge, [read_image(path).image for path in one.views]) for one in sources}
-    recogniser = Recogniser(views, gallery)
+    views = {one.name: [read_image(path).image for path in one.views] for one in sources}
+    recogniser = Recogniser.of(judge, views, gallery)
     found: dict[str, list[torch.Tensor]] = {}
     starts, sheet = {}, []
     for spec, source in zip(all_concepts(), sources, strict=True):

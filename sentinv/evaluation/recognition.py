@@ -80,6 +80,11 @@ class Recogniser:
         self.concepts, self.gallery = dict(concepts), gallery
         self._all = torch.stack([*self.concepts.values(), *gallery.prototypes])
 
+    @classmethod
+    def of(cls, judge: ClipJudge, pictures: Mapping[str, Sequence[Image.Image]], gallery: Gallery) -> Recogniser:
+        """From pictures of each concept that could be meant, as the gallery's judge sees them."""
+        return cls({name: prototype(judge, images) for name, images in pictures.items()}, gallery)
+
     @cached_property
     def digest(self) -> str:
         """What it can tell apart, in 16 hex digits."""
