@@ -114,6 +114,6 @@ def _fitting(starts: tuple[str, ...], options: ConvergenceOptions) -> tuple[str,
 
 
 def _few(options: ConvergenceOptions) -> tuple[str, ...]:
-    """Every sixth concept, so that both kinds are among them; all pictures of --image."""
+    """Every twelfth concept: of the benchmarks, a thing that is known and one that isn't; all pictures of --image."""
     names = [concept.name for concept in options.all_concepts()]
-    return tuple(names if options.images else names[1::6] or names)
+    return tuple(names if options.images else names[1::12] or names)

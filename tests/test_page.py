@@ -317,17 +317,18 @@ def test_pictures_are_saved_as_they_are_made(engine, folder):
 def test_one_inversion_serves_many_edits(engine, folder, monkeypatch):
     monkeypatch.setattr("sentinv.ui.editing._STEPS", 4)
     editor = Editor(engine, folder)
-    first = Editing(picture=picture(), source="a cat", prompt="a dog", model=TOYBOX, keep=0.5)
+    own = picture()
+    first = Editing(picture=own, source="a cat", prompt="a dog", model=TOYBOX, keep=0.5)
     assert not editor.known(first)
     changed = editor.change(first)
     assert editor.known(Editing(picture=picture(), source="a cat", prompt="a fox", model=TOYBOX, keep=0.2))
     assert "picture" in changed.verdict
     assert len(list((folder.path / "archives").iterdir())) == 1
-    side = changed.before.width
-    mask = Image.new("L", (side, side))
-    mask.paste(255, (0, 0, side * 5 // 16, side * 5 // 16))
-    part = Editing(picture=picture().with_mask(mask), source="a cat", prompt="a dog", model=TOYBOX, keep=0.2)
+    mask = Image.new("L", own.image.size)
+    mask.paste(255, (0, 0, mask.width * 5 // 16, mask.height * 5 // 16))
+    part = Editing(picture=own.with_mask(mask), source="a cat", prompt="a dog", model=TOYBOX, keep=0.2)
     after = editor.change(part).after
+    side = changed.before.width
     corner = (side * 5 // 8, side * 5 // 8, side, side)
     assert after.crop(corner).tobytes() == changed.before.crop(corner).tobytes()
 

@@ -357,7 +357,7 @@ def test_cost_counts_training_and_looks(concepts):
 
 
 def test_the_small_convergence_study_is_small(request, monkeypatch):
-    """28,200 evaluations of toybox's UNet, and all else, take eight minutes on two cores: ten are the most."""
+    """Of two concepts; the evaluations of the UNet are what it costs."""
     asked = []
     monkeypatch.setattr("sentinv.cli.bench_convergence.conduct", lambda studies, *_, **__: asked.extend(studies))
     monkeypatch.chdir(request.config.rootpath)

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from toybox import captioner, eyes, fit, judge, lessons, pieces, surety, tower
+from toybox import captioner, eyes, fit, judge, lessons, pieces, tower
 
 PLAN = fit.Plan(steps=6, batch=8, lr=1e-2, matrix_lr=1e-2, warmup=2, seed=3, save_every=3)
 
@@ -114,19 +114,18 @@ def test_how_far_the_trainings_are_can_be_kept_without_the_sprites(runs, tmp_pat
     (runs / "line" / "state.safetensors").unlink()
     (states / "pipeline" / "unet").mkdir(parents=True)
     (states / "pipeline" / "unet" / "config.json").write_text("{}")
+    monkeypatch.setattr(pieces.vocabulary, "JUDGE_FOLDER", runs / "judge-tokenizer")
+    (states / "clip").mkdir()
+    for name in ("vocab.json", "model.safetensors"):
+        (states / "clip" / name).write_text("{}")
     pieces.main(["take", str(states)], standalone_mode=False)
+    assert [path.name for path in (runs / "judge-tokenizer").iterdir()] == ["vocab.json"]
     assert (words / "vocab.json").read_text() == "[]"
     assert (runs / "diffusion" / "pipeline" / "unet" / "config.json").read_text() == "{}"
     again = fit.Weights({"line": nn.Linear(4, 2)}, PLAN, fit.workers())
     assert fit.load_checkpoint(runs / "line" / "state.safetensors", again) == 4
     average = torch.cat([p.detach().flatten() for p in model.parameters()])
     assert torch.allclose(again.average, average, atol=1e-3)
-
-
-def test_a_threshold_tells_known_from_unknown_things():
-    """By hand: at 3, two of three known scores are at or above it and all unknown ones below."""
-    known, unknown = torch.tensor([1.0, 3.0, 4.0]), torch.tensor([0.0, 2.0, 2.5])
-    assert surety.best_threshold(known, unknown) == 3.0
 
 
 def test_eyes_are_handed_over(tmp_path, monkeypatch):
@@ -159,6 +158,16 @@ def test_normalisations_are_settled_over_all_batches():
     convolution = next(module for module in network.modules() if isinstance(module, nn.Conv2d))
     means = torch.stack([convolution(eyes.pixels(batch)).mean((0, 2, 3)) for batch in batches]).mean(0)
     assert torch.allclose(first.running_mean, means, atol=1e-5) and not network.training
+
+
+def test_what_was_learned_in_whitened_space_is_put_out_in_the_encoders_own():
+    torch.manual_seed(0)
+    encoded = torch.randn(4000, 6) @ torch.randn(6, 6) + 10
+    space, layer, pictures = tower.WhitenedSpace(encoded), nn.Linear(4, 6), torch.randn(9, 4)
+    assert torch.allclose(torch.cov(space.whiten(encoded).T), torch.eye(6), atol=0.5)
+    whitened = layer(pictures)
+    space.fold(layer, 2.0)
+    assert torch.allclose(space.whiten(layer(pictures)), 2 * whitened, atol=1e-3)
 
 
 def test_a_judge_learns_things_that_it_is_told():

@@ -12,7 +12,8 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from toybox import art, concepts, judge, latents, lessons, styles, things, world
+from sentinv.concepts.initialization import Initialization
+from toybox import art, concepts, judge, latents, lessons, styles, surety, things, world
 from toybox import captions as language
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -277,3 +278,14 @@ def test_the_judge_is_told_the_things_of_pairs_and_of_lessons(monkeypatch):
     monkeypatch.setattr(judge, "tokenise", lambda _, words: torch.zeros(len(words), 4, dtype=torch.long))
     _, ids, _, thing = judge.draw(pairs, lessons, None, 4, 0.0, torch.Generator())
     assert thing.tolist() == [5, len(names) + 7, specs.object[0].item(), -1] and len(ids) == 4
+
+
+def test_nearly_all_right_names_are_believed_and_strange_things_counted(monkeypatch):
+    """Of 100 right names with scores 0 to 99, 95 are; 4 of 110 strange things score below that; wrong names don't count."""
+    objects = world.sample_specs(110, surety.SEED).object[:100].tolist()
+    right = [Initialization(world.OBJECT_NAMES[i], score=float(n)) for n, i in enumerate(objects)]
+    wrong = [Initialization("nothing", score=-5.0)] * 10
+    told = [right + wrong, [Initialization("cat", score=float(n)) for n in range(1, 111)]]
+    monkeypatch.setattr(surety, "_said", lambda *_: told.pop(0))
+    threshold, doubted = surety.unsure_below(None, 110)
+    assert 4.5 < threshold < 5.5 and doubted == pytest.approx(4 / 110)

@@ -24,7 +24,7 @@ from sentinv.training.checkpoint import Checkpoints
 from sentinv.training.config import TrainConfig, TuneConfig
 from sentinv.training.reaction import AREA, thing_mask
 from sentinv.training.train import train_concept
-from sentinv.training.tune import tune
+from sentinv.training.tune import tune, words_of
 
 QUICK = TuneConfig(
     batch_size=4,
@@ -339,8 +339,10 @@ def test_a_found_mask_has_its_share_of_the_picture(backbone):
 
 def test_nobody_says_what_the_thing_is(sd1_backbone, picture):
     word = replace(word_of(sd1_backbone), metadata={})
-    with pytest.raises(PromptError, match="say what it is"):
-        tune(sd1_backbone, word, picture, QUICK)
+    with pytest.raises(PromptError, match="got none"):
+        tune(sd1_backbone, word, picture, QUICK, words="*")
+    with pytest.warns(UserWarning, match="'an object'"):
+        tune(sd1_backbone, word, picture, replace(QUICK, steps=1))
     tune(sd1_backbone, word, picture, replace(QUICK, steps=1), words="a mug")
     with pytest.raises(ValueError, match="at least one image"):
         tune(sd1_backbone, word_of(sd1_backbone), [], QUICK)
@@ -376,3 +378,14 @@ def test_words_without_their_place():
     assert without_scene("a mug on the beach") == "a mug"
     assert without_scene("a cat with a hat sitting in front of a wall") == "a cat with a hat"
     assert without_scene("a striped mug") == "a striped mug"
+
+
+def test_a_thing_that_nobody_has_named_is_an_object(recwarn):
+    rows = {"text_encoder": torch.ones(1, 8)}
+    named = Concept(token="<a>", rows=rows, metadata={"sentinv.initial_text": "a mug"})
+    assert (words_of(named), words_of(named, "a jug")) == ("a mug", "a jug") and not recwarn
+    unnamed = Concept(token="<a>", rows=rows, metadata={"sentinv.initial_text": "*"})
+    with pytest.warns(UserWarning, match="nobody has said what <a> is.*'an object'.*--words"):
+        assert words_of(unnamed) == "an object"
+    with pytest.raises(PromptError, match="got none"):
+        words_of(unnamed, " ")

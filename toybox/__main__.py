@@ -11,16 +11,16 @@ toybox is made in this order (times on two CPU cores with bfloat16; each trainin
   torchrun --nproc-per-node 2 -m toybox.lessons                  {lessons}
   python -m toybox.classifier                                    {classifier}, on one core
   python -m toybox.judge                                         {judge}, on the other at the same time
-  torchrun --nproc-per-node 2 -m toybox.captioner                {captioner}
-  torchrun --nproc-per-node 2 -m toybox.tower                    {tower}
+  python -m toybox.captioner                                     {captioner}, on one core
+  python -m toybox.tower                                         {tower}, on the other at the same time
   python -m toybox.concepts                                      seconds
   python -m toybox.package                                       seconds: into sentinv/toybox
-  python -m toybox.gallery                                       seconds: things.safetensors, by the packaged judge
+  python -m toybox.gallery                                       a minute: things.safetensors, by the packaged judge
   python -m toybox.measure                                       15 minutes: the table of the model card
   python -m toybox.words                                         15 minutes: what words of 100 steps are, of each concept
 
 Set OMP_NUM_THREADS=1. On a GPU, `python -m toybox.<part>` alone. Drawings, checkpoints and logs go to runs/toybox: 25 MB
-of packages, 350 MB of sprites, 1.3 GB of latents, 13 GB of lessons, 200 MB of checkpoints.
+of packages, 350 MB of sprites, 1.3 GB of latents, 13 GB of lessons, 300 MB of checkpoints.
 """
 
 COSTS = {
@@ -29,9 +29,9 @@ COSTS = {
     "latents": "13 minutes",
     "diffusion": "4 hours",
     "lessons": "9 minutes",
-    "classifier": "1 hour",
-    "captioner": "15 minutes",
-    "judge": "1 hour",
+    "classifier": "1 hour 40 minutes",
+    "captioner": "17 minutes",
+    "judge": "1 hour 35 minutes",
     "tower": "10 minutes",
 }
 

@@ -4,7 +4,7 @@ Five sets of emoji are five hands that draw the same things, and what every part
 and shaded drawings of one designer, are held out: concepts and measurements are drawn with them, nothing else. The
 packages go into an ignored folder; no art is committed but rendered examples.
 
-    python -m toybox.art     fetch the packages, print their licences, draw the sprites: seven minutes
+    python -m toybox.art     fetch the packages, print their licences, draw the sprites: a minute
 """
 
 from __future__ import annotations

@@ -27,7 +27,7 @@ from .surety import note_threshold
 
 FOLDER = RUNS / "captioner" / "model"
 PLAN = Plan(
-    steps=2400, batch=64, lr=1e-3, matrix_lr=2e-3, warmup=100, decay_from=0.4, ema=0.998, seed=51, gpu_batch=512
+    steps=3000, batch=64, lr=1e-3, matrix_lr=2e-3, warmup=100, decay_from=0.4, ema=0.998, seed=51, gpu_batch=512
 )
 
 

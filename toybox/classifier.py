@@ -9,6 +9,8 @@ any program can use it as an ordinary image classifier.
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import click
 import torch
 import torch.nn.functional as F
@@ -75,7 +77,7 @@ def objects_only(model: ResNetForImageClassification) -> ResNetForImageClassific
 
 
 def accuracy(
-    model: ResNetForImageClassification, specs: world.Specs, pictures: torch.Tensor
+    model: ResNetForImageClassification, specs: world.Specs | SimpleNamespace, pictures: torch.Tensor
 ) -> dict[str, torch.Tensor]:
     """Whether each attribute of each picture is told right: attribute → `[N]` bool.
 

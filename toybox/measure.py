@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import math
 from pathlib import Path
+from types import SimpleNamespace
 
 import click
 import torch
@@ -71,6 +72,24 @@ def measured_prompts(count: int, seed: int) -> tuple[world.Specs, list[str]]:
     return specs, world.captions(specs)
 
 
+def told(specs: world.Specs, texts: list[str]) -> list[dict[str, object]]:
+    """What each prompt asks for: its words, the name of each attribute, and whether it names the hand (`signed`)."""
+    names = {key: [labels[i] for i in getattr(specs, key).tolist()] for key, labels in classifier.ATTRIBUTES.items()}
+    return [
+        {"prompt": text, **{key: column[i] for key, column in names.items()}, "signed": bool(specs.signed[i])}
+        for i, text in enumerate(texts[: len(specs)])
+    ]
+
+
+def asked(lines: list[dict[str, object]]) -> tuple[SimpleNamespace, list[str]]:
+    """What `judge_pictures` wants to know of prompts, and the prompts, from what `told` wrote down."""
+    columns = {
+        key: torch.tensor([labels.index(line[key]) for line in lines]) for key, labels in classifier.ATTRIBUTES.items()
+    }
+    signed = torch.tensor([line["signed"] for line in lines])
+    return SimpleNamespace(**columns, signed=signed), [str(line["prompt"]) for line in lines]
+
+
 def two_things(count: int, seed: int) -> world.Specs:
     """Random pictures of two things each."""
     specs = world.sample_specs(11 * count, seed)
@@ -84,7 +103,7 @@ def load_attributes() -> ResNetForImageClassification:
     return ResNetForImageClassification.from_pretrained(TARGET / "attributes", dtype=torch.float32).eval()
 
 
-def judge_pictures(specs: world.Specs, pictures: torch.Tensor) -> dict[str, dict[str, float | int]]:
+def judge_pictures(specs: world.Specs | SimpleNamespace, pictures: torch.Tensor) -> dict[str, dict[str, float | int]]:
     """Rates at which pictures show what they should.
 
     Colour where one is named and the style has colour; a hand where one is named.
@@ -254,7 +273,8 @@ def main(compare: tuple[float, ...], prompts: int, guidance: float, results: Pat
     }
     write_report(results / "quality.json", report)
     save_image(pictures[:64], results / "samples.png", nrow=8)
-    (results / "samples.txt").write_text("\n".join(texts[:64]) + "\n", encoding="utf-8")
+    lines = [json.dumps(line) for line in told(specs[:64], texts)]
+    (results / "samples.jsonl").write_text("\n".join(lines) + "\n", encoding="utf-8")
     save_image(torch.cat([pictures[:16], nearest_renders(pictures[:16])]), results / "nearest.png", nrow=8)
 
 

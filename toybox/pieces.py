@@ -4,10 +4,11 @@
     python -m toybox.pieces run FOLDER --out OUT     there: draw the pool, train, and leave the state in OUT
     python -m toybox.pieces take OUT                 here: go on from that state
 
-`toybox/states` is such a folder without the sprites: how far the trainings are (`pack --no-sprites`), and in `pipeline` the
-finished generator in half precision, once there is one. Where there is no autoencoder yet, `run` trains it first. What
-travels of a training is the average of its weights in half precision; momentum is built anew in a few steps. No file that
-`pack` writes is larger than `LARGEST`. The machine needs torch, diffusers, transformers and this repository.
+`pack --no-sprites` keeps how far the trainings are. `take sentinv/toybox` takes the generator that is shipped, its
+autoencoder and all tokenizers, so that what looks at pictures can be trained anew around them. Where there is no autoencoder
+yet, `run` trains it first. What travels of a training is the average of its weights in half precision; momentum is built
+anew in a few steps. No file that `pack` writes is larger than `LARGEST`. The machine needs torch, diffusers, transformers
+and this repository.
 """
 
 from __future__ import annotations
@@ -107,6 +108,20 @@ def take_state(part: str, folder: Path) -> bool:
     return True
 
 
+def take_shipped(folder: Path) -> None:
+    """Copy the generator of the package, its autoencoder and all tokenizers to where the programs look for them."""
+    weights = shutil.ignore_patterns("*.safetensors")
+    for source, target, ignored in (
+        ("pipeline", RUNS / "diffusion" / "pipeline", None),
+        ("pipeline/vae", vae.FOLDER, None),
+        ("pipeline/tokenizer", vocabulary.GENERATOR_FOLDER, None),
+        ("clip", vocabulary.JUDGE_FOLDER, weights),
+        ("captioner", vocabulary.CAPTIONER_FOLDER, weights),
+    ):
+        if (folder / source).is_dir():
+            shutil.copytree(folder / source, target, ignore=ignored, dirs_exist_ok=True)
+
+
 @click.group()
 def main() -> None:
     """Train on a lent GPU, in pieces."""
@@ -180,7 +195,7 @@ def take(folder: Path) -> None:
         if take_state(part, folder):
             print(f"{part}: taken")
     if (folder / "pipeline").is_dir():
-        shutil.copytree(folder / "pipeline", RUNS / "diffusion" / "pipeline", dirs_exist_ok=True)
+        take_shipped(folder)
         print("the finished generator: taken")
 
 

@@ -40,7 +40,7 @@ def pictures_of(backbone: Backbone, source: StudyConcept, seed: int, count: int)
 @click.command()
 @click.option("--count", default=4, show_default=True, help="Pictures of each prompt.")
 @click.option("--seed", default=0, show_default=True, help="Of the training.")
-@click.option("--results", default=RESULTS, type=click.Path(path_type=Path), help="Where words.json and words.png go.")
+@click.option("--results", default=RESULTS, type=click.Path(path_type=Path), help="Where words.json and words.jpg go.")
 def main(count: int, seed: int, results: Path) -> None:
     """Learn a word of each concept and measure it."""
     backbone = sentinv.load(TOYBOX)
@@ -71,7 +71,7 @@ def main(count: int, seed: int, results: Path) -> None:
     }
     write_report(results / "words.json", report)
     heads = ["picture", "a photo of it", *(one.format("it") for one in sources[0].edits)]
-    contact_sheet(sheet, columns=len(heads), captions=heads * len(sources)).save(results / "words.png")
+    contact_sheet(sheet, columns=len(heads), captions=heads * len(sources)).save(results / "words.jpg", quality=88)
 
 
 if __name__ == "__main__":

@@ -14,7 +14,9 @@ TOYBOX = "toybox"
 
 
 def built_in(part: str) -> Path:
-    """The folder of a part of the built-in model: "pipeline", "captioner", "classifier", "attributes" or "clip".
+    """The folder of a part of the built-in model: "pipeline", "captioner", "classifier", "attributes", "clip" or "tower".
+
+    "clip" judges; "tower" is the image side of the pipeline's text encoder, and doesn't.
 
     Raises:
         ModelError: If a file of it is missing, or is not what was shipped.

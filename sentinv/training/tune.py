@@ -39,6 +39,10 @@ if TYPE_CHECKING:
     from sentinv.training.loop import OnStep
 
 
+ANYTHING = "an object"
+"""What a thing is called of which nobody has said what it is."""
+
+
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Tuned:
     """What tuning gives.
@@ -82,12 +86,13 @@ def tune(
         images: what it was learned from: paths, Pillow images, or pictures with masks. Where the thing is in one without a mask
             is found by `sentinv.training.reaction`.
         config: hyper-parameters.
-        words: for the thing, in place of those that the word started from: what the model as it was is told.
+        words: for the thing, in place of those that the word started from (`ANYTHING`, if it started from none): what the
+            model as it was is told.
         checkpoints: as for `train_concept`.
         on_step: as for `train_concept`.
 
     Raises:
-        PromptError: If nobody says what the thing is.
+        PromptError: If `words` are none.
         ConceptError: If the word does not fit the model.
         SentinvError: As `train_concept` and `read_image`.
     """
@@ -162,17 +167,21 @@ def _tell_other_model(concept: Concept, backbone: Backbone) -> None:
 
 
 def words_of(concept: Concept, words: str | None = None) -> str:
-    """Words for a concept's thing: those given, or those that it started from.
+    """Words for a concept's thing: those given, those that it started from, or `ANYTHING`, with a warning.
 
     Raises:
-        PromptError: If there are none.
+        PromptError: If none are given.
     """
-    words = concept.metadata.get("sentinv.initial_text", "") if words is None else words
-    if not words.strip(" *"):
-        raise PromptError(
-            f"expected words for the thing that {concept.token} means, got none: say what it is, such as 'a mug'"
-        )
-    return words
+    if words is not None and not words.strip(" *"):
+        raise PromptError(f"expected words for the thing that {concept.token} means, got none: such as 'a mug'")
+    words = words or concept.metadata.get("sentinv.initial_text", "")
+    if words.strip(" *"):
+        return words
+    warnings.warn(
+        f"nobody has said what {concept.token} is, so it is taken for {ANYTHING!r}: --words says it better",
+        stacklevel=3,
+    )
+    return ANYTHING
 
 
 def _learned(
