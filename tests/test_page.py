@@ -5,6 +5,7 @@ import io
 import threading
 import time
 from importlib.util import find_spec
+from pathlib import Path
 
 import pytest
 import torch
@@ -15,6 +16,7 @@ from sentinv.errors import SentinvError
 from sentinv.files.decoding import Picture
 from sentinv.models.built_in import TOYBOX
 from sentinv.training.config import TrainConfig
+from sentinv.ui.desk import ASSETS, EXAMPLES
 from sentinv.ui.drawing import Drawing, draw, words_of
 from sentinv.ui.editing import Editing, Editor
 from sentinv.ui.engine import Engine, Seen
@@ -425,3 +427,10 @@ def test_options_of_the_page_are_checked(values):
     with pytest.raises(SentinvError):
         train_config(*values, *defaults[len(values) :])
     assert train_config(*defaults).steps == 10
+
+
+def test_the_examples_are_pictures_of_the_project():
+    root = Path(__file__).resolve().parent.parent
+    places = (root / "examples").glob("*.png"), (root / "benchmarks" / "concepts").glob("*/image.png")
+    own = {path.read_bytes() for place in places for path in place}
+    assert all((ASSETS / name).read_bytes() in own for name in EXAMPLES)

@@ -27,7 +27,7 @@ from sentinv.ui.learning import Learning, unforeseen
 MOST_PICTURES = 12
 _MOST_MASK = 1_500_000
 _MASK = "data:image/png;base64,"
-EXAMPLES = ("cat.png", "turtle.png", "backpack-1.png")
+EXAMPLES = ("cat.png", "fox.png", "backpack-1.png")
 ASSETS = Path(__file__).parent / "assets"
 
 
