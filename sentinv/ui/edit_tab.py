@@ -25,7 +25,7 @@ def edit_tab(desk: Desk, model: gr.Dropdown) -> gr.HTML:
     mask = gr.Textbox(visible=False)
     with gr.Column(visible=False, elem_classes="tall") as fields:
         thumbnail, source, prompt, chips = _words()
-        keep = gr.Slider(0, 90, 30, step=5, label="How much of the picture to keep, in percent", elem_id="edit-keep")
+        keep = gr.Slider(0, 90, 10, step=5, label="How much of the picture to keep, in percent", elem_id="edit-keep")
         with gr.Accordion("Only a part of the picture", open=False, elem_classes="fold"):
             gr.HTML('<p class="note">Paint over what may change, and the rest stays exactly as it is.</p>')
             brush = gr.HTML()
@@ -96,7 +96,7 @@ def _changed(
             source=source or "",
             prompt=prompt or "",
             model=desk.engine.checked(model),
-            keep=decimal(keep, 30) / 100,
+            keep=decimal(keep, 10) / 100,
         )
         if not only_quick and not mask and wish.prompt.split() == wish.source.split():
             raise SentinvError("Both sentences say the same: change a word in the second.")
