@@ -137,7 +137,11 @@ def test_what_is_refused_is_a_line(args, message, code):
 
 def test_a_word_that_nobody_says_what_it_is():
     Concept(token="<d>", rows={"text_encoder": torch.ones(1, 16)}).save("d.safetensors")
-    assert "say what it is" in run("tune", "d.safetensors", "mug.png", code=1).output
+    assert "got none: such as 'a mug'" in run("tune", "d.safetensors", "mug.png", "--words", " ", code=1).output
+    told = run("tune", "d.safetensors", "mug.png", "--plan").output
+    assert (
+        told.count("warning: nobody has said what <d> is, so it is taken for 'an object': --words says it better") == 1
+    )
 
 
 def test_edit_and_evaluate_have_it_on(tmp_path):

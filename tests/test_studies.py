@@ -446,7 +446,7 @@ def test_the_study_files_of_the_repository_can_be_read(request):
 
 @pytest.mark.parametrize(
     "folder",
-    sorted(file.parent for file in RESULTS.rglob("records.jsonl")),
+    sorted(file.parent for file in RESULTS.rglob("records.jsonl") if file.parts[-3] != "tuning"),
     ids=lambda path: path.name,
 )
 def test_published_tables_are_those_of_the_published_records(folder, tmp_path, monkeypatch):
@@ -482,9 +482,13 @@ def test_a_peer_is_named_without_the_folders_of_its_files(tmp_path):
     assert peer_files(f"{one} --config={other} --seed 3 --out nowhere") == [one, other]
 
 
-def test_tables_of_the_rates_are_those_of_their_records():
+@pytest.mark.parametrize(
+    "folder",
+    [ROOT / "benchmarks" / "first-edition" / "rates", *sorted(RESULTS.glob("tuning/*"))],
+    ids=lambda path: path.name,
+)
+def test_tables_of_tuning_are_those_of_their_records(folder):
     """Of records that benchmarks/tuning.py has made."""
-    folder = ROOT / "benchmarks" / "first-edition" / "rates"
     spec = spec_from_file_location("tuning_tables", ROOT / "benchmarks" / "tuning_tables.py")
     made = module_from_spec(spec)
     spec.loader.exec_module(made)

@@ -179,7 +179,7 @@ def words_of(concept: Concept, words: str | None = None) -> str:
         return words
     warnings.warn(
         f"nobody has said what {concept.token} is, so it is taken for {ANYTHING!r}: --words says it better",
-        stacklevel=3,
+        stacklevel=2,
     )
     return ANYTHING
 
