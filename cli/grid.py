@@ -67,9 +67,9 @@ def _check_usage(prompts: Sequence[str], target: Path, options: GenerateOptions)
         raise click.UsageError(f"--grid: expected {{}} where the words go in the prompt, got {without!r}")
     if not options.files:
         raise click.UsageError("--grid needs learned words: give their files, or a folder of them, with --concept")
-    for name in ("rank", "weights", "loras"):
+    for name in ("rank", "weights", "lora_files"):
         if was_given(name):
-            flag = {"weights": "weight", "loras": "lora"}.get(name, name)
+            flag = {"weights": "weight", "lora_files": "lora"}.get(name, name)
             raise click.UsageError(f"--{flag} has no effect with --grid: leave one of them out")
     if is_file(target):
         raise click.UsageError("--output is one file for many images: name a folder")

@@ -71,5 +71,6 @@ def test_what_a_grid_cannot_be_is_said(_workplace):
     assert "expected {} where the words go" in run("a photo", "--grid", "-c", "words", code=2).output
     assert "--grid needs learned words" in run("a {}", "--grid", code=2).output
     assert "--rank has no effect with --grid" in run("a {}", "--grid", "--rank", "-c", "words", code=2).output
+    assert "--lora has no effect" in run("a {}", "--grid", "--lora", "none", "-c", "words", code=2).output
     assert "expected one prompt, got 2" in run("a", "photo", code=2).output
     assert "name a folder" in run("a {}", "--grid", "-c", "words", "-o", "a.png", code=2).output
