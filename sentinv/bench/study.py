@@ -63,7 +63,7 @@ class Study:
         count: images per prompt.
         sampling_steps: DDIM steps.
         guidance_scale: of sampling; the model's own if None.
-        bfloat16_images: sample under autocast to bfloat16, in half the time on a CPU that has it; training is as it was.
+        bfloat16_images: sample under autocast to bfloat16, faster on a CPU that has it; training is as it was.
         convergence: whether the report has curves over the steps, and how many steps each arm takes to vanilla's loss.
 
     Raises:
