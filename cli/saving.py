@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sentinv.cli.targets import is_file
-from sentinv.report.contact_sheet import contact_sheet
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -58,6 +57,7 @@ def save(path: Path, one: Made, *, force: bool) -> Path:
 def save_sheet(path: Path, made: Sequence[Made], *, force: bool) -> Path:
     """Write the sheet of all images."""
     from sentinv.files.images import save_png
+    from sentinv.report.contact_sheet import contact_sheet
 
     captions = [f"seed {one.seed}" if one.score is None else f"{one.score:.3f}  seed {one.seed}" for one in made]
     sheet = contact_sheet([one.image for one in made], captions=captions)

@@ -13,9 +13,30 @@ from sentinv.errors import Interrupted, SentinvError
 ROOT = Path(__file__).parent.parent
 
 
-def test_import_is_light():
-    code = "import sys, sentinv, sentinv.cli.main; print({'torch', 'diffusers', 'PIL', 'numpy'} & set(sys.modules))"
-    assert subprocess.check_output([sys.executable, "-c", code], cwd=ROOT, text=True).strip() == "set()"
+HEAVY = """
+import sys, click, sentinv
+from click.testing import CliRunner
+from sentinv.cli.main import cli
+
+def calls(command, path):
+    yield [*path, "--help"]
+    if isinstance(command, click.Group):
+        with click.Context(command) as context:
+            for name in command.list_commands(context):
+                yield from calls(command.get_command(context, name), [*path, name])
+
+heavy = {"torch", "diffusers", "transformers", "PIL", "numpy", "huggingface_hub", "gradio", "matplotlib", "ray"}
+for arguments in [["--version"], *calls(cli, [])]:
+    result = CliRunner().invoke(cli, arguments)
+    print(*arguments, result.exit_code, *sorted(heavy & set(sys.modules)))
+"""
+
+
+def test_no_help_and_no_version_imports_what_is_heavy():
+    """In one process, a line for each call: its exit code, and what it or one before it imported."""
+    lines = subprocess.check_output([sys.executable, "-c", HEAVY], cwd=ROOT, text=True).splitlines()
+    assert {"--version 0", "--help 0", "generate --help 0", "bench speed --help 0"} <= {*lines}
+    assert [line for line in lines if not line.endswith(("--help 0", "--version 0"))] == []
 
 
 def test_every_public_name_is_there():
