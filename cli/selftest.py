@@ -24,13 +24,14 @@ class SelftestOptions(ModelOptions, OutputOptions):
 def selftest(**given: Any) -> None:
     """Check this installation, a model and its scheduler.
 
-    Takes seconds on the built-in model. A line for each check; exit code 1 if one fails.
+    Takes seconds on the built-in model. A line for each check, and a last one: right, wrong (exit code 1) or cannot tell.
 
     \b
       sentinv selftest
       sentinv selftest --model sd15
     """  # noqa: D301 - click reads \b as "leave these lines as they are"
     from sentinv.errors import ModelError
+    from sentinv.models.verdict import judged
     from sentinv.selftest import selftest as checks
 
     options = SelftestOptions(**given)
@@ -41,8 +42,11 @@ def selftest(**given: Any) -> None:
         done.append(check)
         if not options.as_json:
             click.echo(str(check))
-    failed = [check.name for check in done if check.passed is False]
+    verdict = judged(backbone, done)
     if options.as_json:
-        print_json({"model": options.model, "passed": not failed, "checks": [asdict(check) for check in done]})
-    if failed:
-        raise ModelError(f"{len(failed)} of {len(done)} checks failed: {'; '.join(failed)}")
+        found = {"model": options.model, "passed": verdict.says != "wrong", "verdict": verdict.says, "why": verdict.why}
+        print_json(found | {"checks": [asdict(check) for check in done]})
+    if verdict.says == "wrong":
+        raise ModelError(str(verdict))
+    if not options.as_json:
+        click.echo(str(verdict))

@@ -28,38 +28,13 @@ from sentinv.editing.masked import MaskConfig, edit_masked
 from sentinv.evaluation.metrics import pixel_psnr
 from sentinv.generation.denoiser import Denoiser, encode_prompts
 from sentinv.models.published import deviations, supported
+from sentinv.models.verdict import Check
 
 if TYPE_CHECKING:
     from sentinv.models.backbone import Backbone
 
 SOURCE, EDITED = "a photo of a red circle", "a photo of a blue square"
 _TOKEN = "<sentinv-selftest>"  # noqa: S105 - not a password
-
-
-@dataclass(frozen=True)
-class Check:
-    """One thing that was checked.
-
-    Attributes:
-        name: what ought to be so.
-        passed: whether it is; None if this model cannot tell.
-        measured: a number or a short text.
-        limit: what the number may be at most; NaN where there is none.
-        seconds: it took.
-        advice: what to do if it failed.
-    """
-
-    name: str
-    passed: bool | None
-    measured: float | str
-    limit: float
-    seconds: float
-    advice: str
-
-    def __str__(self) -> str:
-        mark = {True: "ok  ", False: "FAIL", None: "—   "}[self.passed]
-        shown = self.measured if isinstance(self.measured, str) else f"{self.measured:.1e} (at most {self.limit:.0e})"
-        return f"{mark} {self.name}: {shown}" + (f" → {self.advice}" if self.passed is False else "")
 
 
 @dataclass
@@ -112,7 +87,8 @@ def selftest(backbone: Backbone, steps: int = 10) -> Iterator[Check]:
         begun = time.perf_counter()
         name, measured, limit, advice = run(bench)
         passed = None if isinstance(measured, str) else measured <= limit
-        yield Check(name, passed, measured, limit, time.perf_counter() - begun, advice)
+        of_weights = run in (_autoencoder, _prediction_type)
+        yield Check(name, passed, measured, limit, time.perf_counter() - begun, advice, of_weights)
 
 
 Finding = tuple[str, float | str, float, str]

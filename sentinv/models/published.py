@@ -66,6 +66,13 @@ def deviations(backbone: Backbone) -> list[str]:
     return [f"{got} (published {wanted})" for right, got, wanted in found if not right]
 
 
+def is_published(backbone: Backbone) -> bool:
+    """Whether a model makes the images that its family was published for, with guidance: then its weights have to answer."""
+    known = FAMILIES[backbone.architecture]
+    as_published = abs(backbone.vae.config.scaling_factor - known.scale) < 1e-5
+    return as_published and backbone.resolution == known.resolution and backbone.guidance_scale > 1
+
+
 def supported(backbone: Backbone) -> str:
     """Judge a loaded model once more, and say what it was taken for.
 
