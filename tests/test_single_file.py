@@ -1,5 +1,7 @@
 """Checkpoints in one file, in the original layout: written here from tiny pipelines, read by diffusers and by us."""
 
+import json
+
 import pytest
 import torch
 from checkpoints import original
@@ -9,7 +11,7 @@ from safetensors.torch import save_file
 
 from sentinv.concepts.tokens import tokenize
 from sentinv.errors import ModelError
-from sentinv.models import single_file
+from sentinv.models import asking, single_file
 from sentinv.models.backbone import Backbone
 from sentinv.models.loading import load, load_tokenizers
 
@@ -85,6 +87,87 @@ def test_a_file_that_does_not_say_what_it_predicts_is_asked(write, tokenizer, xl
     assert backbone.schedule.prediction_type == kind
     assert asked == [(49, "cpu"), (999, "cpu")]
     assert backbone.resolution == (128 if (family, kind) == ("sd2", "epsilon") else 16)
+
+
+@pytest.mark.parametrize("kind", ["epsilon", "v_prediction"])
+@pytest.mark.parametrize("said", [None, "epsilon", "v_prediction"])
+def test_a_folder_that_does_not_say_what_it_predicts_is_asked(tokenizer, tmp_path, answering, kind, said):
+    asked = []
+    answering(kind, asked)
+    build_pipeline(tokenizer, 16, "epsilon").save_pretrained(tmp_path)
+    file = tmp_path / "scheduler" / "scheduler_config.json"
+    config = json.loads(file.read_text()) | {"prediction_type": said}
+    file.write_text(json.dumps({name: value for name, value in config.items() if value is not None}))
+    backbone = load(tmp_path, device="cpu")
+    assert backbone.schedule.prediction_type == (said or kind)
+    assert asked == ([] if said else [(49, "cpu"), (999, "cpu")])
+
+
+def unsaid(folder):
+    """Take what the model predicts out of a scheduler's config, as that of Stable Diffusion 1.5 is written."""
+    file = folder / "scheduler" / "scheduler_config.json"
+    config = json.loads(file.read_text())
+    del config["prediction_type"]
+    file.write_text(json.dumps(config | {"_class_name": "PNDMScheduler"}))
+
+
+@pytest.mark.parametrize("keys", [(), ("v_pred",)])
+def test_what_is_found_is_not_lost_where_the_configs_do_not_say_it(write, tokenizer, tmp_path, answering, keys):
+    answering("v_prediction")
+    path = write(build_pipeline(tokenizer, 16, "epsilon"), **{key: torch.zeros(1) for key in keys})
+    unsaid(tmp_path / "configs")
+    assert load(path, device="cpu").schedule.prediction_type == "v_prediction"
+
+
+def answers_with(unet, last):
+    """Give a tiny UNet weights with which it answers its input, at the last timestep `last` times that beside a constant."""
+    with torch.no_grad():
+        for weight in unet.parameters():
+            weight.zero_()
+        for name, module in unet.named_modules():
+            if "norm" in name and getattr(module, "weight", None) is not None:
+                module.weight.fill_(1)
+        for channel in range(4):  # x = silu(x) - silu(-x), and the two go through the skip connection
+            for sign in (0, 1):
+                unet.conv_in.weight[2 * channel + sign, channel, 1, 1] = 1 - 2 * sign
+                unet.conv_out.weight[channel, 2 * channel + sign, 1, 1] = 1 - 2 * sign
+        block = unet.up_blocks[-1].resnets[-1]
+        skipped = block.conv_shortcut.in_channels - 8
+        for channel in range(8):
+            block.conv_shortcut.weight[channel, skipped + channel, 0, 0] = 1
+        if last != 1:  # the time embedding's slowest wave is negative at the last timesteps alone
+            gate_late(unet, block, 1 / last)
+
+
+def gate_late(unet, block, large):
+    width = unet.time_embedding.linear_1.in_features
+    times = torch.tensor([49.0, 999.0])
+    waves = unet.time_proj(times)
+    early, late = waves
+    direction = (late - early) / (late - early).square().sum()
+    unet.time_embedding.linear_1.weight[0, :width] = direction
+    unet.time_embedding.linear_1.bias[0] = -(direction @ early)  # 0 at 49, 1 at 999
+    unet.time_embedding.linear_2.weight[0, 0] = 1
+    block.time_emb_proj.weight[0, 0] = 100
+    block.norm2.weight.fill_(1)
+    block.conv2.weight[::2, 0, 1, 1] = large
+
+
+@pytest.mark.parametrize(("last", "kind"), [(1, "epsilon"), (0.001, "v_prediction")])
+def test_weights_that_answer_are_told_from_each_other(write, tokenizer, last, kind):
+    """Through the UNet itself: constructed weights answer with the noise, always or only where there is little."""
+    pipeline = build_pipeline(tokenizer, 16, {"epsilon": "v_prediction", "v_prediction": "epsilon"}[kind])
+    answers_with(pipeline.unet, last)
+    assert load(write(pipeline), device="cpu").schedule.prediction_type == kind
+
+
+def test_an_answer_that_is_not_finite_says_nothing(tokenizer, monkeypatch):
+    backbone = Backbone.from_pipeline(build_pipeline(tokenizer, 16, "epsilon"), "tiny")
+    finite = 1
+    monkeypatch.setattr(Backbone, "predict", lambda self, x, t, c: x if t[0] < finite else x * torch.nan)
+    assert asking.asked_prediction(backbone) is None
+    finite = 500
+    assert asking.asked_prediction(backbone) is None
 
 
 @pytest.mark.parametrize("family", ["sd1", "xl"])

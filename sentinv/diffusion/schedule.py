@@ -75,7 +75,9 @@ class NoiseSchedule:
         """The schedule of another config of `DDIMScheduler`."""
         from diffusers import DDIMScheduler
 
-        return NoiseSchedule.of(DDIMScheduler.from_config(dict(config)), self.model)
+        # what a list in it names as filled in, diffusers fills in again, whatever its value is by now
+        told = {name: value for name, value in config.items() if name != "_use_default_values"}
+        return NoiseSchedule.of(DDIMScheduler.from_config(told), self.model)
 
     @property
     def train_timesteps(self) -> int:

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 
 from sentinv.errors import ModelError
+from sentinv.models.asking import asked_prediction
 from sentinv.models.backbone import Backbone
 from sentinv.models.built_in import TOYBOX
 from sentinv.models.check import check_model
@@ -75,7 +76,7 @@ def load(
 def _load(name: str | Path, target: torch.device, precision: torch.dtype, vae: str | Path | None) -> Backbone:
     source = source_of(name)
     if not isinstance(source, Path):
-        return _load_folder(str(name), source, precision, vae).to(target)
+        return _load_folder(str(name), source, precision, target, vae)
     own = None
     if vae is not None:
         header = read_header(str(name), source)
@@ -113,7 +114,9 @@ def text_widths(name: str | Path = TOYBOX) -> dict[str, int] | None:
     return {part: config.hidden_size for part, config in configs.items()}
 
 
-def _load_folder(name: str, source: str, dtype: torch.dtype, given: str | Path | None = None) -> Backbone:
+def _load_folder(
+    name: str, source: str, dtype: torch.dtype, device: torch.device, given: str | Path | None
+) -> Backbone:
     """Load the parts one by one: quicker than the pipeline, and nothing else is downloaded."""
     from diffusers import DDIMScheduler, UNet2DConditionModel
 
@@ -129,7 +132,7 @@ def _load_folder(name: str, source: str, dtype: torch.dtype, given: str | Path |
         vae = load_whole(name, autoencoder, lambda: read_weights(kind, source, autoencoder, dtype=dtype), surplus=False)
     clips = {"clip_sample": False}  # DDIMScheduler's default would be to clip; a model that wants it was refused
     scale = GUIDANCE_SCALES.get(name)
-    return Backbone(
+    backbone = Backbone(
         name,
         unet,
         vae,
@@ -137,7 +140,10 @@ def _load_folder(name: str, source: str, dtype: torch.dtype, given: str | Path |
         DDIMScheduler.from_config(model.scheduler, **clips),
         guidance_scale=own_guidance(name, model.unet, model.scheduler) if scale is None else scale,
         zeros_for_empty_prompt=bool(index_of(name, source).get("force_zeros_for_empty_prompt", len(encoders) > 1)),
-    )
+    ).to(device)
+    if model.scheduler.get("prediction_type") is None and (kind := asked_prediction(backbone)):
+        backbone.schedule = backbone.schedule.with_config({**backbone.schedule.config, "prediction_type": kind})
+    return backbone
 
 
 def _text_encoder(name: str, source: str, part: str, dtype: torch.dtype) -> TextEncoder:
