@@ -256,6 +256,38 @@ def same_vae(backbone, vae):
     return all(torch.equal(value, weights[key]) for key, value in vae.state_dict().items())
 
 
+@pytest.fixture
+def on_the_hub(tmp_path, monkeypatch):
+    """A function that puts folders where the hub's library keeps what it has downloaded; nothing else can be."""
+    cache = tmp_path / "cache"
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(cache))
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    monkeypatch.setattr("sentinv.models.parts._go_offline_if_unreachable", lambda: None)
+
+    def put(name, write):
+        repository = cache / f"models--{name.replace('/', '--')}"
+        write(repository / "snapshots" / ("0" * 40))
+        (repository / "refs").mkdir()
+        (repository / "refs" / "main").write_text("0" * 40)
+
+    return put
+
+
+def test_an_autoencoder_of_the_hub(folder, other_vae, on_the_hub):
+    on_the_hub("somebody/vae", other_vae.save_pretrained)
+    assert same_vae(load(folder, device="cpu", vae="somebody/vae"), other_vae)
+
+
+def test_an_autoencoder_of_the_hub_offline_is_named(folder, on_the_hub):
+    with pytest.raises(ModelError) as error:
+        load(folder, device="cpu", vae="somebody/other-vae")
+    said = str(error.value)
+    assert (
+        said.startswith("cannot download autoencoder of somebody/other-vae: the hub is out of reach")
+        and "\n" not in said
+    )
+
+
 @pytest.mark.parametrize("kind", ["folder", "whole model", "file", "old file", "whole checkpoint"])
 def test_an_autoencoder_that_is_given(folder, tokenizer, tmp_path, other_vae, kind):
     path = tmp_path / "other"
