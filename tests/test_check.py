@@ -161,6 +161,84 @@ def test_fields_that_change_what_is_needed_are_refused_by_name(folder, name, par
         assert str(value) in text or field in text, text
 
 
+TEXT = [
+    ("hidden_act", "swish", "hidden_act swish, expected gelu or quick_gelu"),
+    ("hidden_act", "relu", "hidden_act relu, expected gelu or quick_gelu"),
+    ("num_attention_heads", 7, "num_attention_heads 7, expected a divisor of its hidden_size"),
+    ("num_attention_heads", 0, "num_attention_heads 0, expected a divisor"),
+    ("num_attention_heads", None, "num_attention_heads None, expected a divisor"),
+    ("model_type", "clipseg", "model_type clipseg, expected clip or clip_text_model"),
+    ("model_type", "chinese_clip_text_model", "model_type chinese_clip_text_model, expected"),
+    ("model_type", "t5", "expected a text_encoder"),
+    ("architectures", ["T5EncoderModel"], "got T5EncoderModel: choose another model"),
+    ("is_decoder", True, "is_decoder True"),
+    ("add_cross_attention", True, "add_cross_attention True"),
+    ("quantization_config", {"quant_method": "bitsandbytes"}, "has quantization_config"),
+    ("return_dict", False, "return_dict False, expected True: set it to true there"),
+    ("eos_token_id", None, "eos_token_id None, expected a number"),
+    ("eos_token_id", [2, 49407], "expected a number"),
+    ("transform_layer_of_tomorrow", 24, "has transform_layer_of_tomorrow, which is not known here"),
+]
+
+
+@pytest.mark.parametrize(("name", "part"), [("sd15", "text_encoder"), ("sdxl", "text_encoder_2")])
+@pytest.mark.parametrize(("field", "value", "line"), TEXT)
+def test_fields_of_text_encoders_are_refused_by_name(folder, name, part, field, value, line):
+    model = published(name)
+    model[part][field] = value
+    with pytest.raises(ModelError) as error:
+        judged(folder(model))
+    said = str(error.value)
+    assert line.replace("text_encoder", part) in said and "\n" not in said and "damaged" not in said
+
+
+OLD_TEXT = {
+    **{
+        "return_dict": True,
+        "max_length": 20,
+        "length_penalty": 1.0,
+        "id2label": {"0": "A"},
+        "top_k": 50,
+        "pruned_heads": {},
+    },
+    **{
+        "tie_word_embeddings": True,
+        "prefix": "x",
+        "tokenizer_class": "CLIPTokenizer",
+        "transformers_version": "4.21.0",
+    },
+}
+
+
+def test_old_text_encoders_with_their_dozens_of_fields_are_taken(folder):
+    model = published("sd15")
+    model["text_encoder"] |= OLD_TEXT | {"eos_token_id": 49407}
+    judged(folder(model))
+    whole = {
+        "model_type": "clip",
+        "architectures": ["CLIPModel"],
+        "text_config": model["text_encoder"],
+        "projection_dim": 768,
+    }
+    judged(folder(model | {"text_encoder": whole}))
+    whole["text_config"] |= {"hidden_act": "swish"}
+    with pytest.raises(ModelError, match="hidden_act swish"):
+        judged(folder(model | {"text_encoder": whole}))
+
+
+def test_the_end_of_a_prompt_is_looked_for_where_it_is(folder, xl):
+    """Where no token is the one that is looked for, the first is taken, whose embedding says nothing."""
+    model = published("sdxl")
+    model["text_encoder_2"]["eos_token_id"] = 49407
+    with pytest.raises(
+        ModelError, match="looks for the end of a prompt at token 49407, its tokenizer puts 629 there: set"
+    ):
+        judged(folder(model))
+    xl.text_encoder_2.config.eos_token_id = 7
+    with pytest.raises(ModelError, match="looks for the end of a prompt at token 7"):
+        Backbone.from_pipeline(xl, "tiny")
+
+
 @pytest.mark.parametrize("field", ["beta_start", "beta_end", "beta_schedule"])
 def test_betas_are_never_filled_in(folder, field):
     """Such a config means the class's own betas to diffusers, which are no Stable Diffusion's."""

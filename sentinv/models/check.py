@@ -28,8 +28,10 @@ class Described:
         vae: config of the autoencoder, as written.
         scheduler: config, as written; with the `_class_name`.
         text_encoders: name → width of its rows ("width"), of its pooled embedding ("pooled"; 0 if none), size of its
-            vocabulary ("rows") and of its tokenizer's ("words").
+            vocabulary ("rows") and of its tokenizer's ("words"), where its pooled embedding is looked for ("end") and where
+            its tokenizer puts the end ("eos").
         classes: part → name of its class. Only those that are known are in it.
+        text_configs: name of a text encoder → its config, as written, where it was not judged before it was built.
     """
 
     name: str
@@ -38,6 +40,7 @@ class Described:
     scheduler: Config
     text_encoders: Mapping[str, Mapping[str, int]]
     classes: Mapping[str, str] = field(default_factory=dict)
+    text_configs: Mapping[str, Config] = field(default_factory=dict)
 
 
 CLASSES = {
@@ -102,13 +105,35 @@ _SCHEDULER_VALUES: dict[str, tuple[Any, ...]] = {
 }
 """Likewise for schedulers: another noise process, or samples cut off, which ruins latents."""
 
+_TEXT_VALUES: dict[str, tuple[Any, ...]] = {
+    "activation_function": (None, "gelu"),
+    "add_cross_attention": (None, False),
+    "hidden_act": (None, "gelu", "quick_gelu"),
+    "is_decoder": (None, False),
+    "model_type": (None, "clip", "clip_text_model", "ldmbert"),
+    "pruned_heads": (None, {}),
+    "quantization_config": (None,),
+    "return_dict": (None, True),
+}
+"""Likewise for text encoders: another network than CLIP's, or numbers that are none of their own."""
+
 _HARMLESS = {
     *("decay", "inv_gamma", "min_decay", "optimization_step", "power", "update_after_step", "use_ema_warmup"),  # of EMA
     *("architectures", "dtype", "dropout", "torch_dtype", "timestep_values", "requires_safety_checker"),
+    *(
+        "cross_attention_hidden_size",
+        "finetuning_task",
+        "gradient_checkpointing",
+        "prefix",
+        "sep_token_id",
+    ),  # of old ones
+    *("task_specific_params", "tf_legacy_loss", "tie_encoder_decoder", "tie_word_embeddings", "tokenizer_class"),
+    *("torchscript", "use_attention_mask", "use_bfloat16"),
 }
 _ADVICE = {
-    "clip_sample": "it ruins latents: set it to false in the scheduler's config",
-    "thresholding": "it ruins latents: set it to false in the scheduler's config",
+    "quantization_config": "quantised models are not supported: get it in 16 bits",
+    "return_dict": "set it to true there",
+    **dict.fromkeys(("clip_sample", "thresholding"), "it ruins latents: set it to false in the scheduler's config"),
     "time_cond_proj_dim": "that is a latent consistency model which takes its guidance as an input: use the LoRA of it, or "
     "another model",
 }
@@ -134,7 +159,32 @@ def check_model(model: Described) -> None:
         )
     _check_fields(model.name, "autoencoder", model.vae, _known(kind), _VAE_VALUES)
     _check_channels(model)
+    for part, config in model.text_configs.items():
+        check_text_config(model.name, part, config)
     _check_widths(model)
+
+
+def check_text_config(model: str, part: str, config: Config) -> None:
+    """Refuse a text encoder by its config, before it is built.
+
+    Raises:
+        ModelError: If a field is not one that is supported. It names it.
+    """
+    _check_fields(model, part, config, _known_of_text(), _TEXT_VALUES)
+    width, heads, end = (
+        config.get("hidden_size", 512),
+        config.get("num_attention_heads", 8),
+        config.get("eos_token_id", 2),
+    )
+    if not (isinstance(heads, int) and heads > 0 and isinstance(width, int) and width % heads == 0):
+        raise ModelError(
+            f"{model}: the {part}'s config has num_attention_heads {heads}, expected a divisor of its hidden_size, {width}: "
+            "it is not the config of its weights; get the model again"
+        )
+    if not isinstance(end := config.get("eos_token_id", 2), int):
+        raise ModelError(
+            f"{model}: the {part}'s config has eos_token_id {end}, expected a number: its tokenizer's last token"
+        )
 
 
 def _check_scheduler(model: Described) -> None:
@@ -186,6 +236,16 @@ def _known(*classes: str) -> frozenset[str]:
     return frozenset(name for one in classes for name in _parameters(diffusers, one))
 
 
+@lru_cache
+def _known_of_text() -> frozenset[str]:
+    """What configs of text encoders hold: of their classes, and what transformers writes into those of all models."""
+    from diffusers.pipelines.latent_diffusion.pipeline_latent_diffusion import LDMBertConfig
+    from transformers import CLIPTextConfig, GenerationConfig
+
+    classes = (*inspect.signature(CLIPTextConfig).parameters, *inspect.signature(LDMBertConfig).parameters)
+    return frozenset((*classes, *CLIPTextConfig().to_dict(), *vars(GenerationConfig())))
+
+
 def _parameters(library: Any, name: str) -> tuple[str, ...]:
     try:
         return tuple(inspect.signature(getattr(library, name).__init__).parameters)
@@ -226,7 +286,13 @@ def _check_widths(model: Described) -> None:
                 f"{one['rows']}: they do not belong together"
             )
     if unet.get("addition_embed_type") == "text_time":
-        _check_pooled(model, list(encoders.values())[-1]["pooled"])
+        name, last = list(encoders.items())[-1]
+        _check_pooled(model, last["pooled"])
+        if last["end"] not in (2, last["eos"]):  # 2 stands for the token with the largest id
+            raise ModelError(
+                f"{model.name}: {name} looks for the end of a prompt at token {last['end']}, its tokenizer puts {last['eos']} "
+                f"there: set eos_token_id to {last['eos']} in the config of {name}"
+            )
 
 
 def _check_pooled(model: Described, pooled: int) -> None:

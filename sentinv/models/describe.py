@@ -52,20 +52,24 @@ def described(name: str, unet: Any, vae: Any, text_encoders: Sequence[TextEncode
         vae={"_class_name": class_name(vae), **written(vae.config, type(vae))},
         scheduler={**scheduler.config, "_class_name": class_name(scheduler)},
         text_encoders={
-            encoder.name: encoder_sizes(encoder.model.config, len(encoder.tokenizer), encoder.table.weight.shape[0])
+            encoder.name: encoder_sizes(encoder.model.config, encoder.tokenizer, encoder.table.weight.shape[0])
             for encoder in text_encoders
         },
         classes={part: class_name(module) for part, module in parts.items()},
+        text_configs={encoder.name: encoder.model.config.to_diff_dict() for encoder in text_encoders},
     )
 
 
-def encoder_sizes(config: Any, words: int, rows: int | None = None) -> dict[str, int]:
-    """What `Described.text_encoders` says of one, by its transformers config."""
+def encoder_sizes(config: Any, tokenizer: Any, rows: int | None = None) -> dict[str, int]:
+    """What `Described.text_encoders` says of one, by its transformers config and its tokenizer."""
+    eos = tokenizer.sep_token_id if tokenizer.eos_token_id is None else tokenizer.eos_token_id
     return {
         "width": config.hidden_size,
         "pooled": getattr(config, "projection_dim", 0) or 0,
         "rows": config.vocab_size if rows is None else rows,
-        "words": words,
+        "words": len(tokenizer),
+        "end": getattr(config, "eos_token_id", eos),
+        "eos": eos,
     }
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from sentinv.errors import ModelError
-from sentinv.models.check import CLASSES, Described
+from sentinv.models.check import CLASSES, Described, check_text_config
 from sentinv.models.describe import encoder_sizes, written
 from sentinv.models.names import SUPPORTED
 from sentinv.models.parts import load_part
@@ -90,7 +90,7 @@ def describe_folder(name: str, source: str, vae: Any = None) -> Described:
         vae=own,
         scheduler=scheduler,
         text_encoders={
-            part.replace("bert", "text_encoder"): encoder_sizes(config, len(load_tokenizer(name, source, part)))
+            part.replace("bert", "text_encoder"): encoder_sizes(config, load_tokenizer(name, source, part))
             for part, config in configs.items()
         },
         classes=classes,
@@ -163,6 +163,8 @@ def text_config(name: str, source: str, part: str) -> Any:
             raise ModelError(
                 f"{name}: expected a {part} of class {CLASSES[part][0]}, got {built}: choose another model"
             )
+        inner = raw.get("text_config") if raw.get("model_type") == "clip" else None
+        check_text_config(name, part, inner if isinstance(inner, Mapping) else raw)
         return family.from_pretrained(source, subfolder=part)
 
     return load_part(name, part, read)
