@@ -29,11 +29,13 @@ class LoraFile(click.ParamType):
         if isinstance(value, tuple):
             return value
         file, colon, scale = value.rpartition(":")
+        if not colon or Path(value).exists():
+            return Path(value), 1.0
         try:
-            number = float(scale) if colon and not Path(value).exists() else None
+            number = float(scale)
         except ValueError:
-            number = None
-        if number is None:
+            if not scale or Path(file).exists():
+                self.fail(f"expected a number behind the colon, such as {file}:0.8, got {scale!r}.", param, ctx)
             return Path(value), 1.0
         if not math.isfinite(number):
             self.fail(f"{scale} is not a finite number.", param, ctx)

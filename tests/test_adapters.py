@@ -277,7 +277,7 @@ def test_a_header_without_sense_is_refused(text, sd1_backbone, tmp_path):
         k: v.contiguous() for k, v in LAYOUTS["diffusers"](sd1_backbone.unet, random_layers(sd1_backbone.unet)).items()
     }
     save_file(tensors, tmp_path / "bad.safetensors", {ADAPTER_METADATA: text})
-    with pytest.raises(ConceptError, match=r"bad\.safetensors"):
+    with pytest.raises(ConceptError, match=rf"bad\.safetensors: its header's {ADAPTER_METADATA} makes no sense"):
         load_lora(tmp_path / "bad.safetensors")
 
 
@@ -294,6 +294,17 @@ def test_pickles_and_damaged_files_are_refused(sd1_backbone, tmp_path):
     word = Concept(token="<c>", rows={"text_encoder": torch.ones(1, 16)}).save(tmp_path / "word.safetensors")
     with pytest.raises(ConceptError, match="learned word, not a LoRA"):
         load_lora(word)
+
+
+def test_what_cannot_be_put_on_is_told(sd1_backbone):
+    layers = random_layers(sd1_backbone.unet)
+    lora, first = Lora(layers=layers, token="<c>"), next(iter(layers))
+    with pytest.raises(ValueError, match="expected a finite scale for the LoRA for <c>, got nan"):
+        adapted(sd1_backbone, [(lora, float("nan"))]).__enter__()
+    with pytest.raises(ConceptError, match=f"two layers for {first}: it makes no sense"):
+        fit(replace(lora, layers=layers | {first.replace(".", "_"): layers[first]}), sd1_backbone)
+    with adapted(sd1_backbone, [lora]), pytest.raises(ValueError, match="expected a model without adapters"):
+        adapted(sd1_backbone, [lora]).__enter__()
 
 
 def test_numbers_too_large_for_the_file_are_told(sd1_backbone):

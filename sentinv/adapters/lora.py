@@ -143,7 +143,7 @@ def load_lora(path: StrPath) -> Lora:
         ConceptError: If the file cannot be read, is damaged, or is no LoRA of a UNet.
     """
     name = shown(Path(path).name)
-    tensors, header = read_tensors(path, max_bytes=MAX_BYTES)
+    tensors, header = read_tensors(path, allow_pickle=None, max_bytes=MAX_BYTES)
     ours = any(key.startswith("sentinv.") for key in header)
     if ours and header.get(DIGEST) != content_digest(tensors, header):
         raise ConceptError(f"{name} is damaged: its content does not match its sha256; get it again")

@@ -53,13 +53,14 @@ DIGEST = "sentinv.sha256"
 Contents = tuple[dict[str, Tensor], dict[str, str]]
 
 
-def read_tensors(path: StrPath, *, allow_pickle: bool = False, max_bytes: int = MAX_BYTES) -> Contents:
+def read_tensors(path: StrPath, *, allow_pickle: bool | None = False, max_bytes: int = MAX_BYTES) -> Contents:
     """Read a stranger's embedding or LoRA.
 
     Args:
         path: A safetensors file, or with `allow_pickle` a file of torch.save.
         allow_pickle: Read pickles too. Of those, the known layouts of embeddings are flattened: a tensor alone and
-            A1111's `string_to_param` get the keys that they have there, or "*".
+            A1111's `string_to_param` get the keys that they have there, or "*". None where
+            nobody can allow them.
         max_bytes: The largest file, and the largest sum of its tensors.
 
     Returns:
@@ -77,9 +78,8 @@ def read_tensors(path: StrPath, *, allow_pickle: bool = False, max_bytes: int = 
             f"{name} is a pickle, which can run code, under the name of a safetensors file: don't trust it"
         )
     if is_pickle and not allow_pickle:
-        raise ConceptError(
-            f"{name} is a pickle, which can run code: get it as .safetensors, or allow pickles explicitly"
-        )
+        instead = _ELSEWHERE if allow_pickle is None else "get it as .safetensors, or allow pickles explicitly"
+        raise ConceptError(f"{name} is a pickle, which can run code: {instead}")
     if not is_pickle and suffix in _PICKLE_NAMES and _header_length(data, len(data)):
         raise ConceptError(
             f"{name} is a safetensors file under another name: rename it to .safetensors if you trust it"
