@@ -1,8 +1,9 @@
 """Hyper-parameters: frozen, keyword-only, checked when made. No paths, devices or loggers."""
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass, fields
-from typing import Literal, get_args
+from typing import ClassVar, Literal, cast, get_args
 
 from sentinv.adapters import MAX_RANK
 
@@ -11,6 +12,9 @@ Schedule = Literal["constant", "cosine"]
 Stop = Literal["never", "auto"]
 SMALL = 32
 """Side of the latents up to which a model is small: those of Stable Diffusion have 64 and more."""
+
+AS_USUAL = cast(int, None)
+"""A number of items that nobody has given; a config that is made has one."""
 
 _KINDS = {bool: "True or False", int: "a whole number"}
 
@@ -65,7 +69,8 @@ class TrainConfig:
         mask_background: weight of the loss outside the mask, in [0, 1].
         blended: items per step, in [0, batch_size], that show the same noisy pictures with a scene or style of their own in
             the prompt: what is in the mask is to be the picture, what is outside it what the model as it was would make of
-            the words without a place and that scene (`sentinv.training.blend`). Not for styles.
+            the words without a place and that scene (`sentinv.training.blend`). Not for styles. If not given, as many as
+            are usual and the batch allows.
         scenes: the places of these prompts, such as "on the moon"; those of `sentinv.concepts.scenes` if None.
         styles: the styles of these prompts, each with ``{}``; likewise.
         evaluate_every: steps between two evaluations on the fixed grid, ≥ 1.
@@ -95,7 +100,7 @@ class TrainConfig:
     kind: Kind = "object"
     templates: tuple[str, ...] | None = None
     mask_background: float = 0.0
-    blended: int = 0
+    blended: int = AS_USUAL
     scenes: tuple[str, ...] | None = None
     styles: tuple[str, ...] | None = None
     evaluate_every: int = 25
@@ -107,6 +112,9 @@ class TrainConfig:
     gradient_checkpointing: bool = False
     checkpoint_every: int = 50
     seed: int = 0
+
+    usual_items: ClassVar[Mapping[str, int]] = {"blended": 0}
+    """Name of a number of items per step → what it is if it is not given, and the batch is large enough."""
 
     @property
     def items(self) -> int:
@@ -121,14 +129,15 @@ class TrainConfig:
             median_norm: median length of its vocabulary's rows.
             dim: width of a row.
         """
-        return self._absolute_rows_rate or self.rho(model) * median_norm / dim**0.5
+        return self.absolute_rows_rate or self.rho(model) * median_norm / dim**0.5
 
     def rho(self, model: str) -> float:
         """The relative learning rate for a model."""
         return own_rate(model) if self.relative_learning_rate is None else self.relative_learning_rate
 
     @property
-    def _absolute_rows_rate(self) -> float | None:
+    def absolute_rows_rate(self) -> float | None:
+        """Learning rate of the rows where it is not relative to their vocabulary's."""
         return self.learning_rate
 
     def share_of_rate(self, step: int) -> float:
@@ -139,7 +148,7 @@ class TrainConfig:
 
     def rate_in_words(self, model: str) -> str:
         """The rows' learning rate for a model, for people."""
-        absolute = self._absolute_rows_rate
+        absolute = self.absolute_rows_rate
         return f"relative learning rate {self.rho(model):g}" if absolute is None else f"learning rate {absolute:g}"
 
     def parts(self, side: int) -> int:
@@ -147,10 +156,11 @@ class TrainConfig:
         return 1
 
     def __post_init__(self) -> None:
-        for field in fields(self):
-            kind = type(field.default)
+        for name, kind in ((one.name, one.type) for one in fields(self)):
+            if name in self.usual_items and getattr(self, name) is None:
+                object.__setattr__(self, name, self._usual(name))
             if kind in (bool, int):
-                check(self, field.name, type(getattr(self, field.name)) is kind, _KINDS[kind])
+                check(self, name, type(getattr(self, name)) is kind, _KINDS[kind])
         positive = ("batch_size", "evaluate_every", "evaluation_timesteps", "evaluation_noises", "patience")
         for name in (*positive, "checkpoint_every"):
             check(self, name, getattr(self, name) >= 1, "at least 1")
@@ -175,6 +185,10 @@ class TrainConfig:
         check(self, "blended", not self.blended or self.kind == "object", "0 where a style is learned")
         check(self, "seed", 0 <= self.seed < 2**63, "in [0, 2**63)")
 
+    def _usual(self, name: str) -> int:
+        """Items of a kind where nobody has said how many; the batch size is checked by then."""
+        return 0 if name == "blended" and self.kind == "style" else min(self.usual_items[name], self.batch_size)
+
 
 def check(config: object, name: str, holds: bool, wanted: str) -> None:
     """Refuse a value of a record.
@@ -194,7 +208,8 @@ class TuneConfig(TrainConfig):
         learning_rate: of the LoRA's weights, > 0.
         mask_background: the word's own prompts show the whole picture, and so this is 1.
         batch_size: see `TrainConfig`; three, with as many blended ones and one more, cost twice a step of a word alone.
-        others: items per step, in [0, batch_size], of other things, which the model is to show as before.
+        others: items per step, in [0, batch_size], of other things, which the model is to show as before. If not given, as
+            for `blended`.
         others_weight: what such an item costs whose answer strays by all that its words do, the guidance direction, > 0: more
             keeps other prompts closer to what they were, and the thing less like itself.
         rank: of each layer, ≥ 1.
@@ -213,13 +228,14 @@ class TuneConfig(TrainConfig):
     flip: bool = False
     mask_background: float = 1.0
     batch_size: int = 3
-    blended: int = 3
-    others: int = 1
+    others: int = AS_USUAL
     others_weight: float = 0.1
     rank: int = 8
     targets: tuple[str, ...] = ("to_q", "to_k", "to_v", "to_out.0")
     train_rows: bool = False
     rows_learning_rate: float | None = None
+
+    usual_items: ClassVar[Mapping[str, int]] = {"blended": 3, "others": 1}
 
     @property
     def items(self) -> int:
@@ -227,7 +243,8 @@ class TuneConfig(TrainConfig):
         return super().items + self.others
 
     @property
-    def _absolute_rows_rate(self) -> float | None:
+    def absolute_rows_rate(self) -> float | None:
+        """Learning rate of the rows where it is not relative to their vocabulary's."""
         return self.rows_learning_rate
 
     def parts(self, side: int) -> int:

@@ -45,7 +45,15 @@ class Fit:
         return f"{short}: {self.options} needs about {in_bytes(self.needed)}"
 
 
-def fit(name: str, config: TrainConfig, dtype: str | None, device: str | None, memory: dict[str, int] | None) -> Fit:
+def fit(
+    name: str,
+    config: TrainConfig,
+    dtype: str | None,
+    device: str | None,
+    memory: dict[str, int] | None,
+    *,
+    batch: bool = True,
+) -> Fit:
     """Hold what a run needs against what is free; where it is too much, try what the command offers against it.
 
     Args:
@@ -54,6 +62,7 @@ def fit(name: str, config: TrainConfig, dtype: str | None, device: str | None, m
         dtype: as `training_memory` takes it.
         device: likewise.
         memory: what `training_memory` said.
+        batch: whether the command decides on the batch size.
     """
     place = torch.device(device) if device else best_device()
     free = free_memory(place)
@@ -61,10 +70,10 @@ def fit(name: str, config: TrainConfig, dtype: str | None, device: str | None, m
     if memory is None or free is None or memory["total"] + beside <= free:
         return Fit(free=free, enough=True)
     half = dtype or str(best_dtype(place)).removeprefix("torch.")
-    for options, changes in _ways(half == "float32"):
-        own: dict[str, Any] = {key: changes[key] for key in ("gradient_checkpointing", "batch_size") if key in changes}
-        if "batch_size" in own:  # what comes beside the plain items cannot be more than they are
-            own |= {key: min(1, getattr(config, key)) for key in ("blended", "others") if hasattr(config, key)}
+    for options, changes in ways(config, whole=half == "float32"):
+        own = {key: value for key, value in changes.items() if hasattr(config, key)}
+        if "batch_size" in own and not batch:
+            continue
         found = training_memory(
             name, replace(config, **own), changes.get("dtype", dtype), device, images=changes.get("images", True)
         )
@@ -73,22 +82,30 @@ def fit(name: str, config: TrainConfig, dtype: str | None, device: str | None, m
     return Fit(free=free, enough=False)
 
 
-def _ways(whole: bool) -> list[tuple[str, dict[str, Any]]]:
-    """Options, the mildest first, and what they change."""
+def ways(config: TrainConfig, *, whole: bool) -> list[tuple[str, dict[str, Any]]]:
+    """Options that need less memory, the mildest first, and what they change.
+
+    Args:
+        config: of the training.
+        whole: whether the model is in float32, so that half of it would do.
+    """
     sparing: dict[str, Any] = {"gradient_checkpointing": True}
-    least = {**sparing, "batch_size": 1, "images": False}
-    ways = [
+    few = {"batch_size": 1} | {
+        name: 1 for name in config.usual_items if getattr(config, name) > 1
+    }  # no more than plain ones
+    smallest = " ".join(f"--{name.replace('_', '-')} 1" for name in few)
+    least = {**sparing, **few, "images": False}
+    found = [
         ("--gradient-checkpointing", sparing),
         ("--gradient-checkpointing --samples 0", {**sparing, "images": False}),
     ]
     if whole:
-        ways += [
+        found += [
             ("--dtype bfloat16", {"dtype": "bfloat16"}),
             ("--dtype bfloat16 --gradient-checkpointing", {**sparing, "dtype": "bfloat16"}),
         ]
-    ways.append(("--gradient-checkpointing --samples 0 --batch-size 1", least))
+    found.append((f"--gradient-checkpointing --samples 0 {smallest}", least))
     if whole:
-        ways.append(
-            ("--dtype bfloat16 --gradient-checkpointing --samples 0 --batch-size 1", {**least, "dtype": "bfloat16"})
-        )
-    return ways
+        half = {**least, "dtype": "bfloat16"}
+        found.append((f"--dtype bfloat16 --gradient-checkpointing --samples 0 {smallest}", half))
+    return found

@@ -20,6 +20,10 @@ if TYPE_CHECKING:
     from sentinv.training.history import History
 
 
+RHO = "sentinv.relative_learning_rate"
+"""The entry for the relative learning rate of rows, where they have one."""
+
+
 def row_statistics(rows: Mapping[str, Tensor], start: Mapping[str, Tensor]) -> dict[str, list[tuple[float, float]]]:
     """For each text encoder and each vector its norm, and the cosine of its angle to where it started."""
     return {
@@ -32,15 +36,19 @@ def provenance(
     backbone: Backbone, start: Start, config: TrainConfig, history: History, rows: Mapping[str, Tensor]
 ) -> dict[str, str]:
     """Header entries for learned rows. They hold no date, so that the same seed gives the same file."""
-    statistics = row_statistics(rows, start.rows)
-    rounded = {name: [[round(norm, 5), round(cosine, 5)] for norm, cosine in part] for name, part in statistics.items()}
-    return _of_run(backbone, "textual-inversion", config, history) | {
+    return _of_rows(backbone, config, history, rows, start.rows) | {
         "sentinv.initializer": start.initialization.source,
         "sentinv.initial_text": start.text,
         "sentinv.tokens": json.dumps(start.tokens),
-        "sentinv.norms_and_cosines": json.dumps(rounded),
-        **_rates(backbone, config),
     }
+
+
+def tuned_provenance(
+    backbone: Backbone, concept: Concept, config: TuneConfig, history: History, rows: Mapping[str, Tensor]
+) -> dict[str, str]:
+    """Header entries for rows that learned on beside a LoRA: where they began stays, how they were trained is of this run."""
+    began = {key: value for key, value in concept.metadata.items() if key != RHO}
+    return began | _of_rows(backbone, config, history, rows, concept.rows)
 
 
 def lora_provenance(backbone: Backbone, concept: Concept, config: TuneConfig, history: History) -> dict[str, str]:
@@ -53,12 +61,26 @@ def lora_provenance(backbone: Backbone, concept: Concept, config: TuneConfig, hi
     }
 
 
+def _of_rows(
+    backbone: Backbone,
+    config: TrainConfig,
+    history: History,
+    rows: Mapping[str, Tensor],
+    before: Mapping[str, Tensor],
+) -> dict[str, str]:
+    """How rows were trained, and how far they have come from what they were before."""
+    statistics = row_statistics(rows, before)
+    rounded = {name: [[round(norm, 5), round(cosine, 5)] for norm, cosine in part] for name, part in statistics.items()}
+    run = _of_run(backbone, "textual-inversion", config, history)
+    return run | {"sentinv.norms_and_cosines": json.dumps(rounded), **_rates(backbone, config)}
+
+
 def _rates(backbone: Backbone, config: TrainConfig) -> dict[str, str]:
     """The rows' learning rate for each text encoder, and what it comes of."""
     rates = [config.rows_rate(backbone.name, encoder.median_norm, encoder.dim) for encoder in backbone.text_encoders]
     entries = {"sentinv.learning_rate": ", ".join(f"{rate:.6g}" for rate in dict.fromkeys(rates))}
-    if config.learning_rate is None:
-        entries["sentinv.relative_learning_rate"] = repr(config.rho(backbone.name))
+    if config.absolute_rows_rate is None:
+        entries[RHO] = repr(config.rho(backbone.name))
     return entries
 
 
