@@ -27,5 +27,4 @@ class Continue:
         """Answer with the concept, whatever the image."""
         if not isinstance(self.concept, Concept):
             self.concept = Concept.load(self.concept)
-        text = self.concept.metadata.get("sentinv.initial_text", self.concept.token)
-        return Initialization(text, "concept", concept=self.concept)
+        return Initialization(self.concept.thing or self.concept.token, "concept", concept=self.concept)

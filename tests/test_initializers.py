@@ -9,11 +9,12 @@ from seeing import SENTENCE, build_captioner, build_classifier
 
 import sentinv
 from sentinv.concepts.concept import Concept
-from sentinv.concepts.initialization import Initialization, whole_words
+from sentinv.concepts.initialization import Initialization, Start, whole_words
 from sentinv.errors import ConceptError, ModelError, PromptError
 from sentinv.initializers import INITIALIZERS, Options, make
 from sentinv.initializers.caption import Caption, tidy
 from sentinv.initializers.class_ import ClassLabel, first_synonym
+from sentinv.initializers.concept import Continue
 from sentinv.training.config import TrainConfig
 
 IMAGE = Image.new("RGB", (32, 24), "teal")
@@ -128,6 +129,25 @@ def test_random_is_a_word_of_the_vocabulary_and_seeded(model_folder, tokenizer):
     assert words[0] == words[1] and len(set(words)) > 2
     assert set(words) <= set(whole_words(tokenizer))
     assert all(len(tokenizer(word, add_special_tokens=False).input_ids) == 1 for word in whole_words(tokenizer))
+
+
+@pytest.mark.parametrize(
+    ("text", "initializer", "thing"),
+    [
+        ("a red mug", "phrase", "a red mug"),
+        ("a red mug", "", "a red mug"),
+        ("zebra", "random", ""),
+        (" * ", "vanilla", ""),
+        ("<cat>", "concept", ""),
+        ("", "", ""),
+    ],
+)
+def test_not_all_starting_words_say_what_the_thing_is(text, initializer, thing):
+    metadata = {"sentinv.initial_text": text, "sentinv.initializer": initializer}
+    word = Concept(token="<c>", rows={"text_encoder": torch.ones(1, 16)}, metadata=metadata)
+    assert word.thing == thing
+    assert Start(Initialization(text, initializer), ("a",), dict(word.rows)).thing == thing
+    assert Continue(word)(IMAGE).text == (thing or "<c>")
 
 
 def test_concept_continues_a_file(tmp_path):

@@ -1,7 +1,8 @@
+import json
 import os
 import signal
 import warnings
-from dataclasses import replace
+from dataclasses import asdict, replace
 
 import pytest
 import torch
@@ -126,9 +127,20 @@ def test_resumed_equals_uninterrupted(train_rows, backbone, picture, tmp_path):
 
 def test_rows_learn_only_when_asked(sd1_backbone, picture):
     word = word_of(sd1_backbone)
-    learned = tune(sd1_backbone, word, picture, replace(QUICK, train_rows=True, learning_rate=1e-2)).concept
+    before = {"sentinv.steps": "77", "sentinv.learning_rate": "77", "sentinv.relative_learning_rate": "77"}
+    word = replace(word, metadata={**word.metadata, **before})
+    config = replace(QUICK, train_rows=True, learning_rate=1e-2, relative_learning_rate=0.125)
+    tuned = tune(sd1_backbone, word, picture, config)
+    learned, told = tuned.concept, tuned.concept.metadata
     assert not torch.equal(learned.rows["text_encoder"], word.rows["text_encoder"])
-    assert learned.metadata["sentinv.initial_text"] == "a striped mug on the moon"
+    assert told["sentinv.initial_text"] == "a striped mug on the moon"
+    assert told["sentinv.steps"] == str(tuned.history.best_step)
+    assert told["sentinv.best_loss"] == repr(tuned.history.best_loss)
+    assert told["sentinv.relative_learning_rate"] == "0.125" and told["sentinv.learning_rate"] != "77"
+    norm, _ = json.loads(told["sentinv.norms_and_cosines"])["text_encoder"][0]
+    assert norm == pytest.approx(learned.rows["text_encoder"][0].norm().item(), abs=1e-5)
+    told = tune(sd1_backbone, word, picture, replace(config, steps=1, rows_learning_rate=0.5)).concept.metadata
+    assert told["sentinv.learning_rate"] == "0.5" and "sentinv.relative_learning_rate" not in told
 
 
 # What a step draws and what it costs
@@ -374,6 +386,18 @@ def test_values_out_of_their_range(wrong):
         TuneConfig(**wrong)
 
 
+def test_items_that_nobody_asks_for_are_no_more_than_the_batch():
+    """A config has numbers whether they were given or not, so that a run and its checkpoints are the same either way."""
+    assert TuneConfig() == TuneConfig(blended=3, others=1) and asdict(TuneConfig())["blended"] == 3
+    assert (TuneConfig(batch_size=1).blended, TuneConfig(batch_size=1).others) == (1, 1)
+    assert (TuneConfig(kind="style").blended, TrainConfig().blended) == (0, 0)
+    assert replace(TuneConfig(), batch_size=2, blended=None) == TuneConfig(batch_size=2)
+    with pytest.raises(ValueError, match=r"blended must be in \[0, 1\]"):
+        TuneConfig(batch_size=1, blended=2)
+    with pytest.raises(ValueError, match="blended must be a whole number"):
+        TuneConfig(blended=1.0)
+
+
 def test_words_without_their_place():
     assert without_scene("a mug on the beach") == "a mug"
     assert without_scene("a cat with a hat sitting in front of a wall") == "a cat with a hat"
@@ -385,7 +409,7 @@ def test_a_thing_that_nobody_has_named_is_an_object(recwarn):
     named = Concept(token="<a>", rows=rows, metadata={"sentinv.initial_text": "a mug"})
     assert (words_of(named), words_of(named, "a jug")) == ("a mug", "a jug") and not recwarn
     unnamed = Concept(token="<a>", rows=rows, metadata={"sentinv.initial_text": "*"})
-    with pytest.warns(UserWarning, match="nobody has said what <a> is.*'an object'.*--words"):
+    with pytest.warns(UserWarning, match="nobody has said what <a> is.*'an object'.*--phrase.*--words"):
         assert words_of(unnamed) == "an object"
     with pytest.raises(PromptError, match="got none"):
         words_of(unnamed, " ")

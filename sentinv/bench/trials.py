@@ -134,7 +134,7 @@ def _stage(
     curve = watch.curve
     rows = PlaceholderRows({TOKEN: start.rows})
     with rows.installed(backbone), lean_convolutions(backbone.unet):
-        data, costs = data_and_objective(backbone, pictures, rows, config, start.text)
+        data, costs = data_and_objective(backbone, pictures, rows, config, start.thing)
         loop = Loop(data, costs, rows_groups(rows, backbone, config), config)
         objective = DenoisingObjective(backbone, config.min_snr)
         first = TrainingSet(backbone, [replace(pictures[0], mask=None)], rows, config)

@@ -20,7 +20,7 @@ from torch import Tensor
 
 from sentinv.concepts import layouts
 from sentinv.concepts.hub import local_file
-from sentinv.concepts.names import check_token, token_of, vector_names
+from sentinv.concepts.names import check_token, saying, token_of, vector_names
 from sentinv.concepts.png_words import is_picture, read_picture
 from sentinv.errors import ConceptError
 from sentinv.files.atomic import atomic_write
@@ -76,6 +76,11 @@ class Concept:
     def vector_names(self) -> list[str]:
         """Name the vectors as diffusers does (``<c>``, ``<c>_1``, …)."""
         return vector_names(self.token, self.count)
+
+    @property
+    def thing(self) -> str:
+        """The words that it started from, if they say what the thing is; else ""."""
+        return saying(self.metadata.get("sentinv.initial_text", ""), self.metadata.get("sentinv.initializer", ""))
 
     @property
     def fingerprint(self) -> str:

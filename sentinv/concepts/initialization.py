@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import torch
 from torch import Tensor
 
+from sentinv.concepts.names import saying
 from sentinv.concepts.prompts import check_text, short
 from sentinv.errors import ConceptError, PromptError
 
@@ -94,6 +95,11 @@ class Start:
         """The words that are used."""
         text = self.initialization.text
         return " ".join(check_text(text).split()).removesuffix(self.dropped).rstrip() if self.dropped else text
+
+    @property
+    def thing(self) -> str:
+        """The words that are used, if they say what the thing is; else ""."""
+        return saying(self.text, self.initialization.source)
 
 
 def plan(text: str, tokenizer: Any, max_vectors: int | None = None) -> Plan:

@@ -50,6 +50,17 @@ def check_token(token: str) -> str:
     return token
 
 
+def saying(text: str, initializer: str) -> str:
+    """Starting words, if they say what the thing is; "" for those drawn at random, ``*``, and another word's placeholder.
+
+    Args:
+        text: the words.
+        initializer: who said them.
+    """
+    silent = initializer == "random" or not text.strip(" *") or _TOKEN.fullmatch(text.strip())
+    return "" if silent else text
+
+
 def check_free(token: str, vocabulary: Mapping[str, int]) -> str:
     """Return the token if it can name a placeholder and no entry of the vocabulary bears its name.
 

@@ -26,7 +26,7 @@ def prompt_scores(
         concepts: the learned words in it.
     """
     for concept in concepts:
-        known = concept.metadata.get("sentinv.initial_text", "").replace("*", "").strip()
+        known = concept.thing.replace("*", "").strip()
         prompt = prompt.replace(concept.token, known)
     return (judge.images(images) @ judge.texts([" ".join(prompt.split())])[0]).tolist()
 

@@ -10,6 +10,7 @@ cost is in `sentinv.training.blend_objective`.
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
@@ -38,7 +39,27 @@ OTHERS = 8
 OTHER_PROMPTS = 5 * OTHERS
 """Prompts of these things: each with five looks, of which its picture has one."""
 
+ANYTHING = "an object"
+"""What a thing is called of which nobody has said what it is."""
+
 _SAMPLING = GenerateConfig(steps=10)
+
+
+def named(thing: str, token: str) -> str:
+    """Words for a thing, or `ANYTHING`, with a warning.
+
+    Args:
+        thing: words that say what it is; "" if there are none.
+        token: its placeholder.
+    """
+    if thing:
+        return thing
+    warnings.warn(
+        f"nobody has said what {token} is, so it is taken for {ANYTHING!r}: a --phrase to start from, or --words of "
+        "sentinv tune, says it better",
+        stacklevel=3,
+    )
+    return ANYTHING
 
 
 @dataclass(frozen=True)

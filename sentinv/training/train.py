@@ -16,11 +16,11 @@ from sentinv.concepts.concept import Concept
 from sentinv.concepts.initialization import Initialization, Start, starting_rows
 from sentinv.concepts.placeholder import PlaceholderRows
 from sentinv.errors import Interrupted
-from sentinv.training.blend import Blend, BlendedSet
+from sentinv.training.blend import Blend, BlendedSet, named
 from sentinv.training.blend_objective import BlendedObjective
 from sentinv.training.checkpoint import Checkpoints, check_settings, latest_checkpoint, save_checkpoint
 from sentinv.training.config import TrainConfig
-from sentinv.training.data import TrainingSet
+from sentinv.training.data import TrainingSet, only
 from sentinv.training.graphs import fast_float32, with_graph
 from sentinv.training.history import History
 from sentinv.training.interrupt import StopRequest, stop_request
@@ -117,7 +117,7 @@ def word_loop(
     Raises:
         SentinvError: As `TrainingSet`.
     """
-    data, objective = data_and_objective(backbone, images, rows, config, start.text)
+    data, objective = data_and_objective(backbone, images, rows, config, start.thing)
     loop = Loop(
         data,
         objective,
@@ -153,11 +153,11 @@ def data_and_objective(
         images: as for `train_concept`.
         rows: of the placeholder.
         config: hyper-parameters.
-        words: for the thing: what the frozen model is told of blended items.
+        words: for the thing: what the frozen model is told of blended items; "" if nobody has said what it is.
     """
     if not config.blended:
         return TrainingSet(backbone, images, rows, config), DenoisingObjective(backbone, config.min_snr)
-    data = BlendedSet(backbone, images, rows, config, Blend.of(config, words))
+    data = BlendedSet(backbone, images, rows, config, Blend.of(config, named(words, only(rows.vocabulary))))
     return data, BlendedObjective(data, config.min_snr)
 
 

@@ -20,7 +20,7 @@ from sentinv.adapters.lora import Lora
 from sentinv.concepts.concept import Concept
 from sentinv.concepts.placeholder import PlaceholderRows
 from sentinv.errors import PromptError
-from sentinv.training.blend import Blend, BlendedSet
+from sentinv.training.blend import Blend, BlendedSet, named
 from sentinv.training.blend_objective import BlendedObjective
 from sentinv.training.config import TuneConfig
 from sentinv.training.history import History
@@ -28,7 +28,7 @@ from sentinv.training.interrupt import stop_request
 from sentinv.training.invert import ImageLike, pictures_of
 from sentinv.training.lean_convolutions import lean_convolutions
 from sentinv.training.loop import Loop, ParameterGroup
-from sentinv.training.provenance import lora_provenance
+from sentinv.training.provenance import lora_provenance, tuned_provenance
 from sentinv.training.rescue import Rescue
 from sentinv.training.train import STEPS_PER_SYNC, rows_groups, run_settings, run_to_the_end
 
@@ -37,10 +37,6 @@ if TYPE_CHECKING:
     from sentinv.models.backbone import Backbone
     from sentinv.training.checkpoint import Checkpoints
     from sentinv.training.loop import OnStep
-
-
-ANYTHING = "an object"
-"""What a thing is called of which nobody has said what it is."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -86,8 +82,8 @@ def tune(
         images: what it was learned from: paths, Pillow images, or pictures with masks. Where the thing is in one without a mask
             is found by `sentinv.training.reaction`.
         config: hyper-parameters.
-        words: for the thing, in place of those that the word started from (`ANYTHING`, if it started from none): what the
-            model as it was is told.
+        words: for the thing, in place of those that the word started from (`sentinv.training.blend.ANYTHING`, if these do not
+            say it): what the model as it was is told.
         checkpoints: as for `train_concept`.
         on_step: as for `train_concept`.
 
@@ -167,21 +163,14 @@ def _tell_other_model(concept: Concept, backbone: Backbone) -> None:
 
 
 def words_of(concept: Concept, words: str | None = None) -> str:
-    """Words for a concept's thing: those given, those that it started from, or `ANYTHING`, with a warning.
+    """Words for a concept's thing: those given, or those that it started from; `named` if these do not say it.
 
     Raises:
         PromptError: If none are given.
     """
     if words is not None and not words.strip(" *"):
         raise PromptError(f"expected words for the thing that {concept.token} means, got none: such as 'a mug'")
-    words = words or concept.metadata.get("sentinv.initial_text", "")
-    if words.strip(" *"):
-        return words
-    warnings.warn(
-        f"nobody has said what {concept.token} is, so it is taken for {ANYTHING!r}: --words says it better",
-        stacklevel=2,
-    )
-    return ANYTHING
+    return named(words or concept.thing, concept.token)
 
 
 def _learned(
@@ -196,9 +185,8 @@ def _learned(
         )
     if config.train_rows:
         rows = {name.removeprefix("rows."): value for name, value in best.items() if name.startswith("rows.")}
-        concept = Concept(
-            token=concept.token, rows=rows, base_model=concept.base_model, metadata=dict(concept.metadata)
-        )
+        metadata = tuned_provenance(backbone, concept, config, history, rows)
+        concept = Concept(token=concept.token, rows=rows, base_model=backbone.name, metadata=metadata)
     learned = {
         name: LoraLayer(_rounded(best[f"{name}.down"]), _rounded(best[f"{name}.up"]), layer.alpha)
         for name, layer in layers.items()
