@@ -4,32 +4,34 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from sentinv.cli.options import OutputOptions, tell_toybox
+from sentinv.cli.options import OutputOptions, print_json, tell_toybox
 from sentinv.cli.progress import progress
 from sentinv.cli.starting import StartingOptions, chosen, starting_options
 from sentinv.cli.training_options import (
     RunOptions,
     flip_option,
+    items_option,
     learning_rate_option,
     picture_options,
     run_options,
     schedule_option,
 )
 from sentinv.initializers import INITIALIZERS
-from sentinv.report.outputs import Outputs, TuneOutputs, default_file, name_of
+from sentinv.report.outputs import Outputs, default_file, name_of
 from sentinv.training.config import TrainConfig
 
 if TYPE_CHECKING:
-    from sentinv.concepts.concept import Concept
+    from sentinv.cli.invert_tune import SecondHalf
     from sentinv.files.cropping import Crop
     from sentinv.files.decoding import Picture
     from sentinv.models.backbone import Backbone
+    from sentinv.report.run_page import Report
     from sentinv.training.history import StepRecord
 
 _PATH = click.Path(path_type=Path)
@@ -104,11 +106,8 @@ class Job:
     help="auto: when the loss no longer falls.",
 )
 @click.option("--tune", is_flag=True, help="Then train a LoRA around the word, as sentinv tune does.")
-@click.option(
-    "--blended",
-    default=TrainConfig.blended,
-    show_default=True,
-    help="Items per step that name a scene or style, of which the word is to learn nothing.",
+@items_option(
+    TrainConfig, "blended", "Items per step that name a scene or style, of which the word is to learn nothing."
 )
 @run_options(TrainConfig)
 def invert(**given: Any) -> None:
@@ -122,6 +121,7 @@ def invert(**given: Any) -> None:
       sentinv invert toy-1.jpg toy-2.jpg --token "<toy>" --stop auto
       sentinv invert cat.png --tune
     """  # noqa: D301 - click reads \b as "leave these lines as they are"
+    from sentinv.cli.invert_tune import SecondHalf
     from sentinv.cli.planning import print_plan
     from sentinv.concepts.names import check_token
 
@@ -134,20 +134,42 @@ def invert(**given: Any) -> None:
         outputs=Outputs(options.output or default_file(name)),
         pictures=read_pictures(options.images, options.masks, options.crop, options),
     )
+    second = SecondHalf.of(job, options) if options.tune else None
     if options.plan_only:
-        print_plan(job, options)
+        print_plan(job, options, second)
         return
     job.outputs.check(force=options.force, resume=options.resume)
-    after = TuneOutputs(job.outputs.concept) if options.tune else None
-    if after is not None:
-        after.check(force=options.force, resume=False)
+    if second is not None:
+        second.job.outputs.check(force=options.force, resume=False)
     tell_toybox(options.model, quiet=options.quiet)
     with job.outputs.held(resume=options.resume):
-        backbone, concept = run(job, options)
-    if after is not None:
-        from sentinv.cli.tune import tune_after
+        backbone, report = run(job, options)
+    finish(job, options, backbone, report, second)
 
-        tune_after(backbone, concept, job, after, options)
+
+def finish(job: Job, options: InvertOptions, backbone: Backbone, report: Report, second: SecondHalf | None) -> None:
+    """Tell what came of the word, and of its LoRA if one is asked for: with --json in one object, whatever happens.
+
+    Raises:
+        TrainingError: If a run went wrong; what it had by then is written.
+        SentinvError: If there is no LoRA; it says how to go on.
+    """
+    from sentinv.cli.results import check_end, facts_of, print_result, print_tuned, tuned_facts_of
+
+    facts = facts_of(job.outputs, report) | ({} if second is None else {"lora": None})
+    try:
+        if not options.as_json:
+            print_result(job.outputs, report, options, last=second is None)
+        check_end(job.outputs, report, "rows", "--relative-lr")
+        if second is not None:
+            tuned = second.run(backbone, report.learned.concept)
+            facts["lora"] = tuned_facts_of(second.job.outputs, tuned)
+            if not options.as_json:
+                print_tuned(second.job.outputs, tuned, second.options)
+            check_end(second.job.outputs, tuned, "weights", "--lr")
+    finally:
+        if options.as_json:
+            print_json(facts)
 
 
 def train_config(options: InvertOptions) -> TrainConfig:
@@ -159,9 +181,7 @@ def train_config(options: InvertOptions) -> TrainConfig:
     """
     from sentinv.concepts.prompts import read_templates
 
-    names = {field.name for field in fields(TrainConfig)} & {field.name for field in fields(options)}
-    values = {name: getattr(options, name) for name in names}
-    values |= {"min_snr": options.min_snr or None}
+    values = options.values_for(TrainConfig) | {"min_snr": options.min_snr or None}
     values["templates"] = read_templates(options.templates) if options.templates else None
     try:
         return TrainConfig(**values)
@@ -199,16 +219,13 @@ def read_pictures(paths: Sequence[Path], masks: Sequence[Path], crop: Crop, opti
     return pictures
 
 
-def run(job: Job, options: InvertOptions) -> tuple[Backbone, Concept]:
-    """Learn the word, and write and print what came of it; the model and the word are for what follows."""
-    from sentinv.cli.results import Clock, print_result, samples_of, word_is_safe
+def run(job: Job, options: InvertOptions) -> tuple[Backbone, Report]:
+    """Learn the word, and write what came of it; the model is for what follows."""
+    from sentinv.cli.results import Clock, samples_of, word_is_safe
     from sentinv.diffusion.ddim import ddim_steps
-    from sentinv.errors import TrainingError
-    from sentinv.files.atomic import shown
     from sentinv.report.outputs import write_result
     from sentinv.report.run_page import Report
     from sentinv.training.checkpoint import Checkpoints
-    from sentinv.training.history import WRONG
     from sentinv.training.invert import find_start, learn
     from sentinv.training.planning import check_run
 
@@ -231,14 +248,7 @@ def run(job: Job, options: InvertOptions) -> tuple[Backbone, Concept]:
     clock.lap("images of this page")
     with word_is_safe(job.outputs.concept):
         write_result(job.outputs, report)
-    print_result(job.outputs, report, options)
-    history = learned.history
-    if history.stop in WRONG:
-        raise TrainingError(
-            f"{WRONG[history.stop]} in step {len(history.records) + 1} of {job.config.steps}: the best rows until then are in "
-            f"{shown(job.outputs.concept)}; try a smaller --relative-lr"
-        )
-    return backbone, learned.concept
+    return backbone, report
 
 
 @contextmanager

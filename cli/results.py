@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -10,12 +11,13 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from sentinv.cli.options import notice, print_json
+from sentinv.cli.options import notice
 from sentinv.cli.progress import progress
 
 if TYPE_CHECKING:
     from sentinv.cli.invert import InvertOptions
-    from sentinv.cli.options import OutputOptions
+    from sentinv.cli.training_options import RunOptions
+    from sentinv.cli.tune import TuneOptions
     from sentinv.generation.generate import Progress
     from sentinv.models.backbone import Backbone
     from sentinv.report.outputs import Outputs, TuneOutputs
@@ -96,24 +98,71 @@ def word_is_safe(path: Path) -> Iterator[None]:
         raise SentinvError(f"no report: {why}; what was learned is in {shown(path)}") from error
 
 
-def print_result(outputs: Outputs, report: Report, options: InvertOptions) -> None:
-    """Print what was learned, where it lies and what to do with it."""
+def print_result(outputs: Outputs, report: Report, options: InvertOptions, *, last: bool) -> None:
+    """Print what was learned, where it lies and, if nothing follows, what to do with it."""
     from sentinv.training.invert import Learned
 
-    learned, history = report.learned, report.learned.history
+    learned = report.learned
     assert isinstance(learned, Learned)  # noqa: S101 - for the type checker
-    if options.as_json:
-        print_json(_as_json(outputs, report))
-        return
     concept = learned.concept
     vectors = "1 vector" if concept.count == 1 else f"{concept.count} vectors"
     click.echo(f"{click.style(concept.token, bold=True)}  {vectors} from {learned.start.text!r}")
-    click.echo(_losses(history))
+    click.echo(_losses(learned.history))
     click.echo(f"{outputs.concept}\n{outputs.report}")
-    model = "" if options.model == "toybox" else f" --model {options.model}"
-    shown = report.samples.prompt
-    prompt = f'"{shown} on the moon"' if learned.config.kind == "object" else f'"{shown}"'
-    options.notice(f"next: sentinv generate {prompt} --concept {outputs.concept}{model}")
+    if last:
+        _tell_next(report, options, concept=outputs.concept)
+
+
+def print_tuned(outputs: TuneOutputs, report: Report, options: TuneOptions) -> None:
+    """Print what was tuned, where it lies and what to do with it."""
+    from sentinv.training.tune import Tuned
+
+    tuned = report.learned
+    assert isinstance(tuned, Tuned)  # noqa: S101 - for the type checker
+    rows = outputs.rows if tuned.config.train_rows else None
+    layers = f"LoRA of rank {tuned.lora.rank} on {len(tuned.lora.layers)} layers"
+    click.echo(f"{click.style(tuned.lora.token, bold=True)}  {layers}")
+    click.echo(_losses(tuned.history))
+    click.echo("\n".join(str(path) for path in (outputs.concept, rows, outputs.report) if path is not None))
+    _tell_next(report, options, concept=rows or outputs.word, lora=outputs.concept)
+
+
+def _tell_next(report: Report, options: RunOptions, **files: Path) -> None:
+    """Say which command shows what was learned, on the same model."""
+    place = " on the moon" if report.learned.config.kind == "object" else ""
+    context = click.get_current_context(silent=True)
+    model = {
+        "model": None if options.model == "toybox" else options.model,
+        "vae": context and context.meta.get("sentinv.vae"),
+    }
+    more = [
+        part for name, value in {**files, **model}.items() if value is not None for part in (f"--{name}", str(value))
+    ]
+    options.notice(f'next: sentinv generate "{report.samples.prompt}{place}" {shlex.join(more)}')
+
+
+def check_end(outputs: Outputs, report: Report, what: str, rate: str) -> None:
+    """Fail if a run had to end; what it had learned by then is written.
+
+    Args:
+        outputs: of the run.
+        report: of the run.
+        what: was learned.
+        rate: the option that was too large.
+
+    Raises:
+        TrainingError: If so.
+    """
+    from sentinv.errors import TrainingError
+    from sentinv.files.atomic import shown
+    from sentinv.training.history import WRONG
+
+    history = report.learned.history
+    if history.stop in WRONG:
+        raise TrainingError(
+            f"{WRONG[history.stop]} in step {len(history.records) + 1} of {report.learned.config.steps}: the best {what} "
+            f"until then are in {shown(outputs.concept)}; try a smaller {rate}"
+        )
 
 
 def _losses(history: History) -> str:
@@ -124,30 +173,8 @@ def _losses(history: History) -> str:
     )
 
 
-def print_tuned(outputs: TuneOutputs, report: Report, options: OutputOptions) -> None:
-    """Print what was tuned, where it lies and what to do with it."""
-    from sentinv.training.tune import Tuned
-
-    tuned = report.learned
-    assert isinstance(tuned, Tuned)  # noqa: S101 - for the type checker
-    rows = outputs.rows if tuned.config.train_rows else None
-    if options.as_json:
-        history = tuned.history
-        files = {"lora": str(outputs.concept), "rows": rows and str(rows), "report": str(outputs.report)}
-        facts = {"token": tuned.lora.token, "model": tuned.lora.base_model, "rank": tuned.lora.rank}
-        counts = {"layers": len(tuned.lora.layers), "steps": history.evaluations[-1][0], "best_step": history.best_step}
-        losses = {"stop": history.stop, "start_loss": history.start_loss, "best_loss": history.best_loss}
-        print_json({**files, **facts, **counts, **losses, "seconds": report.seconds})
-        return
-    layers = f"LoRA of rank {tuned.lora.rank} on {len(tuned.lora.layers)} layers"
-    click.echo(f"{click.style(tuned.lora.token, bold=True)}  {layers}")
-    click.echo(_losses(tuned.history))
-    click.echo("\n".join(str(path) for path in (outputs.concept, rows, outputs.report) if path is not None))
-    where = f"--concept {rows or outputs.word} --lora {outputs.concept}"
-    options.notice(f'next: sentinv generate "{report.samples.prompt} on the moon" {where}')
-
-
-def _as_json(outputs: Outputs, report: Report) -> dict[str, Any]:
+def facts_of(outputs: Outputs, report: Report) -> dict[str, Any]:
+    """What `--json` says of a word."""
     from sentinv.training.invert import Learned
 
     learned, history = report.learned, report.learned.history
@@ -164,6 +191,30 @@ def _as_json(outputs: Outputs, report: Report) -> dict[str, Any]:
         "score": start.initialization.score,
         "tokens": list(start.tokens),
         "vectors": start.count,
+        "steps": history.evaluations[-1][0],
+        "best_step": history.best_step,
+        "stop": history.stop,
+        "start_loss": history.start_loss,
+        "best_loss": history.best_loss,
+        "seconds": report.seconds,
+    }
+
+
+def tuned_facts_of(outputs: TuneOutputs, report: Report) -> dict[str, Any]:
+    """What `--json` says of a LoRA."""
+    from sentinv.training.tune import Tuned
+
+    tuned = report.learned
+    assert isinstance(tuned, Tuned)  # noqa: S101 - for the type checker
+    history, rows = tuned.history, str(outputs.rows) if tuned.config.train_rows else None
+    return {
+        "lora": str(outputs.concept),
+        "rows": rows,
+        "report": str(outputs.report),
+        "token": tuned.lora.token,
+        "model": tuned.lora.base_model,
+        "rank": tuned.lora.rank,
+        "layers": len(tuned.lora.layers),
         "steps": history.evaluations[-1][0],
         "best_step": history.best_step,
         "stop": history.stop,

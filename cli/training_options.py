@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import TYPE_CHECKING, get_args
+from typing import TYPE_CHECKING, Any, get_args
 
 import click
 
@@ -17,6 +17,7 @@ from sentinv.cli.options import (
     force_option,
     model_options,
     output_options,
+    was_given,
 )
 from sentinv.training.config import Schedule, TrainConfig
 
@@ -35,13 +36,21 @@ class RunOptions(ModelOptions, OutputOptions):
     kind: str
     steps: int
     batch_size: int
-    blended: int
+    blended: int | None
     seed: int
     gradient_checkpointing: bool
     samples: int
     resume: bool
     plan_only: bool
     force: bool
+
+    def values_for(self, config: type[TrainConfig]) -> dict[str, Any]:
+        """What the options say of a config; that settings files ask for blended items is not meant for styles."""
+        names = {field.name for field in fields(config)} & {field.name for field in fields(self)}
+        values = {name: getattr(self, name) for name in names}
+        if self.kind == "style" and not was_given("blended"):
+            values["blended"] = None
+        return values
 
 
 def picture_options(config: type[TrainConfig]) -> Callable[[Decorated], Decorated]:
@@ -84,6 +93,13 @@ def _all(*options: Callable[[Decorated], Decorated]) -> Callable[[Decorated], De
         return command
 
     return add
+
+
+def items_option(config: type[TrainConfig], name: str, text: str) -> Callable[[Decorated], Decorated]:
+    """Add an option for a number of items per step, of which there are no more than fit the batch unless it is given."""
+    usual = config.usual_items[name]
+    most = f"{usual}, at most --batch-size" if usual else "0"
+    return click.option(f"--{name}", type=int, help=f"{text}  [default: {most}]")
 
 
 def learning_rate_option(command: Decorated) -> Decorated:

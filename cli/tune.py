@@ -2,23 +2,23 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from sentinv.cli.invert import read_pictures, watched
-from sentinv.cli.options import FiniteRange, OutputOptions, tell_toybox, was_given
-from sentinv.cli.training_options import RunOptions, picture_options, run_options
+from sentinv.cli.options import FiniteRange, print_json, tell_toybox
+from sentinv.cli.training_options import RunOptions, items_option, picture_options, run_options
 from sentinv.report.outputs import TuneOutputs
 from sentinv.training.config import TuneConfig
 
 if TYPE_CHECKING:
-    from sentinv.cli.invert import InvertOptions, Job
     from sentinv.concepts.concept import Concept
     from sentinv.files.decoding import Picture
     from sentinv.models.backbone import Backbone
+    from sentinv.report.run_page import Report
 
 _PATH = click.Path(path_type=Path)
 
@@ -33,7 +33,7 @@ class TuneOptions(RunOptions):
     learning_rate: float
     rank: int
     target: tuple[str, ...]
-    others: int
+    others: int | None
     others_weight: float
     train_rows: bool
     relative_learning_rate: float | None
@@ -46,20 +46,18 @@ class TuneJob:
     """What the options of `tune` come to.
 
     Attributes:
-        concept: the word.
+        token: the word.
         outputs: where the files go.
         pictures: with their masks.
         config: of the training.
         words: for the thing; those that the word started from if None.
-        resume: go on with an interrupted run.
     """
 
-    concept: Concept
+    token: str
     outputs: TuneOutputs
     pictures: list[Picture]
     config: TuneConfig
     words: str | None = None
-    resume: bool = False
 
 
 @click.command()
@@ -82,8 +80,8 @@ class TuneJob:
 @click.option("--rank", default=TuneConfig.rank, show_default=True, help="Of each layer.")
 @click.option("--target", multiple=True, help="End of the names of modules that get a layer.  [default: attention]")
 @click.option("--batch-size", default=TuneConfig.batch_size, show_default=True, help="Items per step of the picture.")
-@click.option("--blended", default=TuneConfig.blended, show_default=True, help="… with a scene or style in the prompt.")
-@click.option("--others", default=TuneConfig.others, show_default=True, help="… with prompts that must not change.")
+@items_option(TuneConfig, "blended", "… with a scene or style in the prompt.")
+@items_option(TuneConfig, "others", "… with prompts that must not change.")
 @click.option(
     "--others-weight",
     type=FiniteRange(0),
@@ -114,26 +112,36 @@ def tune(**given: Any) -> None:
         --lora cat-lora.safetensors
     """  # noqa: D301 - click reads \b as "leave these lines as they are"
     from sentinv.cli.planning import print_tune_plan
+    from sentinv.cli.results import check_end, print_tuned, tuned_facts_of
+    from sentinv.concepts.initialization import check_fit
     from sentinv.concepts.reading import load_concepts
+    from sentinv.models.loading import text_widths
     from sentinv.training.tune import words_of
 
     options = TuneOptions(**given)
     concept = load_concepts([options.concept], allow_pickle=options.allow_pickle)[0]
+    if widths := text_widths(options.model):  # a single file tells nothing before it is loaded
+        check_fit(concept, widths, options.model, None)
+    words = words_of(concept, options.words)
     job = TuneJob(
-        concept=concept,
+        token=concept.token,
         outputs=TuneOutputs(options.concept, options.output),
         pictures=read_pictures(options.images, options.masks, options.crop, options),
         config=tune_config(options),
-        words=words_of(concept, options.words),
-        resume=options.resume,
+        words=words,
     )
     if options.plan_only:
-        print_tune_plan(job, options)
+        print_tune_plan(job, options, words)
         return
     job.outputs.check(force=options.force, resume=options.resume)
     tell_toybox(options.model, quiet=options.quiet)
     with job.outputs.held(resume=options.resume):
-        tune_word(options.load(), job, options, samples=options.samples, force=options.force)
+        report = tune_word(options.load(), concept, job, options)
+    if options.as_json:
+        print_json(tuned_facts_of(job.outputs, report))
+    else:
+        print_tuned(job.outputs, report, options)
+    check_end(job.outputs, report, "weights", "--lr")
 
 
 def tune_config(options: TuneOptions) -> TuneConfig:
@@ -145,10 +153,7 @@ def tune_config(options: TuneOptions) -> TuneConfig:
     """
     from sentinv.concepts.scenes import read_scenes
 
-    names = {field.name for field in fields(TuneConfig)} & {field.name for field in fields(options)}
-    values = {name: getattr(options, name) for name in names}
-    if options.kind == "style" and not was_given("blended"):
-        values["blended"] = 0
+    values = options.values_for(TuneConfig)
     if options.target:
         values["targets"] = options.target
     if options.scene_file:
@@ -159,68 +164,27 @@ def tune_config(options: TuneOptions) -> TuneConfig:
         raise click.UsageError(str(error).removeprefix("TuneConfig.")) from error
 
 
-def tune_word(backbone: Backbone, job: TuneJob, options: OutputOptions, *, samples: int, force: bool) -> None:
-    """Train the LoRA, and write and print what came of it.
-
-    Raises:
-        TrainingError: If the run went wrong; what it had by then is written.
-    """
-    from sentinv.cli.results import Clock, print_tuned, tuned_samples_of, word_is_safe
-    from sentinv.errors import TrainingError
-    from sentinv.files.atomic import shown
+def tune_word(backbone: Backbone, concept: Concept, job: TuneJob, options: TuneOptions) -> Report:
+    """Train the LoRA, and write what came of it."""
+    from sentinv.cli.results import Clock, tuned_samples_of, word_is_safe
     from sentinv.report.outputs import write_result
     from sentinv.report.run_page import Report
     from sentinv.training.checkpoint import Checkpoints
-    from sentinv.training.history import WRONG
     from sentinv.training.tune import tune as train
 
     clock, outputs, config = Clock(), job.outputs, job.config
-    checkpoints = Checkpoints(outputs.checkpoints, resume=job.resume)
+    checkpoints = Checkpoints(outputs.checkpoints, resume=options.resume)
     with watched(outputs, config.steps, options) as on_step:
         tuned = train(
-            backbone,
-            job.concept,
-            job.pictures,
-            config,
-            words=job.words,
-            checkpoints=checkpoints,
-            on_step=on_step,
+            backbone, concept, job.pictures, config, words=job.words, checkpoints=checkpoints, on_step=on_step
         )
     if config.train_rows:
-        tuned.concept.save(outputs.rows, overwrite=force)
-    tuned.lora.save(outputs.concept, overwrite=force)
+        tuned.concept.save(outputs.rows, overwrite=options.force)
+    tuned.lora.save(outputs.concept, overwrite=options.force)
     clock.lap("training")
-    report_samples = tuned_samples_of(tuned, backbone, samples, quiet=options.quiet)
+    report_samples = tuned_samples_of(tuned, backbone, options.samples, quiet=options.quiet)
     clock.lap("images of this page")
     report = Report(learned=tuned, samples=report_samples, seconds=clock.seconds)
     with word_is_safe(outputs.concept):
         write_result(outputs, report)
-    print_tuned(outputs, report, options)
-    if tuned.history.stop in WRONG:
-        raise TrainingError(
-            f"{WRONG[tuned.history.stop]} in step {len(tuned.history.records) + 1} of {config.steps}: the best weights until "
-            f"then are in {shown(outputs.concept)}; try a smaller --lr"
-        )
-
-
-def tune_after(backbone: Backbone, concept: Concept, job: Job, outputs: TuneOutputs, options: InvertOptions) -> None:
-    """Train a LoRA around the word that was learned.
-
-    Raises:
-        Interrupted: If it was asked to stop: another command goes on.
-    """
-    from sentinv.errors import Interrupted
-
-    config = TuneConfig(
-        kind=job.config.kind,
-        blended=0 if job.config.kind == "style" else TuneConfig.blended,
-        seed=options.seed,
-        gradient_checkpointing=options.gradient_checkpointing,
-    )
-    tuning = TuneJob(concept=concept, outputs=outputs, pictures=job.pictures, config=config)
-    try:
-        with outputs.held(resume=False):
-            tune_word(backbone, tuning, options, samples=options.samples, force=options.force)
-    except Interrupted as error:
-        again = f"sentinv tune {outputs.word} {' '.join(map(str, options.images))} --resume"
-        raise Interrupted(f"{error}, by: {again}", error.signal_number) from error
+    return report

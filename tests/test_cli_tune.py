@@ -2,6 +2,7 @@
 
 import json
 import os
+import shlex
 from pathlib import Path
 
 import pytest
@@ -14,9 +15,12 @@ from sentinv.adapters.layouts import LoraLayer
 from sentinv.adapters.lora import Lora, load_lora
 from sentinv.cli.main import cli
 from sentinv.concepts.concept import Concept
+from sentinv.errors import Interrupted, TrainingError
 from sentinv.models.loading import load
+from sentinv.training.history import WRONG
 
 QUICK = ["--steps", "2", "--samples", "1", "--blended", "2", "--others", "1", "--others-weight", "0.2", "--rank", "2"]
+QUICK_WORD = ["--phrase", "a red mug", "--steps", "1", "--samples", "0"]
 
 
 @pytest.fixture(autouse=True)
@@ -29,6 +33,11 @@ def _workplace(tmp_path, monkeypatch, model_folder, picture):
     rows = {"text_encoder": torch.arange(32.0).reshape(2, 16) / 100 + 0.01}
     metadata = {"sentinv.initial_text": "a red mug", "sentinv.base_model_hash": load(str(model_folder)).fingerprint}
     Concept(token="<c>", rows=rows, metadata=metadata).save("c.safetensors")
+
+
+def vae():
+    """The autoencoder of the tiny model, as one of its own."""
+    return str(Path(os.environ["SENTINV_MODEL"]) / "vae")
 
 
 def run(*args, code=0):
@@ -82,14 +91,98 @@ def test_rows_that_learn_too_are_a_word_of_their_own():
     )
     word = Concept.load("c-lora-word.safetensors")
     assert word.token == "<c>" and load_lora("c-lora.safetensors").word_digest == word.digest
+    assert word.thing == "a red mug" and word.metadata["sentinv.learning_rate"] == "0.005"
     told = run("generate", "<c>", "-c", "c.safetensors", "--lora", "c-lora.safetensors", "-n", "1", "--steps", "1")
     assert "trained around other rows of <c>" in told.output
 
 
 def test_invert_can_tune_as_well():
-    told = run("invert", "mug.png", "--phrase", "a red mug", "--steps", "2", "--samples", "0", "--tune", "--quiet")
-    assert Path("mug-concept.safetensors").is_file() and load_lora("mug-lora.safetensors").token == "<mug>"
-    assert "mug-lora.safetensors" in told.output
+    Path("sentinv.toml").write_text("[tune]\nsteps = 2\nrank = 2\n")
+    told = run("invert", "mug.png", *QUICK_WORD, "--tune", "--kind", "style", "--vae", vae())
+    assert Path("mug-concept.safetensors").is_file() and load_lora("mug-lora.safetensors").rank == 2
+    place = f"--concept mug-concept.safetensors --lora mug-lora.safetensors --model {os.environ['SENTINV_MODEL']} --vae {vae()}"
+    assert told.output.count("next:") == 1
+    assert f'next: sentinv generate "a painting in the style of <mug>" {place}\n' in told.output
+
+
+def test_what_invert_and_tune_say_is_one_object():
+    Path("sentinv.toml").write_text("[tune]\nsteps = 2\nrank = 2\n")
+    told = run("invert", "mug.png", *QUICK_WORD, "--tune", "--json", "--quiet")
+    facts = json.loads(told.stdout)
+    assert (facts["concept"], facts["lora"]["lora"]) == ("mug-concept.safetensors", "mug-lora.safetensors")
+    assert facts["lora"]["rank"] == 2 and facts["lora"]["token"] == facts["token"] == "<mug>"
+
+
+def test_where_the_lora_does_not_come_a_command_says_how_to_go_on(monkeypatch):
+    """What it says, pasted, does what would have happened."""
+    Path("sentinv.toml").write_text("[tune]\nsteps = 2\nrank = 2\n[invert]\ndtype = 'float32'\n")
+    Image.open("mug.png").convert("L").save("my mask.png")
+    options = ["--mask", "my mask.png", "--crop", "none", "--seed", "3", "--gradient-checkpointing", "--vae", vae()]
+    asked = []
+
+    def fail(backbone, concept, pictures, config, **others):
+        asked.append(config)
+        raise TrainingError("no")
+
+    monkeypatch.setattr("sentinv.training.tune.tune", fail)
+    told = run("invert", "mug.png", *QUICK_WORD, *options, "--device", "cpu", "--tune", "--json", code=1)
+    assert json.loads(told.stdout)["lora"] is None and not Path("mug-lora-run").exists()
+    line = told.stderr.splitlines()[-1]
+    assert line.startswith(
+        "sentinv: error: no; <mug> is learned, and its LoRA is by: sentinv tune mug-concept.safetensors"
+    )
+    command = shlex.split(line.partition("by: ")[2])
+    assert {*options, "--dtype", "float32", "--device"} <= {*command} and "--json" in command
+    assert "no" in run(*command[1:], code=1).stderr
+    assert asked[0] == asked[1] and asked[0].seed == 3 and asked[0].gradient_checkpointing and asked[0].rank == 2
+
+
+def test_a_lora_that_is_stopped_is_gone_on_with_by_the_command_that_is_told(monkeypatch):
+    def stop(backbone, concept, pictures, config, *, checkpoints, **others):
+        Path(checkpoints.folder).mkdir()
+        raise Interrupted("stopped after step 1 of 2: resume to go on", 2)
+
+    monkeypatch.setattr("sentinv.training.tune.tune", stop)
+    told = run("invert", "mug.png", *QUICK_WORD, "--tune", "-o", "my mug.safetensors", code=130)
+    assert "resume to go on, by: sentinv tune 'my mug.safetensors' mug.png --samples 0 --resume" in told.stderr
+
+
+def test_the_plan_of_both_halves_is_one_plan():
+    ask = ["invert", "mug.png", "--phrase", "a red mug on the moon", "--plan", "--tune"]
+    plan = json.loads(run(*ask, "--json").stdout)
+    assert plan["lora"]["thing"] == "a red mug" and plan["lora"]["rank"] == 8
+    alone = json.loads(run(*ask[:-1], "--json").stdout)["memory"]["total"]
+    assert (
+        plan["memory"]["total"]
+        == max(alone, plan["lora"]["memory"]["total"])
+        > min(alone, plan["lora"]["memory"]["total"])
+    )
+    told = run(*ask).output
+    assert "then a LoRA rank 8" in told and "mug-lora.safetensors" in told and told.count("memory") == 1
+    Path("mug-lora.safetensors").touch()
+    assert "mug-lora.safetensors exists" in run(*ask).output
+
+
+def test_words_drawn_at_random_do_not_say_what_the_thing_is():
+    warning = "warning: nobody has said what <mug> is, so it is taken for 'an object'"
+    told = run("invert", "mug.png", "--init", "random", "--plan", "--tune")
+    assert told.output.count(warning) == 1
+    told = run("invert", "mug.png", "--init", "random", "--steps", "1", "--samples", "0", "--blended", "1")
+    assert told.output.count(warning) == 1
+    assert warning in run("tune", "mug-concept.safetensors", "mug.png", "--plan").output
+    again = ["invert", "mug.png", "--from", "mug-concept.safetensors", "-o", "again.safetensors", "--tune", "--plan"]
+    assert "nobody has said what <again> is" in run(*again).output
+
+
+def test_a_word_of_another_width_leaves_nothing_behind(monkeypatch):
+    Concept(token="<d>", rows={"text_encoder": torch.ones(1, 24)}).save("d.safetensors")
+    before = {*Path().iterdir()}
+    line = "expected rows of width 16, got 24"
+    assert line in run("tune", "d.safetensors", "mug.png", "--words", "a mug", *QUICK, code=1).output
+    assert {*Path().iterdir()} == before
+    monkeypatch.setattr("sentinv.models.loading.text_widths", lambda model: {})  # as for a single file
+    assert "do not fit" in run("tune", "d.safetensors", "mug.png", "--words", "a mug", *QUICK, code=1).output
+    assert {*Path().iterdir()} == before
 
 
 def test_plan_tells_and_does_nothing():
@@ -127,6 +220,18 @@ def test_scenes_of_ones_own(tmp_path):
         (["generate", "<c>", "-c", "c.safetensors", "--lora", "no.safetensors"], "does not exist", 1),
         (["generate", "<c>", "-c", "c.safetensors", "--lora", "c.safetensors"], "learned word, not a LoRA", 1),
         (["generate", "<c>", "-c", "c.safetensors", "--lora", "c.safetensors:nan"], "not a finite number", 2),
+        (
+            ["generate", "<c>", "--lora", "c.safetensors:"],
+            "a number behind the colon, such as c.safetensors:0.8, got ''",
+            2,
+        ),
+        (
+            ["generate", "<c>", "--lora", "c.safetensors:x"],
+            "a number behind the colon, such as c.safetensors:0.8, got 'x'",
+            2,
+        ),
+        (["generate", "<c>", "--lora", "x:y.safetensors"], "x:y.safetensors does not exist", 1),
+        (["tune", "c.safetensors", "mug.png", "--scenes", "none.txt"], "cannot read scenes from none.txt", 1),
         (["edit", "mug.png", "--archive", "a.safetensors", "--prompt", "x", "--lora", "l"], "neither --archive", 2),
     ],
 )
@@ -135,13 +240,25 @@ def test_what_is_refused_is_a_line(args, message, code):
     assert message in told.output and "Traceback" not in told.output
 
 
+def test_a_run_that_has_to_end_keeps_its_best_weights():
+    told = run("tune", "c.safetensors", "mug.png", *QUICK, "--lr", "1e30", "--json", code=1)
+    line = "the best weights until then are in c-lora.safetensors; try a smaller --lr"
+    assert line in told.stderr and load_lora("c-lora.safetensors").token == "<c>"
+    assert json.loads(told.stdout)["stop"] in WRONG
+
+
+def test_a_pickle_is_no_lora():
+    torch.save({"lora_unet_x.lora_up.weight": torch.ones(1)}, "c.ckpt")
+    told = run("generate", "<c>", "-c", "c.safetensors", "--lora", "c.ckpt", code=1).output
+    assert "is a pickle, which can run code: get it as .safetensors, or convert it elsewhere" in told
+    assert "allow" not in told
+
+
 def test_a_word_that_nobody_says_what_it_is():
     Concept(token="<d>", rows={"text_encoder": torch.ones(1, 16)}).save("d.safetensors")
     assert "got none: such as 'a mug'" in run("tune", "d.safetensors", "mug.png", "--words", " ", code=1).output
     told = run("tune", "d.safetensors", "mug.png", "--plan").output
-    assert (
-        told.count("warning: nobody has said what <d> is, so it is taken for 'an object': --words says it better") == 1
-    )
+    assert told.count("warning: nobody has said what <d> is, so it is taken for 'an object'") == 1
 
 
 def test_edit_and_evaluate_have_it_on(tmp_path):

@@ -6,15 +6,17 @@ import torch
 from click.testing import CliRunner
 from PIL import Image
 
+from sentinv.cli.invert import InvertOptions, invert, train_config
 from sentinv.cli.main import cli
+from sentinv.cli.tune import TuneOptions, tune, tune_config
 from sentinv.concepts.initialization import Initialization, starting_rows
 from sentinv.concepts.placeholder import PlaceholderRows
 from sentinv.diffusion.ddim import ddim_steps
 from sentinv.generation.denoiser import Denoiser, encode_prompts
 from sentinv.models.loading import load
-from sentinv.training.config import TrainConfig
+from sentinv.training.config import TrainConfig, TuneConfig
 from sentinv.training.data import TrainingSet
-from sentinv.training.fitting import fit
+from sentinv.training.fitting import fit, ways
 from sentinv.training.lean_convolutions import lean_convolutions
 from sentinv.training.memory import peak, training_memory
 from sentinv.training.objective import DenoisingObjective
@@ -101,3 +103,28 @@ def test_the_plan_is_printed_with_what_to_do(model_folder, picture, tmp_path, mo
     assert there["memory"]["total"] == there["memory"]["weights"] + max(
         there["memory"]["activations"], there["memory"]["images"]
     )
+
+
+@pytest.mark.parametrize(
+    ("command", "config"),
+    [
+        (invert, TrainConfig()),
+        (invert, TrainConfig(blended=4)),
+        (tune, TuneConfig()),
+        (tune, TuneConfig(others=3)),
+    ],
+)
+def test_all_that_is_advised_is_taken_by_the_command_that_advises_it(command, config):
+    def config_of(*args):
+        context = command.make_context(command.name, ["first.safetensors", "second.png", *args])
+        with context.scope():
+            if command is tune:
+                return tune_config(TuneOptions(**context.params))
+            return train_config(InvertOptions(**context.params))
+
+    given = [f"--{name}={getattr(config, name)}" for name in config.usual_items]
+    assert config_of(*given) == config and config_of("--batch-size", "1").batch_size == 1
+    for options, changes in ways(config, whole=True):
+        own = {name: value for name, value in changes.items() if hasattr(config, name)}
+        assert config_of(*given, *options.split()) == replace(config, **own)
+    assert config_of("--kind", "style").blended == 0

@@ -93,6 +93,8 @@ class Outputs:
             try:
                 yield
             finally:
+                if self.metrics.is_file() and not self.metrics.stat().st_size:  # it ended before its first step
+                    self.metrics.unlink()
                 if not existed and not any(self.folder.iterdir()):
                     self.folder.rmdir()
 
