@@ -33,7 +33,7 @@ from sentinv.training.lean_convolutions import lean_convolutions
 from sentinv.training.loop import Loop
 from sentinv.training.objective import DenoisingObjective
 from sentinv.training.rescue import Measures
-from sentinv.training.train import rows_groups
+from sentinv.training.train import data_and_objective, rows_groups
 
 CONFIG = TrainConfig(steps=25, evaluate_every=25, evaluation_timesteps=2)
 WORDS = Initialization("a striped mug")
@@ -45,9 +45,8 @@ class Looped:
     def __init__(self, backbone, picture, steps_per_sync, config=CONFIG):
         self.rows = PlaceholderRows({"<c>": starting_rows(WORDS, backbone).rows})
         self.told = []
-        self.objective = DenoisingObjective(backbone, config.min_snr)
         with self.rows.installed(backbone):
-            data = TrainingSet(backbone, [picture], self.rows, config)
+            data, self.objective = data_and_objective(backbone, [picture], self.rows, config, WORDS.text)
             self.loop = Loop(
                 data,
                 self.objective,
@@ -263,10 +262,10 @@ class Recorded:
         self.loss.data.copy_(loss.data)
 
 
-@pytest.mark.parametrize("fault", ["", "capture", "values"])
-def test_steps_by_a_graph_are_the_same_steps(sd1_backbone, picture, fault):
+@pytest.mark.parametrize(("fault", "blended"), [("", 0), ("", 1), ("capture", 1), ("values", 0)])
+def test_steps_by_a_graph_are_the_same_steps(sd1_backbone, picture, fault, blended):
     """With a graph, with one that can't be captured, with one whose numbers are wrong: the same run."""
-    config = replace(CONFIG, evaluate_every=5)
+    config = replace(CONFIG, evaluate_every=5, blended=blended)
     plain, graphed = (Looped(sd1_backbone, picture, 10, config) for _ in range(2))
     plain.run()
     recorded = Recorded(graphed.loop, fault)

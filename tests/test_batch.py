@@ -126,6 +126,21 @@ def test_words_with_masks_and_blended_ones_share_a_batch(sd1_backbone, jobs, pic
         assert learned(sd1_backbone, [job], at_once=5)[job.token] == together[job.token]
 
 
+def test_blended_words_share_their_calls(sd1_backbone, jobs):
+    """Two calls for a step of three words: what they learn from, and what the frozen model says of half of it."""
+    config = replace(CONFIG, steps=1, batch_size=2, blended=2, evaluate_every=9)
+    calls = []
+    hook = sd1_backbone.unet.register_forward_pre_hook(
+        lambda module, arguments: calls.append((torch.is_grad_enabled(), len(arguments[0])))
+    )
+    blended = [replace(job, config=replace(config, seed=job.config.seed)) for job in jobs[:3]]
+    together = learned(sd1_backbone, blended, at_once=3)
+    hook.remove()
+    first = calls.index((True, 12))
+    assert calls[first - 1] == (False, 6) and [own for own in calls if own[0]] == [(True, 12)]
+    assert learned(sd1_backbone, blended[::-1], at_once=3) == together
+
+
 def test_two_encoders(xl, jobs):
     from sentinv.models.backbone import Backbone
 

@@ -26,6 +26,16 @@ class Condition:
         """Choose rows of the batch."""
         return Condition(self.hidden[index], None if self.pooled is None else self.pooled[index])
 
+    @classmethod
+    def joined(cls, parts: Sequence[Condition]) -> Condition:
+        """Those of one batch, then those of the next; all of one model."""
+        pooled = [part.pooled for part in parts if part.pooled is not None]
+        return cls(torch.cat([part.hidden for part in parts]), torch.cat(pooled) if pooled else None)
+
+    def tensors(self) -> dict[str, Tensor]:
+        """By name; `Condition(**tensors)` is the same again."""
+        return {"hidden": self.hidden} | ({} if self.pooled is None else {"pooled": self.pooled})
+
 
 @dataclass(frozen=True, eq=False)
 class Moments:

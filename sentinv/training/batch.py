@@ -14,6 +14,7 @@ from sentinv.concepts.initialization import Initialization, Start, starting_rows
 from sentinv.concepts.placeholder import Shelf
 from sentinv.errors import Interrupted, SentinvError
 from sentinv.training.config import TrainConfig
+from sentinv.training.graphs import fast_float32
 from sentinv.training.interrupt import stop_request
 from sentinv.training.lean_convolutions import lean_convolutions
 from sentinv.training.objective import DenoisingObjective
@@ -109,6 +110,7 @@ def train_concepts(
     _ = backbone.fingerprint  # taken once and kept: with rows installed it could not be
     with ExitStack() as stack:
         whole = replace(config, batch_size=config.items * at_once, blended=0)
+        stack.enter_context(fast_float32())
         shelf = Shelf(backbone, at_once)
         batch = _Batch(backbone, shelf, config, stack.enter_context(Rescue(backbone, whole)))
         stack.enter_context(shelf.installed())
@@ -128,7 +130,7 @@ class _Batch:
         self.backbone, self.shelf, self.config, self.rescue = backbone, shelf, config, rescue
         self.words: dict[int, tuple[int, Job, Start, PlaceholderRows, Loop]] = {}
         self.outcomes: list[Outcome] = []
-        self._objectives: dict[float | None, DenoisingObjective] = {}
+        self._objectives: dict[tuple[int, float | None], DenoisingObjective] = {}
 
     def runs(self, jobs: Iterable[Job]) -> Iterator[Loop]:
         """Begin one job after another; those that cannot begin are over."""
@@ -152,9 +154,10 @@ class _Batch:
     def _loop(self, job: Job, start: Start, rows: PlaceholderRows) -> Loop:
         config = job.config or self.config
         loop, _ = word_loop(self.backbone, job.images, start, rows, config, self.rescue)
-        if isinstance(loop.objective, DenoisingObjective) and not config.blended:
-            loop.objective = self._objectives.setdefault(config.min_snr, loop.objective)
-            loop.together = len(self.shelf.words)
+        kind = config.blended, config.min_snr
+        assert isinstance(loop.objective, DenoisingObjective)  # noqa: S101 - for the type checker
+        loop.objective = self._objectives.setdefault(kind, loop.objective)  # what runs share they compute in one call
+        loop.together = len(self.shelf.words)
         return loop
 
     def end(self, run: Run) -> None:

@@ -11,7 +11,7 @@ cost is in `sentinv.training.blend_objective`.
 from __future__ import annotations
 
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
@@ -23,6 +23,7 @@ from sentinv.concepts.prompts import fill
 from sentinv.concepts.scenes import SCENES, STYLES, THINGS, without_scene
 from sentinv.concepts.tokens import tokenize
 from sentinv.generation.generate import GenerateConfig, generate_latents
+from sentinv.models.condition import Condition
 from sentinv.training.data import Batch, TrainingSet, only
 from sentinv.training.reaction import thing_mask
 
@@ -43,6 +44,7 @@ ANYTHING = "an object"
 """What a thing is called of which nobody has said what it is."""
 
 _SAMPLING = GenerateConfig(steps=10)
+_AT_ONCE = 32  # prompts that are encoded together
 
 
 def named(thing: str, token: str) -> str:
@@ -68,17 +70,18 @@ class BlendedBatch(Batch):
 
     Attributes:
         prompts: which prompt of `BlendedSet.prompts` each item has, `[B]` int64.
-        teacher: which prompt of `BlendedSet.teacher_prompts` the frozen model gets, `[B]` int64; no matter where it gets none.
-        taught: whether it gets one, `[B]` bool on the CPU, so that no host waits for it.
+        told: what the frozen model is told, `[B, ...]` by the names of a `Condition`; no matter where it is not asked.
         own: the share of the true target, `[B, 1, h, w]` in [0, 1]; the rest is the frozen model's answer.
-        kept: whether it is of another thing, whose answers are to stay, `[B]` bool on the CPU.
+        taught: whether it is asked, one of each item.
+        kept: whether it is of another thing, whose answers are to stay, one of each item. Both are the same in every step, and
+            so no host has to wait for them.
     """
 
     prompts: Tensor
-    teacher: Tensor
-    taught: Tensor
+    told: Mapping[str, Tensor]
     own: Tensor
-    kept: Tensor
+    taught: tuple[bool, ...]
+    kept: tuple[bool, ...]
 
 
 @dataclass(frozen=True)
@@ -138,6 +141,7 @@ class BlendedSet(TrainingSet):
     Attributes:
         prompts: all that items may have: templates, blended ones, those of other things.
         teacher_prompts: what the frozen model gets for all but the templates, in the same order.
+        teacher: the same, encoded.
         own: the share of the true target where a place is named, `[images and mirrored ones, 1, h, w]`.
     """
 
@@ -157,6 +161,7 @@ class BlendedSet(TrainingSet):
         self.teacher_prompts = [*(fill(prompt, blend.thing) for prompt in blend.own), *blend.others]
         self.all_ids = tokenize(backbone, self.prompts, rows)
         self.teacher_ids = tokenize(backbone, self.teacher_prompts)
+        self.teacher = encode_all(backbone, self.teacher_ids)
         places = [1.0] * len(blend.scenes) + [0.0] * (len(blend.styles) + len(blend.others))
         self._has_place = torch.tensor(places, device=backbone.device)[:, None, None, None]
         self.own = self._mirrored_too(torch.cat(self._things())).to(backbone.device)
@@ -201,7 +206,7 @@ class BlendedSet(TrainingSet):
         if self.others is None:
             return drawn
         shown = self.others[(further[blend.count :] - first - len(blend.own)) % OTHERS]
-        kept = torch.arange(len(drawn)) >= len(drawn) - len(shown)
+        kept = tuple(item >= len(drawn) - len(shown) for item in range(len(drawn)))
         return replace(drawn, latents=torch.cat([drawn.latents[: -len(shown)], shown]), kept=kept)
 
     def evaluation_batches(self, weights: Tensor | None = None) -> list[Batch]:
@@ -238,9 +243,22 @@ class BlendedSet(TrainingSet):
             ids={name: ids[prompts] for name, ids in self.all_ids.items()},
             mask=mask,
             prompts=prompts,
-            teacher=teacher,
-            taught=torch.arange(len(items)) >= plain,
+            told=self.teacher[teacher].tensors(),
             own=own,
-            kept=torch.zeros(len(items), dtype=torch.bool),
+            taught=tuple(item >= plain for item in range(len(items))),
+            kept=(False,) * len(items),
             weights=None if batch.weights is None else batch.weights[items],
         )
+
+
+@torch.no_grad()
+def encode_all(backbone: Backbone, ids: Mapping[str, Tensor]) -> Condition:
+    """Encode many prompts, some at a time.
+
+    Args:
+        backbone: with the rows of their placeholders installed.
+        ids: of their tokens, `[N, L]` per text encoder.
+    """
+    count = len(next(iter(ids.values())))
+    parts = [slice(first, first + _AT_ONCE) for first in range(0, count, _AT_ONCE)]
+    return Condition.joined([backbone.encode_ids({name: own[part] for name, own in ids.items()}) for part in parts])

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
+from functools import lru_cache
 
 import torch
 from torch import Tensor
@@ -15,45 +16,38 @@ from torch import Tensor
 from sentinv.diffusion.conversions import add_noise, target
 from sentinv.generation.denoiser import encode_prompts
 from sentinv.models.backbone import Backbone, Condition
-from sentinv.training.blend import BlendedBatch, BlendedSet
-from sentinv.training.data import Batch, copied_to
+from sentinv.training.blend import BlendedBatch
+from sentinv.training.data import Batch
 from sentinv.training.objective import DenoisingObjective, denoising_loss
 
 LEAST = 0.01
 """The guidance direction counts as so much of the answer at least: where words do nothing, nothing is to be divided by it."""
-
-_AT_ONCE = 32  # prompts that are encoded together
 
 
 class BlendedObjective(DenoisingObjective):
     """Mean squared error to the blended target, times the weight of its noise level; of other things the share that strayed.
 
     Args:
-        data: whose batches it gets.
+        backbone: the model, with the rows of the prompts' placeholders installed.
         min_snr: gamma of the min-SNR weights; None for no weights.
         frozen: makes a context in which the model is as it was; nothing, where only the rows of a word learn.
-        fixed_rows: prompts mean the same throughout, and are encoded once.
+        conditions: the encoded prompts that items choose from, where they mean the same throughout (`encode_all` of
+            `BlendedSet.all_ids`); None to encode each batch's.
         others_weight: what an answer to another prompt costs that is off by the whole guidance direction.
-
-    Attributes:
-        teacher: the encoded `BlendedSet.teacher_prompts`, and no prompt as the last.
     """
-
-    capturable = False  # it looks for the items whose target is the frozen model's
 
     def __init__(
         self,
-        data: BlendedSet,
+        backbone: Backbone,
         min_snr: float | None,
         *,
         frozen: Callable[[], AbstractContextManager[None]] = nullcontext,
-        fixed_rows: bool = False,
+        conditions: Condition | None = None,
         others_weight: float = 1.0,
     ) -> None:
-        super().__init__(data.backbone, min_snr)
-        self.frozen, self.others_weight = frozen, others_weight
-        self.teacher = _joined([encode_all(data.backbone, data.teacher_ids), encode_prompts(data.backbone, [None])])
-        self.conditions = encode_all(data.backbone, data.all_ids) if fixed_rows else None
+        super().__init__(backbone, min_snr)
+        self.frozen, self.conditions, self.others_weight = frozen, conditions, others_weight
+        self.nothing = encode_prompts(backbone, [None])
 
     def errors(self, batch: Batch) -> Tensor:
         """Loss per item, `[B]`, with every noise level counting the same."""
@@ -72,7 +66,7 @@ class BlendedObjective(DenoisingObjective):
         weights = super().weights(batch)
         if not isinstance(weights, Tensor) or not isinstance(batch, BlendedBatch) or batch.weights is not None:
             return weights
-        return torch.where(copied_to(batch.kept, weights.device), 1.0, weights)
+        return weights.index_fill(0, places_of(batch.kept, weights.device), 1.0)
 
     @torch.no_grad()
     def wanted(self, batch: BlendedBatch, noisy: Tensor) -> tuple[Tensor, Tensor]:
@@ -84,14 +78,12 @@ class BlendedObjective(DenoisingObjective):
         """
         backbone = self.backbone
         true = target(batch.latents, batch.noise, batch.alphas_cumprod, backbone.schedule.prediction_type).float()
-        taught, kept = (marks.nonzero()[:, 0] for marks in (batch.taught, batch.kept))
         units = torch.ones(len(batch), device=noisy.device)
-        if not len(taught):
+        if not any(batch.taught):
             return true, units
-        asked = copied_to(torch.cat([taught, kept]), noisy.device)
-        taught, kept = asked[: len(taught)], asked[len(taught) :]
-        none = torch.full_like(kept, len(self.teacher.hidden) - 1)
-        told = self.teacher[torch.cat([batch.teacher[taught], none])]
+        taught, kept = (places_of(marks, noisy.device) for marks in (batch.taught, batch.kept))
+        asked = torch.cat([taught, kept])
+        told = Condition.joined([Condition(**batch.told)[taught], self.nothing[torch.zeros_like(kept)]])
         with self.frozen():
             answers = backbone.predict(noisy[asked], batch.timesteps[asked], told)
         wanted = true.clone()
@@ -103,18 +95,7 @@ class BlendedObjective(DenoisingObjective):
         return wanted, units
 
 
-@torch.no_grad()
-def encode_all(backbone: Backbone, ids: dict[str, Tensor]) -> Condition:
-    """Encode many prompts, some at a time."""
-    count = len(next(iter(ids.values())))
-    return _joined(
-        [
-            backbone.encode_ids({name: own[first : first + _AT_ONCE] for name, own in ids.items()})
-            for first in range(0, count, _AT_ONCE)
-        ]
-    )
-
-
-def _joined(parts: list[Condition]) -> Condition:
-    pooled = [part.pooled for part in parts if part.pooled is not None]
-    return Condition(torch.cat([part.hidden for part in parts]), torch.cat(pooled) if pooled else None)
+@lru_cache(maxsize=64)
+def places_of(marks: tuple[bool, ...], device: torch.device) -> Tensor:
+    """Indices of the items that are marked, int64 on a device, where they stay: copying them makes the host wait, but once."""
+    return torch.tensor([index for index, marked in enumerate(marks) if marked], dtype=torch.int64, device=device)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
+from itertools import chain
 from typing import TYPE_CHECKING, Any, Protocol
 
 import torch
@@ -74,12 +75,14 @@ class Batch:
 def _some(value: Any, items: slice) -> Any:
     if isinstance(value, Mapping):
         return {name: one[items] for name, one in value.items()}
-    return None if value is None else value[items]
+    return None if value is None else value[items]  # tensors and tuples
 
 
 def _joined(values: Sequence[Any]) -> Any:
     if isinstance(values[0], Mapping):
         return {name: torch.cat([one[name] for one in values]) for name in values[0]}
+    if isinstance(values[0], tuple):
+        return tuple(chain.from_iterable(values))
     return None if values[0] is None else torch.cat(list(values))
 
 

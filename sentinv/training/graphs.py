@@ -15,8 +15,6 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from sentinv.training.rescue import Measures
-
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
@@ -43,8 +41,8 @@ def with_graph(loop: Loop) -> bool:
         Whether it will try.
     """
     cuda = all(parameter.device.type == "cuda" for parameter in loop.parameters.values())
-    if not cuda or loop.config.steps - loop.step < WORTHWHILE or not loop.objective.capturable:
-        return False
+    if not cuda or loop.config.steps - loop.step < WORTHWHILE or loop.rescue.measures.gradient_checkpointing:
+        return False  # what is recomputed asks for the state of random numbers, which cannot be captured
     loop.backward = Graphed(loop, on_cuda)  # type: ignore[method-assign]
     return True
 
@@ -71,12 +69,12 @@ class Graphed:
     def __init__(self, loop: Loop, capture: Capture) -> None:
         self.loop, self.capture = loop, capture
         self.plain = loop.backward
-        self.calls, self.usable = 0, True
+        self.calls, self.usable, self.measures = 0, True, loop.rescue.measures
         self._graph: Any = None
 
     def __call__(self, batch: Batch) -> Tensor:
         """Compute the gradient of the batch's mean loss, and return that loss."""
-        if self.loop.rescue.measures != Measures():
+        if self.loop.rescue.measures != self.measures:
             self.usable, self._graph = False, None  # its memory is free again
         if not self.usable:
             return self.plain(batch)
@@ -128,7 +126,7 @@ class Graphed:
 def _tensors(batch: Batch) -> Iterator[Tensor]:
     for field in fields(batch):
         value = getattr(batch, field.name)
-        yield from value.values() if isinstance(value, Mapping) else () if value is None else (value,)
+        yield from value.values() if isinstance(value, Mapping) else (value,) if isinstance(value, Tensor) else ()
 
 
 def _copied(batch: Batch) -> Batch:
@@ -137,9 +135,9 @@ def _copied(batch: Batch) -> Batch:
     copies: dict[str, Any] = {
         name: {key: one.clone() for key, one in value.items()}
         if isinstance(value, Mapping)
-        else None
-        if value is None
         else value.clone()
+        if isinstance(value, Tensor)
+        else value
         for name, value in values.items()
     }
     return replace(batch, **copies)

@@ -21,16 +21,11 @@ if TYPE_CHECKING:
 
 
 class Objective(Protocol):
-    """What the loop asks of an objective."""
+    """What the loop asks of an objective. It never makes the host wait, so that it can be captured in a CUDA graph."""
 
     @property
     def dtype(self) -> torch.dtype:
         """Precision that it is computed in."""
-        ...
-
-    @property
-    def capturable(self) -> bool:
-        """Whether it never makes the host wait or choose, so that a CUDA graph of it is the same for every batch."""
         ...
 
     def __call__(self, batch: Batch) -> Tensor:
@@ -52,8 +47,6 @@ class DenoisingObjective:
     def __init__(self, backbone: Backbone, min_snr: float | None) -> None:
         self.backbone = backbone
         self.gamma = own_gamma(backbone, min_snr)
-
-    capturable = True
 
     @property
     def dtype(self) -> torch.dtype:

@@ -158,7 +158,7 @@ def data_and_objective(
     if not config.blended:
         return TrainingSet(backbone, images, rows, config), DenoisingObjective(backbone, config.min_snr)
     data = BlendedSet(backbone, images, rows, config, Blend.of(config, named(words, only(rows.vocabulary))))
-    return data, BlendedObjective(data, config.min_snr)
+    return data, BlendedObjective(backbone, config.min_snr)
 
 
 def rows_groups(rows: PlaceholderRows, backbone: Backbone, config: TrainConfig) -> list[ParameterGroup]:

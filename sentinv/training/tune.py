@@ -20,9 +20,10 @@ from sentinv.adapters.lora import Lora
 from sentinv.concepts.concept import Concept
 from sentinv.concepts.placeholder import PlaceholderRows
 from sentinv.errors import PromptError
-from sentinv.training.blend import Blend, BlendedSet, named
+from sentinv.training.blend import Blend, BlendedSet, encode_all, named
 from sentinv.training.blend_objective import BlendedObjective
 from sentinv.training.config import TuneConfig
+from sentinv.training.graphs import fast_float32, with_graph
 from sentinv.training.history import History
 from sentinv.training.interrupt import stop_request
 from sentinv.training.invert import ImageLike, pictures_of
@@ -99,6 +100,7 @@ def tune(
     rows = PlaceholderRows.of_concepts([concept])
     layers = fresh_layers(backbone.unet, config.targets, config.rank, Generator().manual_seed(config.seed))
     with ExitStack() as stack:
+        stack.enter_context(fast_float32())
         rescue = stack.enter_context(Rescue(backbone, config))
         stack.enter_context(rows.installed(backbone))
         adapters = stack.enter_context(learning(backbone, layers))
@@ -106,6 +108,7 @@ def tune(
         request = stack.enter_context(stop_request())
         data = BlendedSet(backbone, pictures, rows, config, blend)
         loop = _tuning_loop(data, rows, adapters, config, rescue, on_step)
+        with_graph(loop)
         run_to_the_end(loop, run_settings(data, config, concept.token, concept.rows), checkpoints, request)
     now, lora = _learned(backbone, concept, config, layers, loop)
     return Tuned(
@@ -134,10 +137,10 @@ def _tuning_loop(
     if config.train_rows:
         groups += rows_groups(rows, backbone, config)
     objective = BlendedObjective(
-        data,
+        backbone,
         config.min_snr,
         frozen=adapters.off,
-        fixed_rows=not config.train_rows,
+        conditions=None if config.train_rows else encode_all(backbone, data.all_ids),
         others_weight=config.others_weight,
     )
     return Loop(
