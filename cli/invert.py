@@ -85,9 +85,7 @@ class Job:
 @click.option(
     "--batch-size",
     type=int,
-    default=TrainConfig.batch_size,
-    show_default=True,
-    help="Noises, timesteps and templates per step.",
+    help="Noises, timesteps and templates per step.  [default: 4, less those that are --blended]",
 )
 @schedule_option
 @click.option(

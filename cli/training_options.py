@@ -35,7 +35,7 @@ class RunOptions(ModelOptions, OutputOptions):
     crop: Crop
     kind: str
     steps: int
-    batch_size: int
+    batch_size: int | None
     blended: int | None
     seed: int
     gradient_checkpointing: bool

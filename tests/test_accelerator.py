@@ -35,7 +35,7 @@ from sentinv.training.objective import DenoisingObjective
 from sentinv.training.rescue import Measures
 from sentinv.training.train import data_and_objective, rows_groups
 
-CONFIG = TrainConfig(steps=25, evaluate_every=25, evaluation_timesteps=2)
+CONFIG = TrainConfig(blended=0, steps=25, evaluate_every=25, evaluation_timesteps=2)
 WORDS = Initialization("a striped mug")
 
 

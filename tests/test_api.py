@@ -18,7 +18,7 @@ from sentinv.errors import ConceptError, SentinvError
 from sentinv.models.backbone import Backbone
 from sentinv.training.config import TrainConfig
 
-QUICK = TrainConfig(steps=1, evaluation_timesteps=1, evaluation_noises=1)
+QUICK = TrainConfig(blended=0, steps=1, evaluation_timesteps=1, evaluation_noises=1)
 ROOT = Path(__file__).parent.parent
 
 

@@ -137,7 +137,7 @@ def test_a_folder_loads_as_the_pipeline_was(folders, family, _pipelines):
 def test_latent_diffusion_trains_one_tensor(ldm, tmp_path, picture):
     backbone = Backbone.from_pipeline(ldm, "tiny")
     before = snapshot(backbone)
-    config = TrainConfig(steps=3, evaluate_every=1, learning_rate=0.05)
+    config = TrainConfig(steps=3, blended=0, evaluate_every=1, learning_rate=0.05)
     concept, history = train_concept(backbone, [picture], Initialization("a zebra"), config, token="<c>")
     assert history.learned
     assert same(before, snapshot(backbone))
@@ -154,7 +154,7 @@ def test_two_text_encoders_load_and_train(xl, tmp_path, picture):
     backbone = load(tmp_path / "model", device="cpu")
     assert backbone.fingerprint == Backbone.from_pipeline(xl).fingerprint
     assert text_widths(tmp_path / "model") == {encoder.name: encoder.dim for encoder in backbone.text_encoders}
-    config = TrainConfig(steps=3, evaluate_every=1, learning_rate=0.05)
+    config = TrainConfig(steps=3, blended=0, evaluate_every=1, learning_rate=0.05)
     concept, history = train_concept(backbone, [picture], Initialization("a mug"), config, token="<c>")
     assert history.learned
     for encoder in backbone.text_encoders:

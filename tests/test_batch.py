@@ -14,7 +14,7 @@ from sentinv.training.batch import Job, train_concepts
 from sentinv.training.config import TrainConfig
 from sentinv.training.train import train_concept
 
-CONFIG = TrainConfig(steps=6, evaluate_every=2, evaluation_timesteps=2, batch_size=2)
+CONFIG = TrainConfig(steps=6, evaluate_every=2, evaluation_timesteps=2, batch_size=2, blended=0)
 WORDS = ("a mug", "red cat on the moon", "a dog", "blue", "a cat tail", "a rainbow striped mug")
 
 

@@ -39,7 +39,7 @@ from sentinv.models.network import why_out_of_reach
 from sentinv.report.outputs import name_of
 from sentinv.training.config import TrainConfig
 
-FEW = TrainConfig(steps=1, batch_size=1, evaluation_timesteps=1, evaluation_noises=1)
+FEW = TrainConfig(steps=1, batch_size=1, blended=0, evaluation_timesteps=1, evaluation_noises=1)
 
 
 @pytest.fixture(autouse=True)

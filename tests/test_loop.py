@@ -15,7 +15,7 @@ from sentinv.training.loop import Loop, ParameterGroup
 from sentinv.training.objective import DenoisingObjective
 from sentinv.training.train import rows_groups, train_concept
 
-CONFIG = TrainConfig(steps=6, evaluate_every=3, evaluation_timesteps=2, batch_size=2, schedule="cosine")
+CONFIG = TrainConfig(steps=6, evaluate_every=3, evaluation_timesteps=2, batch_size=2, blended=0, schedule="cosine")
 
 
 class Both:

@@ -32,7 +32,7 @@ def counted(backbone, work):
 def test_memory_is_what_real_tensors_take(model_folder, checkpointing):
     """The same step and the same images on tensors with values, counted in the same way, to a few percent."""
     backbone = load(model_folder, device="cpu")
-    config = TrainConfig(batch_size=3, gradient_checkpointing=checkpointing)
+    config = TrainConfig(batch_size=3, blended=0, gradient_checkpointing=checkpointing)
     estimate = training_memory(str(model_folder), config, "float32")
     parts = [backbone.unet, backbone.vae, backbone.text_encoders[0].model]
     assert estimate["weights"] == sum(weight.nbytes for part in parts for weight in part.parameters())
@@ -53,9 +53,12 @@ def test_memory_is_what_real_tensors_take(model_folder, checkpointing):
 
 def test_memory_grows_with_the_batch_and_shrinks_by_checkpointing(model_folder):
     name = str(model_folder)
-    few, many = (training_memory(name, TrainConfig(batch_size=size))["activations"] for size in (1, 8))
+    few, many = (training_memory(name, TrainConfig(batch_size=size, blended=0))["activations"] for size in (1, 8))
     assert 6 < many / few < 9
-    assert training_memory(name, TrainConfig(batch_size=8, gradient_checkpointing=True))["activations"] < 0.6 * many
+    assert (
+        training_memory(name, TrainConfig(batch_size=8, blended=0, gradient_checkpointing=True))["activations"]
+        < 0.6 * many
+    )
     assert (
         training_memory(name, TrainConfig(), "float16")["weights"] * 2
         == training_memory(name, TrainConfig(), "float32")["weights"]
@@ -73,7 +76,7 @@ def test_memory_of_a_single_file_is_unknown(tmp_path):
 
 
 def test_the_plan_says_with_which_options_a_run_fits(model_folder, monkeypatch):
-    name, config = str(model_folder), TrainConfig(batch_size=8)
+    name, config = str(model_folder), TrainConfig(batch_size=8, blended=0)
     memory = training_memory(name, config, "float32", "cpu")
     sparing = training_memory(name, replace(config, gradient_checkpointing=True), "float32", "cpu")
     half = training_memory(name, config, "bfloat16", "cpu")

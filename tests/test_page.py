@@ -26,7 +26,7 @@ from sentinv.ui.guard import Guard
 from sentinv.ui.learning import Learning, Wish, unforeseen
 from sentinv.ui.line import LONGEST, Line
 
-SHORT = TrainConfig(steps=3, batch_size=1, evaluation_timesteps=1, evaluation_noises=1, checkpoint_every=25)
+SHORT = TrainConfig(steps=3, batch_size=1, blended=0, evaluation_timesteps=1, evaluation_noises=1, checkpoint_every=25)
 
 
 def picture():
@@ -282,7 +282,7 @@ def test_the_page_learns_what_the_command_learns(engine, folder):
 
 def test_stopping_keeps_what_is_learned(engine, folder):
     learning = Learning(engine, folder)
-    run = learning.start(wish("cat", config=TrainConfig(steps=100_000, batch_size=1, evaluate_every=10**6)))
+    run = learning.start(wish("cat", config=TrainConfig(steps=100_000, batch_size=1, blended=0, evaluate_every=10**6)))
     while run.step < 3:
         time.sleep(0.02)
     assert learning.close() == [run]

@@ -21,7 +21,7 @@ from sentinv.training.loop import Loop
 from sentinv.training.objective import DenoisingObjective
 from sentinv.training.train import rows_groups, train_concept
 
-CONFIG = TrainConfig(steps=6, evaluate_every=3, evaluation_timesteps=2, checkpoint_every=1)
+CONFIG = TrainConfig(blended=0, steps=6, evaluate_every=3, evaluation_timesteps=2, checkpoint_every=1)
 WORDS = Initialization("red cat")
 ENDS = [
     torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB"),

@@ -43,7 +43,7 @@ from sentinv.training.tune import tune
 
 ROOT = Path(__file__).parent.parent
 RESULTS = ROOT / "benchmarks" / "results"
-TRAIN = {"steps": 4, "evaluation_timesteps": 4, "evaluation_noises": 1}
+TRAIN = {"steps": 4, "evaluation_timesteps": 4, "evaluation_noises": 1, "blended": 0}
 STUDY = Study(
     title="tiny",
     starts=("vanilla@5", "caption", "image-only", "prompt-only", "targets-only"),

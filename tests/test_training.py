@@ -27,7 +27,7 @@ from sentinv.training.invert import invert
 from sentinv.training.objective import DenoisingObjective, gamma_of, min_snr_weights
 from sentinv.training.train import train_concept
 
-QUICK = TrainConfig(steps=12, evaluate_every=4, evaluation_timesteps=4, checkpoint_every=5)
+QUICK = TrainConfig(blended=0, steps=12, evaluate_every=4, evaluation_timesteps=4, checkpoint_every=5)
 WORDS = Initialization("a striped mug")
 
 
@@ -446,7 +446,7 @@ def test_rows_of_real_widths_keep_to_the_size_of_their_vocabulary(tokenizer, pic
     (encoder,) = backbone.text_encoders
     with torch.no_grad():
         encoder.table.weight *= norm / encoder.table.weight.norm(dim=1, keepdim=True)
-    config = TrainConfig(evaluate_every=100, evaluation_timesteps=1, evaluation_noises=1, batch_size=2)
+    config = TrainConfig(evaluate_every=100, evaluation_timesteps=1, evaluation_noises=1, batch_size=2, blended=0)
     concept, _ = train_concept(backbone, [picture], Initialization("red cat on the moon"), config)
     assert encoder.median_norm == pytest.approx(norm, rel=1e-4)
     assert concept.rows["text_encoder"].norm(dim=1).max() <= 3 * norm * 1.001

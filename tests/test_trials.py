@@ -21,7 +21,7 @@ from sentinv.training.data import TrainingSet
 from sentinv.training.objective import DenoisingObjective
 from sentinv.training.train import train_concept
 
-TRAIN = {"steps": 4, "evaluation_timesteps": 4, "evaluation_noises": 1}
+TRAIN = {"steps": 4, "evaluation_timesteps": 4, "evaluation_noises": 1, "blended": 0}
 
 
 def test_curve_is_the_loss_of_the_rows_of_that_step_on_the_same_grid(sd1_backbone, concepts):
@@ -44,7 +44,9 @@ def test_curve_is_the_loss_of_the_rows_of_that_step_on_the_same_grid(sd1_backbon
 
 def test_blended_items_are_trained_on_as_a_word_of_ones_own(sd1_backbone, concepts):
     """Oracle: `train_concept`, whose last rows are those of the last step; without the items they are others."""
-    config = TrainConfig(**TRAIN, learning_rate=0.3, blended=4, scenes=("on the moon",), styles=("a painting of {}",))
+    config = TrainConfig(
+        **{**TRAIN, "blended": 4}, learning_rate=0.3, scenes=("on the moon",), styles=("a painting of {}",)
+    )
     start = starting_rows(Initialization("a red mug"), sd1_backbone)
     pictures = training_pictures(concepts[0], 1, masked=False)
     seen = []

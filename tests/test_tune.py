@@ -394,7 +394,7 @@ def test_items_that_nobody_asks_for_are_no_more_than_the_batch():
     """A config has numbers whether they were given or not, so that a run and its checkpoints are the same either way."""
     assert TuneConfig() == TuneConfig(blended=3, others=1) and asdict(TuneConfig())["blended"] == 3
     assert (TuneConfig(batch_size=1).blended, TuneConfig(batch_size=1).others) == (1, 1)
-    assert (TuneConfig(kind="style").blended, TrainConfig().blended) == (0, 0)
+    assert (TuneConfig(kind="style").blended, TrainConfig().blended) == (0, 2)
     assert replace(TuneConfig(), batch_size=2, blended=None) == TuneConfig(batch_size=2)
     with pytest.raises(ValueError, match=r"blended must be in \[0, 1\]"):
         TuneConfig(batch_size=1, blended=2)

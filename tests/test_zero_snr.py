@@ -70,7 +70,7 @@ def test_offsets_bring_an_image_back(make, spacing, offset, method, picture):
 def test_a_word_is_learned(make, picture):
     backbone = Backbone.from_pipeline(make("trailing", 0), "tiny")
     assert backbone.schedule.alphas_cumprod[-1] == 0
-    config = TrainConfig(steps=5, evaluate_every=1, learning_rate=0.05)
+    config = TrainConfig(steps=5, blended=0, evaluate_every=1, learning_rate=0.05)
     _, history = train_concept(backbone, [picture], Initialization("a mug"), config, token="<c>")
     assert history.learned and all(record.loss == record.loss for record in history.records)
 

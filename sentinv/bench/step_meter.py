@@ -110,7 +110,7 @@ def _ours(settings: dict[str, Any], meter: Meter) -> dict[str, Any]:
     backbone = load(settings["model"], device=settings["device"], dtype=getattr(torch, settings["dtype"]))
     pictures = [read_image(path) for path in settings["images"]]
     steps = meter.warmup + 2 + meter.steps  # and no evaluation among them: peers have none
-    config = TrainConfig(steps=steps, evaluate_every=steps, batch_size=settings["batch_size"])
+    config = TrainConfig(steps=steps, evaluate_every=steps, batch_size=settings["batch_size"], blended=0)
     try:
         train_concept(backbone, pictures, Initialization("*", "vanilla"), config)
     except _Enough:

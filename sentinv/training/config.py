@@ -13,6 +13,9 @@ Stop = Literal["never", "auto"]
 SMALL = 32
 """Side of the latents up to which a model is small: those of Stable Diffusion have 64 and more."""
 
+ITEMS = 4
+"""Items that a step of a word has in all, unless told otherwise."""
+
 AS_USUAL = cast(int, None)
 """A number of items that nobody has given; a config that is made has one."""
 
@@ -53,7 +56,8 @@ class TrainConfig:
         fixed_norms: rows keep the length they start with: gradients lose their part along the row, and after each step the row
             is brought back to its length (as Kim et al. 2025, "Directional Textual Inversion", arXiv:2512.13672, do). They are
             within `max_norm` then, whatever it is: it lets rows be as long as they start.
-        batch_size: (timestep, noise, template) triples per step, ≥ 1.
+        batch_size: (timestep, noise, template) triples per step, ≥ 1. If not given, as many as make four items with the blended
+            ones.
         schedule: the learning rate stays, or falls to 0 along half a cosine.
         betas: AdamW's two decay rates, each in [0, 1). The usual (0.9, 0.999) average over ten and a thousand steps; a
             hundred steps do better with shorter memories (`benchmarks/ablations/optimizer.toml`).
@@ -92,7 +96,7 @@ class TrainConfig:
     learning_rate: float | None = None
     max_norm: float | None = 3.0
     fixed_norms: bool = False
-    batch_size: int = 4
+    batch_size: int = AS_USUAL
     schedule: Schedule = "constant"
     betas: tuple[float, float] = (0.8, 0.9)
     min_snr: float | None = 0.05
@@ -113,7 +117,7 @@ class TrainConfig:
     checkpoint_every: int = 50
     seed: int = 0
 
-    usual_items: ClassVar[Mapping[str, int]] = {"blended": 0}
+    usual_items: ClassVar[Mapping[str, int]] = {"batch_size": 2, "blended": 2}
     """Name of a number of items per step → what it is if it is not given, and the batch is large enough."""
 
     @property
@@ -186,8 +190,12 @@ class TrainConfig:
         check(self, "seed", 0 <= self.seed < 2**63, "in [0, 2**63)")
 
     def _usual(self, name: str) -> int:
-        """Items of a kind where nobody has said how many; the batch size is checked by then."""
-        return 0 if name == "blended" and self.kind == "style" else min(self.usual_items[name], self.batch_size)
+        """Items of a kind where nobody has said how many."""
+        usual = self.usual_items[name]
+        if name == "batch_size":
+            blended = self.blended if self.blended is not None else 0 if self.kind == "style" else usual
+            return max(ITEMS - blended, blended)
+        return 0 if name == "blended" and self.kind == "style" else min(usual, max(self.batch_size, 0))
 
 
 def check(config: object, name: str, holds: bool, wanted: str) -> None:
@@ -235,7 +243,7 @@ class TuneConfig(TrainConfig):
     train_rows: bool = False
     rows_learning_rate: float | None = None
 
-    usual_items: ClassVar[Mapping[str, int]] = {"blended": 3, "others": 1}
+    usual_items: ClassVar[Mapping[str, int]] = {"batch_size": 3, "blended": 3, "others": 1}
 
     @property
     def items(self) -> int:
@@ -256,7 +264,7 @@ class TuneConfig(TrainConfig):
         Args:
             side: of the latents.
         """
-        most = 3 * max(self.batch_size, TrainConfig.batch_size) // 4
+        most = 3 * max(self.batch_size, ITEMS) // 4
         return -(-self.items // most) if side > SMALL else 1
 
     def __post_init__(self) -> None:
