@@ -6,7 +6,8 @@
 
 On random weights in the shapes of Stable Diffusion 1.5 and XL, in bfloat16: seconds from the command to the written word
 (`sentinv invert --phrase … --samples 0`, 100 steps of batch 4), seconds per step with the CUDA graph and without it, in
-channels-last, at batch 8, with a fused optimizer and torch's own, and the peak against what `--plan` says.
+channels-last, at batch 8, with a fused optimizer and torch's own, those of a LoRA around a word, and the peaks of both against
+what `--plan` says.
 """
 
 from __future__ import annotations
@@ -18,9 +19,10 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
+from itertools import pairwise
 from pathlib import Path
 from statistics import median
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from PIL import Image
@@ -28,6 +30,9 @@ from PIL import Image
 from sentinv.bench import sd15
 from sentinv.files.atomic import atomic_write
 from sentinv.report.tables import Table
+
+if TYPE_CHECKING:
+    from sentinv.training.config import TrainConfig
 
 RESULT = Path(__file__).parent / "results" / "gpu.md"
 DTYPE = torch.bfloat16
@@ -130,14 +135,37 @@ def steps(
     return median(seconds[3:-1])  # the last ten are followed by the evaluation
 
 
-def peaks(model: Path) -> tuple[float, float]:
+def tuning_steps(model: Path, *, device: str = "cuda", count: int = STEPS) -> float:
+    """Median seconds of a step of a LoRA around a word, of ten at a time, without the first ten."""
+    from sentinv import load
+    from sentinv.concepts.concept import Concept
+    from sentinv.concepts.initialization import Initialization, starting_rows
+    from sentinv.training.config import TuneConfig
+    from sentinv.training.tune import tune
+
+    backbone = load(model, device=device, dtype=DTYPE)
+    word = Concept(token="<concept>", rows=starting_rows(Initialization("a red cat"), backbone).rows)
+    times = []
+
+    def told(record: Any) -> None:  # ten steps at a time, when the host has waited for them
+        if record.step % 10 == 0:
+            times.append(time.perf_counter())
+
+    config = TuneConfig(steps=count, evaluate_every=10 * count)
+    picture = Image.effect_noise((backbone.resolution,) * 2, 80).convert("RGB")
+    tune(backbone, word, [picture], config, words="a red cat", on_step=told)
+    return median(
+        (later - sooner) / 10 for sooner, later in pairwise(times[:-1])
+    )  # the last ten wait for the evaluation
+
+
+def peaks(model: Path, config: TrainConfig, measure: Callable[[], object]) -> tuple[float, float]:
     """Gigabytes that a run took at its highest, and what the plan says."""
-    from sentinv.training.config import TrainConfig
     from sentinv.training.memory import training_memory
 
     torch.cuda.reset_peak_memory_stats()
-    steps(model, graph=False)
-    plan = training_memory(str(model), TrainConfig(), "bfloat16", "cuda", images=False)
+    measure()
+    plan = training_memory(str(model), config, "bfloat16", "cuda", images=False)
     assert plan is not None
     return torch.cuda.max_memory_allocated() / 1e9, plan["total"] / 1e9
 
@@ -172,8 +200,9 @@ def main() -> None:
             note(f"{name}: again", lambda name=name: _told(command(models[name], scratch)))  # type: ignore[misc]
             for label, how in VARIANTS.items():
                 note(f"{name}: s/step, {label}", lambda name=name, how=how: f"{steps(models[name], **how):.4f}")  # type: ignore[misc]
+            note(f"{name}: s/step, a LoRA", lambda name=name: f"{tuning_steps(models[name]):.4f}")  # type: ignore[misc]
         if "plan" in parts:
-            note("sd15: peak and plan, GB", lambda: "{:.2f}, {:.2f}".format(*peaks(models["sd15"])))
+            _note_peaks(note, models["sd15"])
         if "peer" in parts and options.peer:
             note("sd15: beside diffusers' script", lambda: _beside(models["sd15"], options.peer, scratch))
     text = f"{torch.cuda.get_device_name()}, torch {torch.__version__}, {DTYPE}, batch {BATCH}, {STEPS} steps, random weights."
@@ -188,6 +217,20 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "channels last": {"channels_last": True},
     "batch 8": {"batch": 8},
 }
+
+
+def _note_peaks(note: Callable[[str, Callable[[], str]], None], model: Path) -> None:
+    from sentinv.training.config import TrainConfig, TuneConfig
+
+    runs: dict[str, tuple[TrainConfig, Callable[[], object]]] = {
+        "a word": (TrainConfig(), lambda: steps(model, graph=False)),
+        "a LoRA": (TuneConfig(), lambda: tuning_steps(model)),
+    }
+    for name, (config, measure) in runs.items():
+        note(
+            f"sd15: peak and plan of {name}, GB",
+            lambda c=config, m=measure: "{:.2f}, {:.2f}".format(*peaks(model, c, m)),
+        )  # type: ignore[misc]
 
 
 def _told(seconds: dict[str, float]) -> str:
