@@ -19,8 +19,8 @@ from sentinv.concepts.scenes import without_scene
 from sentinv.errors import CheckpointError, ConceptError, Interrupted, PromptError
 from sentinv.files.decoding import Picture
 from sentinv.generation.generate import GenerateConfig, generate_latents, seeded
-from sentinv.training.blend import OTHERS, Blend, BlendedSet, encode_all
-from sentinv.training.blend_objective import LEAST, BlendedObjective
+from sentinv.training.blend import OTHERS, Blend, BlendedSet
+from sentinv.training.blend_objective import LEAST, BlendedObjective, encode_all
 from sentinv.training.checkpoint import Checkpoints
 from sentinv.training.config import TrainConfig, TuneConfig
 from sentinv.training.reaction import AREA, thing_mask
@@ -181,10 +181,10 @@ def test_the_teacher_is_told_the_thing_without_its_place_and_never_the_word(back
     rows, make = parts_of(backbone, picture)
     with rows.installed(backbone):
         data = make()
-        first = data.teacher.hidden
+        first = encode_all(backbone, data.teacher_ids).hidden
         for parameter in rows.rows.values():
             parameter.data += 1
-        again = make().teacher.hidden
+        again = encode_all(backbone, make().teacher_ids).hidden
     assert torch.equal(first, again) and all((ids >= 0).all() for ids in data.teacher_ids.values())
     assert data.teacher_prompts[:3] == [
         "a photo of a striped mug on the moon",
@@ -238,9 +238,9 @@ def test_gradient_of_a_step_equals_peft(sd1, sd1_backbone, picture):
     with rows.installed(sd1_backbone), learning(sd1_backbone, layers) as adapters:
         data = make()
         batch = data.draw(torch.Generator().manual_seed(5))
-        BlendedObjective(
-            sd1_backbone, None, frozen=adapters.off, conditions=encode_all(sd1_backbone, data.all_ids)
-        ).errors(batch).mean().backward()
+        BlendedObjective(sd1_backbone, None, frozen=adapters.off, data=data, fixed_rows=True).errors(
+            batch
+        ).mean().backward()
         ours = {name: parameter.grad for name, parameter in adapters.parameters.items()}
     sd1.load_textual_inversion({"<c>": word_of(sd1_backbone).rows["text_encoder"]})
     state = {f"unet.{name}.lora_A.weight": one.down for name, one in layers.items()}
@@ -263,7 +263,7 @@ def test_other_things_count_alike_at_every_noise_level(sd1_backbone, picture):
     rows, make = parts_of(sd1_backbone, picture)
     with rows.installed(sd1_backbone):
         data = make()
-        objective = BlendedObjective(sd1_backbone, 0.05, conditions=encode_all(sd1_backbone, data.all_ids))
+        objective = BlendedObjective(sd1_backbone, 0.05, data=data, fixed_rows=True)
         batch = data.draw(torch.Generator().manual_seed(2))
     weights = objective.weights(batch)
     assert batch.kept == (False,) * 8 + (True,) * 2 and weights[8:].tolist() == [1.0, 1.0]
@@ -279,9 +279,9 @@ def test_other_things_cost_the_share_of_the_guidance_direction_by_which_they_str
     with rows.installed(backbone), learning(backbone, layers) as adapters:
         data = make()
         batch = data.draw(torch.Generator().manual_seed(1))
-        losses = BlendedObjective(
-            backbone, 0.05, frozen=adapters.off, conditions=encode_all(backbone, data.all_ids), others_weight=0.1
-        )(batch)
+        losses = BlendedObjective(backbone, 0.05, frozen=adapters.off, data=data, fixed_rows=True, others_weight=0.1)(
+            batch
+        )
         said = [data.prompts[index] for index in batch.prompts]
         noisy = pipeline.scheduler.add_noise(batch.latents, batch.noise, batch.timesteps)
 
@@ -321,7 +321,7 @@ def test_parts_of_a_batch_cost_what_the_whole_does(sd1_backbone, picture):
     rows, make = parts_of(sd1_backbone, picture)
     with rows.installed(sd1_backbone):
         data = make()
-        objective = BlendedObjective(sd1_backbone, 0.05, conditions=encode_all(sd1_backbone, data.all_ids))
+        objective = BlendedObjective(sd1_backbone, 0.05, data=data, fixed_rows=True)
         batch = data.draw(torch.Generator().manual_seed(2))
         whole = objective(batch)
         parts = torch.cat([objective(part) for part in batch.parts(3)])

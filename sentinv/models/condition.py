@@ -32,10 +32,6 @@ class Condition:
         pooled = [part.pooled for part in parts if part.pooled is not None]
         return cls(torch.cat([part.hidden for part in parts]), torch.cat(pooled) if pooled else None)
 
-    def tensors(self) -> dict[str, Tensor]:
-        """By name; `Condition(**tensors)` is the same again."""
-        return {"hidden": self.hidden} | ({} if self.pooled is None else {"pooled": self.pooled})
-
 
 @dataclass(frozen=True, eq=False)
 class Moments:

@@ -11,7 +11,7 @@ cost is in `sentinv.training.blend_objective`.
 from __future__ import annotations
 
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
@@ -23,7 +23,6 @@ from sentinv.concepts.prompts import fill
 from sentinv.concepts.scenes import SCENES, STYLES, THINGS, without_scene
 from sentinv.concepts.tokens import tokenize
 from sentinv.generation.generate import GenerateConfig, generate_latents
-from sentinv.models.condition import Condition
 from sentinv.training.data import Batch, TrainingSet, only
 from sentinv.training.reaction import thing_mask
 
@@ -32,6 +31,7 @@ if TYPE_CHECKING:
     from sentinv.files.decoding import Picture
     from sentinv.models.backbone import Backbone
     from sentinv.training.config import TrainConfig
+    from sentinv.training.rescue import NoRescue
 
 SCENE_PROMPT = "a photo of {}"
 OTHERS = 8
@@ -44,7 +44,6 @@ ANYTHING = "an object"
 """What a thing is called of which nobody has said what it is."""
 
 _SAMPLING = GenerateConfig(steps=10)
-_AT_ONCE = 32  # prompts that are encoded together
 
 
 def named(thing: str, token: str) -> str:
@@ -70,7 +69,8 @@ class BlendedBatch(Batch):
 
     Attributes:
         prompts: which prompt of `BlendedSet.prompts` each item has, `[B]` int64.
-        told: what the frozen model is told, `[B, ...]` by the names of a `Condition`; no matter where it is not asked.
+        teacher: which prompt of `BlendedSet.teacher_prompts` the frozen model gets, `[B]` int64; no matter where it gets none.
+        teacher_ids: token ids of these, `[B, L]` per text encoder.
         own: the share of the true target, `[B, 1, h, w]` in [0, 1]; the rest is the frozen model's answer.
         taught: whether it is asked, one of each item.
         kept: whether it is of another thing, whose answers are to stay, one of each item. Both are the same in every step, and
@@ -78,7 +78,8 @@ class BlendedBatch(Batch):
     """
 
     prompts: Tensor
-    told: Mapping[str, Tensor]
+    teacher: Tensor
+    teacher_ids: Mapping[str, Tensor]
     own: Tensor
     taught: tuple[bool, ...]
     kept: tuple[bool, ...]
@@ -141,7 +142,6 @@ class BlendedSet(TrainingSet):
     Attributes:
         prompts: all that items may have: templates, blended ones, those of other things.
         teacher_prompts: what the frozen model gets for all but the templates, in the same order.
-        teacher: the same, encoded.
         own: the share of the true target where a place is named, `[images and mirrored ones, 1, h, w]`.
     """
 
@@ -161,11 +161,15 @@ class BlendedSet(TrainingSet):
         self.teacher_prompts = [*(fill(prompt, blend.thing) for prompt in blend.own), *blend.others]
         self.all_ids = tokenize(backbone, self.prompts, rows)
         self.teacher_ids = tokenize(backbone, self.teacher_prompts)
-        self.teacher = encode_all(backbone, self.teacher_ids)
         places = [1.0] * len(blend.scenes) + [0.0] * (len(blend.styles) + len(blend.others))
         self._has_place = torch.tensor(places, device=backbone.device)[:, None, None, None]
         self.own = self._mirrored_too(torch.cat(self._things())).to(backbone.device)
         self.others = self._other_pictures() if blend.others_count else None
+
+    @property
+    def finite(self) -> bool:
+        """Whether what the model said of things and made of others are numbers."""
+        return all(bool(torch.isfinite(one).all()) for one in (self.own, self.others) if one is not None)
 
     def _things(self) -> list[Tensor]:
         """Where the thing is in each picture, `[1, 1, h, w]`: its mask, or what is found where it has none."""
@@ -243,7 +247,8 @@ class BlendedSet(TrainingSet):
             ids={name: ids[prompts] for name, ids in self.all_ids.items()},
             mask=mask,
             prompts=prompts,
-            told=self.teacher[teacher].tensors(),
+            teacher=teacher,
+            teacher_ids={name: ids[teacher] for name, ids in self.teacher_ids.items()},
             own=own,
             taught=tuple(item >= plain for item in range(len(items))),
             kept=(False,) * len(items),
@@ -251,14 +256,10 @@ class BlendedSet(TrainingSet):
         )
 
 
-@torch.no_grad()
-def encode_all(backbone: Backbone, ids: Mapping[str, Tensor]) -> Condition:
-    """Encode many prompts, some at a time.
-
-    Args:
-        backbone: with the rows of their placeholders installed.
-        ids: of their tokens, `[N, L]` per text encoder.
-    """
-    count = len(next(iter(ids.values())))
-    parts = [slice(first, first + _AT_ONCE) for first in range(0, count, _AT_ONCE)]
-    return Condition.joined([backbone.encode_ids({name: own[part] for name, own in ids.items()}) for part in parts])
+def blended_set(make: Callable[[], BlendedSet], rescue: NoRescue) -> BlendedSet:
+    """Make a set, and make it again in float32 where half precision overflows: it asks the model before the first step does."""
+    data = make()
+    if not data.finite and rescue.more_precision():
+        warnings.warn("the model's answers to the picture are not finite: going on in float32", stacklevel=3)
+        data = make()
+    return data

@@ -32,7 +32,7 @@ _SCENES = 10
 def thing_mask(
     backbone: Backbone, latents: Tensor, words: str, scenes: Sequence[str], rows: PlaceholderRows | None = None
 ) -> Tensor:
-    """Find the thing: `[1, 1, h, w]` float32 on the CPU, 1 where it is and 0 elsewhere.
+    """Find the thing: `[1, 1, h, w]` float32 on the CPU, 1 where it is and 0 elsewhere; NaN where the model's answers are.
 
     Args:
         backbone: the model as it is, without adapters.
@@ -56,7 +56,7 @@ def thing_mask(
     count = max(1, round(AREA * smooth.numel()))
     mask = torch.zeros(smooth.numel())
     mask[smooth.flatten().argsort(stable=True)[:count]] = 1
-    return mask.reshape(smooth.shape)
+    return mask.reshape(smooth.shape) + 0 * smooth  # of no numbers there is no mask, but NaN
 
 
 def _smooth(image: Tensor) -> Tensor:

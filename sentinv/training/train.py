@@ -16,7 +16,7 @@ from sentinv.concepts.concept import Concept
 from sentinv.concepts.initialization import Initialization, Start, starting_rows
 from sentinv.concepts.placeholder import PlaceholderRows
 from sentinv.errors import Interrupted
-from sentinv.training.blend import Blend, BlendedSet, named
+from sentinv.training.blend import Blend, BlendedSet, blended_set, named
 from sentinv.training.blend_objective import BlendedObjective
 from sentinv.training.checkpoint import Checkpoints, check_settings, latest_checkpoint, save_checkpoint
 from sentinv.training.config import TrainConfig
@@ -29,7 +29,7 @@ from sentinv.training.lengths import Lengths
 from sentinv.training.loop import Loop, OnStep, ParameterGroup, Watch
 from sentinv.training.objective import DenoisingObjective
 from sentinv.training.provenance import provenance
-from sentinv.training.rescue import Rescue
+from sentinv.training.rescue import NoRescue, Rescue
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -117,7 +117,7 @@ def word_loop(
     Raises:
         SentinvError: As `TrainingSet`.
     """
-    data, objective = data_and_objective(backbone, images, rows, config, start.thing)
+    data, objective = data_and_objective(backbone, images, rows, config, start.thing, rescue)
     loop = Loop(
         data,
         objective,
@@ -144,7 +144,12 @@ def word_of(backbone: Backbone, start: Start, token: str, loop: Loop) -> Concept
 
 
 def data_and_objective(
-    backbone: Backbone, images: Sequence[Image.Image | Picture], rows: PlaceholderRows, config: TrainConfig, words: str
+    backbone: Backbone,
+    images: Sequence[Image.Image | Picture],
+    rows: PlaceholderRows,
+    config: TrainConfig,
+    words: str,
+    rescue: NoRescue | None = None,
 ) -> tuple[TrainingSet, DenoisingObjective]:
     """What a word's rows, which are installed, are trained on, and what a step costs; blended items if the config has some.
 
@@ -154,10 +159,12 @@ def data_and_objective(
         rows: of the placeholder.
         config: hyper-parameters.
         words: for the thing: what the frozen model is told of blended items; "" if nobody has said what it is.
+        rescue: what may be done where its first answers are no numbers.
     """
     if not config.blended:
         return TrainingSet(backbone, images, rows, config), DenoisingObjective(backbone, config.min_snr)
-    data = BlendedSet(backbone, images, rows, config, Blend.of(config, named(words, only(rows.vocabulary))))
+    blend = Blend.of(config, named(words, only(rows.vocabulary)))
+    data = blended_set(lambda: BlendedSet(backbone, images, rows, config, blend), rescue or NoRescue())
     return data, BlendedObjective(backbone, config.min_snr)
 
 

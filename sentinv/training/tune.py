@@ -20,7 +20,7 @@ from sentinv.adapters.lora import Lora
 from sentinv.concepts.concept import Concept
 from sentinv.concepts.placeholder import PlaceholderRows
 from sentinv.errors import PromptError
-from sentinv.training.blend import Blend, BlendedSet, encode_all, named
+from sentinv.training.blend import Blend, BlendedSet, blended_set, named
 from sentinv.training.blend_objective import BlendedObjective
 from sentinv.training.config import TuneConfig
 from sentinv.training.graphs import fast_float32, with_graph
@@ -106,7 +106,7 @@ def tune(
         adapters = stack.enter_context(learning(backbone, layers))
         stack.enter_context(lean_convolutions(backbone.unet))
         request = stack.enter_context(stop_request())
-        data = BlendedSet(backbone, pictures, rows, config, blend)
+        data = blended_set(lambda: BlendedSet(backbone, pictures, rows, config, blend), rescue)
         loop = _tuning_loop(data, rows, adapters, config, rescue, on_step)
         with_graph(loop)
         run_to_the_end(loop, run_settings(data, config, concept.token, concept.rows), checkpoints, request)
@@ -140,7 +140,8 @@ def _tuning_loop(
         backbone,
         config.min_snr,
         frozen=adapters.off,
-        conditions=None if config.train_rows else encode_all(backbone, data.all_ids),
+        data=data,
+        fixed_rows=not config.train_rows,
         others_weight=config.others_weight,
     )
     return Loop(
