@@ -23,9 +23,12 @@ from sentinv.editing.archive import Archive
 from sentinv.editing.edit import EditConfig, ddim_invert, edit
 from sentinv.editing.inversion import InversionConfig
 from sentinv.editing.masked import MaskConfig, edit_masked, region_of
+from sentinv.files.decoding import Picture
 from sentinv.generation.denoiser import Denoiser, encode_prompts
 from sentinv.generation.generate import GenerateConfig, generate
 from sentinv.models.backbone import Backbone
+from sentinv.training.blend import Blend, BlendedSet
+from sentinv.training.blend_objective import BlendedObjective
 from sentinv.training.config import TrainConfig
 from sentinv.training.data import TrainingSet
 from sentinv.training.graphs import WARMUP, Graphed, with_graph
@@ -190,6 +193,17 @@ def on_cuda(pipeline, dtype, monkeypatch):
         yield backbone
 
 
+def rows_of_ones(backbone):
+    return PlaceholderRows({"<c>": {one.name: torch.ones(1, one.dim) for one in backbone.text_encoders}})
+
+
+def waits_of(loop, steps):
+    """How often the host waits in so many steps, after the first, in which the optimizer makes its state."""
+    answers = loop.objective.backbone.answers
+    counts = [answers.waits for _, _ in zip(range(steps), loop.steps(), strict=False)]
+    return [later - counts[0] for later in counts]
+
+
 @pytest.fixture(params=[torch.bfloat16, torch.float16], ids=["bf16", "fp16"])
 def fake(request, sd1, monkeypatch):
     with on_cuda(sd1, request.param, monkeypatch) as backbone:
@@ -223,21 +237,31 @@ def test_no_step_waits_for_the_accelerator(family, request, picture, monkeypatch
         request.getfixturevalue("xl") if family == "xl" else copied(request.getfixturevalue("_pipelines")[family])
     )
     with on_cuda(pipeline, torch.bfloat16, monkeypatch) as backbone:
-        starts = {one.name: torch.ones(1, one.dim) for one in backbone.text_encoders}
-        rows = PlaceholderRows({"<c>": starts})
+        rows = rows_of_ones(backbone)
         with rows.installed(backbone), lean_convolutions(backbone.unet):
             data = TrainingSet(backbone, [picture], rows, CONFIG)
             loop = Loop(
                 data, DenoisingObjective(backbone, 0.05), rows_groups(rows, backbone, CONFIG), CONFIG, steps_per_sync=10
             )
-            waits = [backbone.answers.waits for _, _ in zip(range(9), loop.steps(), strict=False)]
-            assert len(waits) == 9 and waits[-1] == waits[0]
+            assert waits_of(loop, 9) == [0] * 9
         denoise = Denoiser(backbone, encode_prompts(backbone, [None, "a cat"]), 4.0)
         latents = torch.zeros(2, 4, 8, 8, device="cuda")
         for step in ddim_steps(backbone.schedule, 3):
             before = backbone.answers.waits
             latents = ddim_step(latents, denoise(latents, step), step.alpha_from, step.alpha_to)
             assert backbone.answers.waits == before
+
+
+def test_no_step_with_blended_items_waits_either(sd1, picture, monkeypatch):
+    config = replace(CONFIG, blended=2)
+    with on_cuda(sd1, torch.bfloat16, monkeypatch) as backbone:
+        rows = rows_of_ones(backbone)
+        with rows.installed(backbone), lean_convolutions(backbone.unet):
+            pictures = [Picture(image=picture, mask=halved(picture), notices=())]
+            data = BlendedSet(backbone, pictures, rows, config, Blend.of(config, "a mug"))
+            groups = rows_groups(rows, backbone, config)
+            loop = Loop(data, BlendedObjective(data, 0.05), groups, config, steps_per_sync=10)
+            assert waits_of(loop, 3) == [0] * 3
 
 
 class Recorded:
