@@ -42,7 +42,6 @@ from sentinv.initializers import make
 from sentinv.models.backbone import Backbone
 from sentinv.models.built_in import built_in
 from sentinv.report.contact_sheet import contact_sheet
-from sentinv.training.batch import Job, train_concepts
 from sentinv.training.config import TrainConfig, TuneConfig
 from sentinv.training.invert import invert
 from sentinv.training.tune import tune
@@ -130,22 +129,6 @@ class Bench:
         ]
         return sum(shown) / len(shown)
 
-    def learn_words(self, wanted: list[tuple[Arm, StudyConcept, int]]) -> None:
-        """Learn the words that are not in the folder, several at a time; blended ones are left to `learned`."""
-        missing = {self.word_path(*one): one for one in wanted if not self.word_path(*one).is_file()}
-        found = [(path, *one) for path, one in missing.items() if not one[0].word.get("blended")]
-        jobs = (
-            Job(images=[picture], initialization=self.captioner(picture.image), token=f"<{source.name}>", config=config)
-            for _, arm, source, seed in found
-            for picture, config in [(self.picture(arm, source), word_config(arm, seed))]
-        )
-        for outcome in train_concepts(self.backbone, jobs):
-            if outcome.error is not None:
-                raise outcome.error
-            assert outcome.concept is not None
-            outcome.concept.save(found[outcome.index][0])
-            print(f"learned {found[outcome.index][0].stem}", flush=True)
-
     def picture(self, arm: Arm, source: StudyConcept) -> Picture:
         """The picture of a word."""
         [picture] = training_pictures(source, 1, masked=arm.mask and arm.tune is None)
@@ -228,7 +211,6 @@ def run(given: argparse.Namespace) -> None:
         for name in given.arms or arms
         for guidance in given.guidance
     ]
-    bench.learn_words([(arm, source, seed) for arm, source, seed, _ in wanted])
     with JsonLines(given.folder / "records.jsonl") as lines:
         for arm, source, seed, guidance in wanted:
             settings = {

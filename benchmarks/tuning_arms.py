@@ -20,9 +20,16 @@ class Arm:
 
 
 def read_arms(path: Path) -> tuple[dict[str, Any], dict[str, Arm]]:
+    """A study file and its arms; what it says of `word` and `tune` in general holds where an arm says nothing else."""
     study = tomllib.loads(path.read_text(encoding="utf-8"))
     arms = {
-        name: Arm(name, own.get("word", {}), own.get("tune"), own.get("mask", False), own.get("scale", 1.0))
+        name: Arm(
+            name,
+            study.get("word", {}) | own.get("word", {}),
+            study.get("tune", {}) | own["tune"] if "tune" in own else None,
+            own.get("mask", False),
+            own.get("scale", 1.0),
+        )
         for name, own in study["arms"].items()
     }
     return study, arms

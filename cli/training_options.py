@@ -120,7 +120,7 @@ def learning_rate_option(command: Decorated) -> Decorated:
         "relative_learning_rate",
         type=float,
         help="How far a step goes, as a share of the usual length of the vocabulary's rows.  "
-        "[default: the model's own: toybox 0.95, others 0.25]",
+        "[default: the model's own: toybox 0.95, others 0.4, as it begins]",
     )(command)
 
 

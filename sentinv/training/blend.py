@@ -20,7 +20,7 @@ from PIL import Image
 from torch import Generator, Tensor
 
 from sentinv.concepts.prompts import fill
-from sentinv.concepts.scenes import SCENES, STYLES, THINGS, without_scene
+from sentinv.concepts.scenes import SCENES, THINGS, without_scene
 from sentinv.concepts.tokens import tokenize
 from sentinv.generation.generate import GenerateConfig, generate_latents
 from sentinv.training.data import Batch, TrainingSet, only
@@ -115,7 +115,7 @@ class Blend:
             others_count: items per step with prompts of other things.
         """
         places = config.scenes if config.scenes is not None else SCENES
-        styles = config.styles if config.styles is not None else STYLES
+        styles = config.styles if config.styles is not None else config.usual_styles
         scenes = tuple(f"{SCENE_PROMPT} {place}" for place in places)
         looks = (SCENE_PROMPT, *scenes, *styles)
         count = OTHER_PROMPTS if others_count else 0

@@ -6,6 +6,7 @@ from dataclasses import dataclass, fields
 from typing import ClassVar, Literal, cast, get_args
 
 from sentinv.adapters import MAX_RANK
+from sentinv.concepts.scenes import STYLES
 
 Kind = Literal["object", "style"]
 Schedule = Literal["constant", "cosine"]
@@ -23,9 +24,9 @@ _KINDS = {bool: "True or False", int: "a whole number"}
 
 
 MEASURED_RATES = {"toybox": 0.95}
-"""Model → the relative learning rate with which its words were best, of those that were tried."""
+"""Model → the relative learning rate with which its words were best, of those that were tried, falling along half a cosine."""
 
-_USUAL_RATE = 0.25
+_USUAL_RATE = 0.4
 
 
 def own_rate(model: str) -> float:
@@ -33,7 +34,8 @@ def own_rate(model: str) -> float:
 
     For a model that nobody has measured it has to be small: what is too slow is seen, and mended by more steps, while rows that
     have left the vocabulary's directions behind are only seen to be worse at obeying prompts. The published recipes for Stable
-    Diffusion 1.5 (diffusers' 5e-4 times a batch of 4, Gal et al.'s 5e-3; 768 entries, median length .39) are .14 and .35.
+    Diffusion 1.5 (diffusers' 5e-4 times a batch of 4, Gal et al.'s 5e-3; 768 entries, median length .39) are .14 and .35
+    throughout; .4 that falls along half a cosine takes a random walk as far as .25 throughout.
 
     Args:
         model: as `sentinv.load` takes it.
@@ -76,7 +78,8 @@ class TrainConfig:
             the words without a place and that scene (`sentinv.training.blend`). Not for styles. If not given, as many as
             are usual and the batch allows.
         scenes: the places of these prompts, such as "on the moon"; those of `sentinv.concepts.scenes` if None.
-        styles: the styles of these prompts, each with ``{}``; likewise.
+        styles: the styles of these prompts, each with ``{}``; none if None: there the model as it was has the only say, and
+            what it is told need not be what the thing is.
         evaluate_every: steps between two evaluations on the fixed grid, ≥ 1.
         evaluation_timesteps: timesteps of that grid, ≥ 1.
         evaluation_noises: noises per timestep of that grid, ≥ 1.
@@ -97,7 +100,7 @@ class TrainConfig:
     max_norm: float | None = 3.0
     fixed_norms: bool = False
     batch_size: int = AS_USUAL
-    schedule: Schedule = "constant"
+    schedule: Schedule = "cosine"
     betas: tuple[float, float] = (0.8, 0.9)
     min_snr: float | None = 0.05
     flip: bool = False
@@ -116,6 +119,9 @@ class TrainConfig:
     gradient_checkpointing: bool = False
     checkpoint_every: int = 50
     seed: int = 0
+
+    usual_styles: ClassVar[tuple[str, ...]] = ()
+    """The styles of blended items where none are given."""
 
     usual_items: ClassVar[Mapping[str, int]] = {"batch_size": 2, "blended": 2}
     """Name of a number of items per step → what it is if it is not given, and the batch is large enough."""
@@ -215,6 +221,8 @@ class TuneConfig(TrainConfig):
     Attributes:
         learning_rate: of the LoRA's weights, > 0.
         mask_background: the word's own prompts show the whole picture, and so this is 1.
+        schedule: the rates stay.
+        styles: those of `sentinv.concepts.scenes` if None.
         batch_size: see `TrainConfig`; three, with as many blended ones and one more, cost twice a step of a word alone.
         others: items per step, in [0, batch_size], of other things, which the model is to show as before. If not given, as
             for `blended`.
@@ -232,6 +240,7 @@ class TuneConfig(TrainConfig):
 
     relative_learning_rate: float | None = 0.25
     learning_rate: float = 1e-3
+    schedule: Schedule = "constant"
     betas: tuple[float, float] = (0.9, 0.999)
     flip: bool = False
     mask_background: float = 1.0
@@ -243,6 +252,7 @@ class TuneConfig(TrainConfig):
     train_rows: bool = False
     rows_learning_rate: float | None = None
 
+    usual_styles: ClassVar[tuple[str, ...]] = STYLES
     usual_items: ClassVar[Mapping[str, int]] = {"batch_size": 3, "blended": 3, "others": 1}
 
     @property
