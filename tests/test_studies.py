@@ -237,12 +237,13 @@ def test_the_arms_of_the_evidence_are_the_published_recipes(request):
     study = read_study(request.config.rootpath / "benchmarks" / "evidence.toml")
     found = {arm.name: (study.config(arm, 0, {}), study.tuning(arm, 0)) for arm in study.compared()}
     usual = TrainConfig(evaluation_timesteps=16)
-    plain = replace(usual, steps=5000, min_snr=None, max_norm=None, betas=(0.9, 0.999), flip=True)
+    unblended = replace(usual, batch_size=4, blended=0, schedule="constant")
+    plain = replace(unblended, steps=5000, min_snr=None, max_norm=None, betas=(0.9, 0.999), flip=True)
     for name, rate in (("published", 0.002), ("published-word", 0.002), ("gal", 0.005)):
         assert found[name] == (replace(plain, learning_rate=rate), None)
     assert found["vanilla-ours"] == (replace(usual, steps=5000), None)
     assert found["caption"] == (usual, None) and found["tuned"] == (usual, TuneConfig())
-    assert found["blended"][0] == replace(usual, blended=usual.batch_size)
+    assert found["unblended"][0] == unblended
     assert found["fixed-norms"][0] == replace(usual, fixed_norms=True, max_norm=None)
     assert {"class", "human", "stars", "random-words", "other-caption", *REFERENCES} <= found.keys()
     assert study.convergence and study.seeds == (0, 1, 2)
