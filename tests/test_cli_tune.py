@@ -150,7 +150,7 @@ def test_a_lora_that_is_stopped_is_gone_on_with_by_the_command_that_is_told(monk
 def test_the_plan_of_both_halves_is_one_plan():
     ask = ["invert", "mug.png", "--phrase", "a red mug on the moon", "--plan", "--tune"]
     plan = json.loads(run(*ask, "--json").stdout)
-    assert plan["lora"]["thing"] == "a red mug" and plan["lora"]["rank"] == 8
+    assert plan["lora"]["thing"] == "a red mug" and plan["lora"]["rank"] == 3
     alone = json.loads(run(*ask[:-1], "--json").stdout)["memory"]["total"]
     assert (
         plan["memory"]["total"]
@@ -158,7 +158,7 @@ def test_the_plan_of_both_halves_is_one_plan():
         > min(alone, plan["lora"]["memory"]["total"])
     )
     told = run(*ask).output
-    assert "then a LoRA rank 8" in told and "mug-lora.safetensors" in told and told.count("memory") == 1
+    assert "then a LoRA rank 3" in told and "mug-lora.safetensors" in told and told.count("memory") == 1
     Path("mug-lora.safetensors").touch()
     assert "mug-lora.safetensors exists" in run(*ask).output
 
@@ -190,7 +190,7 @@ def test_plan_tells_and_does_nothing():
     for part in (
         "'a red mug' to the model as it is",
         "14 scenes, 4 styles",
-        "rank 8 on to_q",
+        "rank 3 on to_q",
         "about",
         "c-lora.safetensors",
     ):

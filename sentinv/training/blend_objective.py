@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
-from functools import lru_cache
 
 import torch
 from torch import Tensor
@@ -52,6 +51,7 @@ class BlendedObjective(DenoisingObjective):
         super().__init__(backbone, min_snr)
         self.frozen, self.data, self.fixed_rows, self.others_weight = frozen, data, fixed_rows, others_weight
         self._precision: list[torch.dtype] = []
+        self._found: dict[tuple[bool, ...], Tensor] = {}
 
     def _encode(self) -> None:
         """Encode what means the same throughout, if the text encoders' precision is not what it was."""
@@ -62,6 +62,13 @@ class BlendedObjective(DenoisingObjective):
         self._precision, self._nothing = precision, encode_prompts(backbone, [None])
         self._own = encode_all(backbone, data.all_ids) if data is not None and self.fixed_rows else None
         self._teacher = None if data is None else encode_all(backbone, data.teacher_ids)
+
+    def _places(self, marks: tuple[bool, ...], device: torch.device) -> Tensor:
+        """Indices of the items that are marked, int64; kept, as copying them makes the host wait."""
+        if marks not in self._found:
+            found = [index for index, marked in enumerate(marks) if marked]
+            self._found[marks] = torch.tensor(found, dtype=torch.int64, device=device)
+        return self._found[marks]
 
     def _told(self, batch: BlendedBatch, items: Tensor) -> Condition:
         """What the frozen model is told of some items."""
@@ -86,7 +93,7 @@ class BlendedObjective(DenoisingObjective):
         weights = super().weights(batch)
         if not isinstance(weights, Tensor) or not isinstance(batch, BlendedBatch) or batch.weights is not None:
             return weights
-        return weights.index_fill(0, places_of(batch.kept, weights.device), 1.0)
+        return weights.index_fill(0, self._places(batch.kept, weights.device), 1.0)
 
     @torch.no_grad()
     def wanted(self, batch: BlendedBatch, noisy: Tensor) -> tuple[Tensor, Tensor]:
@@ -102,7 +109,7 @@ class BlendedObjective(DenoisingObjective):
         units = torch.ones(len(batch), device=noisy.device)
         if not any(batch.taught):
             return true, units
-        taught, kept = (places_of(marks, noisy.device) for marks in (batch.taught, batch.kept))
+        taught, kept = (self._places(marks, noisy.device) for marks in (batch.taught, batch.kept))
         asked = torch.cat([taught, kept])
         told = Condition.joined([self._told(batch, taught), self._nothing[torch.zeros_like(kept)]])
         with self.frozen():
@@ -127,9 +134,3 @@ def encode_all(backbone: Backbone, ids: Mapping[str, Tensor]) -> Condition:
     count = len(next(iter(ids.values())))
     parts = [slice(first, first + _AT_ONCE) for first in range(0, count, _AT_ONCE)]
     return Condition.joined([backbone.encode_ids({name: own[part] for name, own in ids.items()}) for part in parts])
-
-
-@lru_cache(maxsize=64)
-def places_of(marks: tuple[bool, ...], device: torch.device) -> Tensor:
-    """Indices of the items that are marked, int64 on a device, where they stay: copying them makes the host wait, but once."""
-    return torch.tensor([index for index, marked in enumerate(marks) if marked], dtype=torch.int64, device=device)

@@ -17,6 +17,9 @@ SMALL = 32
 ITEMS = 4
 """Items that a step of a word has in all, unless told otherwise."""
 
+LAYERS = ("to_q", "to_k", "to_v", "to_out.0", "ff.net.0.proj", "ff.net.2", "conv1", "conv2")
+"""Ends of the names of the modules that a LoRA has layers for: attention, feed-forward, and the convolutions of the blocks."""
+
 AS_USUAL = cast(int, None)
 """A number of items that nobody has given; a config that is made has one."""
 
@@ -229,7 +232,8 @@ class TuneConfig(TrainConfig):
         others_weight: what such an item costs whose answer strays by all that its words do, the guidance direction, > 0: more
             keeps other prompts closer to what they were, and the thing less like itself.
         rank: of each layer, ≥ 1.
-        targets: ends of the names of the UNet's modules that get a layer.
+        targets: ends of the names of the UNet's modules that get a layer. With attention alone the thing is less like itself
+            (`benchmarks/tuning.toml`).
         train_rows: let the word's rows learn too.
         relative_learning_rate: theirs, if `rows_learning_rate` is None.
         rows_learning_rate: theirs, absolute.
@@ -239,7 +243,7 @@ class TuneConfig(TrainConfig):
     """
 
     relative_learning_rate: float | None = 0.25
-    learning_rate: float = 1e-3
+    learning_rate: float = 2e-3
     schedule: Schedule = "constant"
     betas: tuple[float, float] = (0.9, 0.999)
     flip: bool = False
@@ -247,8 +251,8 @@ class TuneConfig(TrainConfig):
     batch_size: int = 3
     others: int = AS_USUAL
     others_weight: float = 0.1
-    rank: int = 8
-    targets: tuple[str, ...] = ("to_q", "to_k", "to_v", "to_out.0")
+    rank: int = 3
+    targets: tuple[str, ...] = LAYERS
     train_rows: bool = False
     rows_learning_rate: float | None = None
 
@@ -268,13 +272,13 @@ class TuneConfig(TrainConfig):
     def parts(self, side: int) -> int:
         """Parts that a step is computed in, so that it needs hardly more memory than a step of a word alone.
 
-        Where a LoRA learns, an item keeps 1.4 times as much for the backward pass as where rows do
+        Where a LoRA learns, an item keeps twice as much for the backward pass as where rows do
         (`benchmarks/tuning_cost.py`). Small models keep little, and parts cost them time: theirs is one.
 
         Args:
             side: of the latents.
         """
-        most = 3 * max(self.batch_size, ITEMS) // 4
+        most = max(self.batch_size, ITEMS) // 2
         return -(-self.items // most) if side > SMALL else 1
 
     def __post_init__(self) -> None:
