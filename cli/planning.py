@@ -51,7 +51,9 @@ def print_plan(job: Job, options: InvertOptions, second: SecondHalf | None) -> N
         images=options.samples > 0,
     )
     lora = None if second is None else second.plan(plan.text, plan.initializer)
-    most = max([plan, lora] if lora else [plan], key=lambda one: one.memory["total"] if one.memory else 0)
+    most: RunPlan | TunePlan = max(
+        [plan, lora] if lora else [plan], key=lambda one: one.memory["total"] if one.memory else 0
+    )
     outputs = job.outputs
     if options.as_json:
         files = [str(path) for path in (outputs.concept, outputs.report, outputs.metrics)]
@@ -80,6 +82,7 @@ def _lines(job: Job, plan: RunPlan) -> dict[str, str]:
     size = job.pictures[0].cut or "{} x {}".format(*job.pictures[0].image.size)
     images = f"{plan.images}, the first {size}" if plan.images > 1 else size
     examples = ", ".join(repr(prompt) for prompt in plan.templates[:2])
+    items = f"batch {plan.batch_size}" + (f" + {plan.blended} blended" if plan.blended else "")
     return {
         "model": plan.model,
         "image" if plan.images == 1 else "images": images + (", with mask" if plan.mask else ""),
@@ -88,7 +91,7 @@ def _lines(job: Job, plan: RunPlan) -> dict[str, str]:
         "vectors": f"{plan.vectors}: {' · '.join(plan.tokens)}",
         "placeholder": plan.token,
         "templates": f"{len(plan.templates)}: {examples} …",
-        "training": f"{plan.steps} steps x batch {plan.batch_size}, {plan.learning_rate}, {job.config.schedule}",
+        "training": f"{plan.steps} steps x {items}, {plan.learning_rate}, {job.config.schedule}",
     }
 
 

@@ -38,7 +38,7 @@ from sentinv.training.objective import DenoisingObjective
 from sentinv.training.rescue import Measures
 from sentinv.training.train import data_and_objective, rows_groups
 
-CONFIG = TrainConfig(blended=0, steps=25, evaluate_every=25, evaluation_timesteps=2)
+CONFIG = TrainConfig(blended=0, schedule="constant", steps=25, evaluate_every=25, evaluation_timesteps=2)
 WORDS = Initialization("a striped mug")
 
 
@@ -260,7 +260,7 @@ def test_no_step_with_blended_items_waits_either(sd1, picture, monkeypatch):
             pictures = [Picture(image=picture, mask=halved(picture), notices=())]
             data = BlendedSet(backbone, pictures, rows, config, Blend.of(config, "a mug"))
             groups = rows_groups(rows, backbone, config)
-            loop = Loop(data, BlendedObjective(data, 0.05), groups, config, steps_per_sync=10)
+            loop = Loop(data, BlendedObjective(backbone, 0.05), groups, config, steps_per_sync=10)
             assert waits_of(loop, 3) == [0] * 3
 
 

@@ -125,7 +125,7 @@ def test_all_that_is_advised_is_taken_by_the_command_that_advises_it(command, co
                 return tune_config(TuneOptions(**context.params))
             return train_config(InvertOptions(**context.params))
 
-    given = [f"--{name}={getattr(config, name)}" for name in config.usual_items]
+    given = [f"--{name.replace('_', '-')}={getattr(config, name)}" for name in config.usual_items]
     assert config_of(*given) == config and config_of("--batch-size", "1").batch_size == 1
     for options, changes in ways(config, whole=True):
         own = {name: value for name, value in changes.items() if hasattr(config, name)}

@@ -382,7 +382,7 @@ def test_a_word_of_another_model_is_refused(sd1_backbone, picture):
     [
         {"rank": 0}, {"rank": 2000}, {"blended": 5}, {"others": -1}, {"targets": ()}, {"rows_learning_rate": 0.0},
         {"others_weight": 0.0},
-        {"scenes": ()}, {"styles": ("no room",)}, {"kind": "style"}, {"train_rows": 1},
+        {"scenes": ()}, {"styles": ("no room",)}, {"kind": "style", "blended": 1}, {"train_rows": 1},
     ],
 )  # fmt: skip
 def test_values_out_of_their_range(wrong):

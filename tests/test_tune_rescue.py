@@ -59,7 +59,7 @@ def gradient_of(backbone, make, rows, parts=1):
     layers = {name: LoraLayer(one.down, torch.ones_like(one.up), one.alpha) for name, one in layers.items()}
     with rows.installed(backbone), learning(backbone, layers) as adapters:
         data, rescue = make(), NoRescue()
-        objective = BlendedObjective(data, 0.05, frozen=adapters.off, fixed_rows=True)
+        objective = BlendedObjective(backbone, 0.05, frozen=adapters.off, data=data, fixed_rows=True)
         groups = [ParameterGroup(parameters=adapters.parameters, learning_rate=1e-3)]
         loop = Loop(data, objective, groups, data.config, rescue=rescue)
         rescue.take(Measures(parts=parts))

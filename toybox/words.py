@@ -26,12 +26,14 @@ from .concepts import FOLDER, all_concepts
 from .measure import RESULTS, rate, write_report
 
 PLAIN = "a photo of {}"
+RECIPE = {"batch_size": 4, "blended": 0, "schedule": "constant"}
+"""How words are learned here, whatever the defaults: the figures are of the model."""
 
 
 def pictures_of(backbone: Backbone, source: StudyConcept, seed: int, count: int) -> tuple[str, list[list[Image.Image]]]:
     """Learn the word of a concept: what it started from, and so many pictures of the plain prompt and of each edit."""
     words = make("caption", TOYBOX)(read_image(source.image).image)
-    concept = sentinv.invert(backbone, source.image, words, sentinv.TrainConfig(seed=seed), token="<c>")
+    concept = sentinv.invert(backbone, source.image, words, sentinv.TrainConfig(**RECIPE, seed=seed), token="<c>")
     prompts = [prompt.format("<c>") for prompt in (PLAIN, *source.edits)]
     said = f"{words.source}: {words.text}"
     return said, [sentinv.generate(backbone, prompt, [concept], count=count) for prompt in prompts]

@@ -40,7 +40,8 @@ class RunPlan:
         token: the placeholder.
         templates: prompts of the training.
         steps: of the training.
-        batch_size: of each step.
+        batch_size: items of each step that show the picture as it is.
+        blended: those that name a scene.
         learning_rate: at its highest, in words.
         memory: bytes of "weights", "activations", "images" and "total"; None where it cannot be told.
         fit: whether there is room for it.
@@ -59,6 +60,7 @@ class RunPlan:
     templates: list[str]
     steps: int
     batch_size: int
+    blended: int
     learning_rate: str
     memory: dict[str, int] | None
     fit: Fit
@@ -122,6 +124,7 @@ def plan_run(
         templates=[fill(template, token) for template in config.templates or TEMPLATES[config.kind]],
         steps=config.steps,
         batch_size=config.batch_size,
+        blended=config.blended,
         learning_rate=config.rate_in_words(place.model),
         memory=memory,
         fit=fit(place.model, config, place.dtype, place.device, memory),
