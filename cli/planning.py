@@ -51,9 +51,8 @@ def print_plan(job: Job, options: InvertOptions, second: SecondHalf | None) -> N
         images=options.samples > 0,
     )
     lora = None if second is None else second.plan(plan.text, plan.initializer)
-    most: RunPlan | TunePlan = max(
-        [plan, lora] if lora else [plan], key=lambda one: one.memory["total"] if one.memory else 0
-    )
+    plans: list[RunPlan | TunePlan] = [plan, lora] if lora else [plan]
+    most = max(plans, key=lambda one: one.memory["total"] if one.memory else 0)
     outputs = job.outputs
     if options.as_json:
         files = [str(path) for path in (outputs.concept, outputs.report, outputs.metrics)]
@@ -71,9 +70,9 @@ def print_plan(job: Job, options: InvertOptions, second: SecondHalf | None) -> N
     in_the_way = outputs.in_the_way(force=options.force, resume=options.resume)
     if second is not None:
         in_the_way = in_the_way or second.job.outputs.in_the_way(force=options.force, resume=False)
-    files = f"{outputs.concept}, {outputs.folder}/" + (f", {lora.lines['files']}" if lora else "")
+    written = f"{outputs.concept}, {outputs.folder}/" + (f", {lora.lines['files']}" if lora else "")
     _print_lines(
-        {**lines, "memory": _memory(most.memory), "too little": most.fit.told, "files": files, "but": in_the_way}
+        {**lines, "memory": _memory(most.memory), "too little": most.fit.told, "files": written, "but": in_the_way}
     )
 
 
