@@ -126,9 +126,10 @@ _HARMLESS = {
         "gradient_checkpointing",
         "prefix",
         "sep_token_id",
-    ),  # of old ones
+        "torchscript",
+    ),
     *("task_specific_params", "tf_legacy_loss", "tie_encoder_decoder", "tie_word_embeddings", "tokenizer_class"),
-    *("torchscript", "use_attention_mask", "use_bfloat16"),
+    *("use_attention_mask", "use_bfloat16"),
 }
 _ADVICE = {
     "quantization_config": "quantised models are not supported: get it in 16 bits",
