@@ -117,20 +117,13 @@ _TEXT_VALUES: dict[str, tuple[Any, ...]] = {
 }
 """Likewise for text encoders: another network than CLIP's, or numbers that are none of their own."""
 
-_HARMLESS = {
-    *("decay", "inv_gamma", "min_decay", "optimization_step", "power", "update_after_step", "use_ema_warmup"),  # of EMA
-    *("architectures", "dtype", "dropout", "torch_dtype", "timestep_values", "requires_safety_checker"),
-    *(
-        "cross_attention_hidden_size",
-        "finetuning_task",
-        "gradient_checkpointing",
-        "prefix",
-        "sep_token_id",
-        "torchscript",
-    ),
-    *("task_specific_params", "tf_legacy_loss", "tie_encoder_decoder", "tie_word_embeddings", "tokenizer_class"),
-    *("use_attention_mask", "use_bfloat16"),
-}
+_HARMLESS = frozenset(
+    "decay inv_gamma min_decay optimization_step power update_after_step use_ema_warmup "  # noqa: SIM905 - of EMA
+    "architectures dtype dropout torch_dtype timestep_values requires_safety_checker "
+    "cross_attention_hidden_size finetuning_task gradient_checkpointing prefix sep_token_id torchscript "  # of old ones
+    "task_specific_params tf_legacy_loss tie_encoder_decoder tie_word_embeddings tokenizer_class "
+    "use_attention_mask use_bfloat16".split()
+)
 _ADVICE = {
     "quantization_config": "quantised models are not supported: get it in 16 bits",
     "return_dict": "set it to true there",
