@@ -164,8 +164,9 @@ def test_the_training_options_reach_the_training():
     ("options", "wanted"),
     [
         ("--lr 0.5", {"learning_rate": 0.5}),
-        ("--batch-size 2", {"batch_size": 2}),
-        ("--schedule cosine", {"schedule": "cosine"}),
+        ("--batch-size 3", {"batch_size": 3}),
+        ("--blended 0", {"batch_size": 4, "blended": 0}),
+        ("--schedule constant", {"schedule": "constant"}),
         ("--min-snr 5", {"min_snr": 5.0}),
         ("--min-snr 0", {"min_snr": None}),
         ("--flip", {"flip": True}),

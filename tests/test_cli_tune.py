@@ -48,7 +48,7 @@ def run(*args, code=0):
 
 def test_tune_writes_a_lora_that_generate_and_evaluate_take():
     told = run("tune", "c.safetensors", "mug.png", *QUICK)
-    assert "LoRA of rank 2 on 32 layers" in told.output and "--lora c-lora.safetensors" in told.output
+    assert "LoRA of rank 2 on 56 layers" in told.output and "--lora c-lora.safetensors" in told.output
     lora = load_lora("c-lora.safetensors")
     assert lora.token == "<c>" and lora.word_digest == Concept.load("c.safetensors").digest
     run_folder = Path("c-lora-run")
@@ -57,7 +57,7 @@ def test_tune_writes_a_lora_that_generate_and_evaluate_take():
     plain = ["generate", "a photo of <c>", "-c", "c.safetensors", "-n", "1", "--steps", "2"]
     run(*plain, "-o", "plain")
     told = run(*plain, "-o", "half", "--lora", "c-lora.safetensors:0.5")
-    assert "c-lora.safetensors: 32 of 32 layers found" in told.output and "warning" not in told.output
+    assert "c-lora.safetensors: 56 of 56 layers found" in told.output and "warning" not in told.output
     settings = json.loads(Image.open("half/seed-0.png").text["sentinv"])
     assert settings["loras"] == {"c-lora.safetensors": 0.5}
     run(*plain, "-o", "none", "--lora", "c-lora.safetensors:0")
@@ -71,7 +71,7 @@ def test_the_same_seed_gives_the_same_file_and_nothing_is_overwritten():
     told = run("tune", "c.safetensors", "mug.png", *QUICK, "--force", "--json", "--quiet")
     assert Path("c-lora.safetensors").read_bytes() == first
     facts = json.loads(told.stdout)
-    assert facts["lora"] == "c-lora.safetensors" and facts["rows"] is None and facts["layers"] == 32
+    assert facts["lora"] == "c-lora.safetensors" and facts["rows"] is None and facts["layers"] == 56
     assert "the word itself" in run("tune", "c.safetensors", "mug.png", "-o", "c.safetensors", "--force", code=1).output
 
 

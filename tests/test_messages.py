@@ -146,7 +146,7 @@ CASES = [
     (
         1,
         no_number,
-        INVERT,
+        INVERT + " --blended 0",
         "the loss or the rows were not finite in step 2 of 2: the best rows until then are in mug-concept.safetensors; try a smaller --relative-lr",
     ),
     (
@@ -158,7 +158,7 @@ CASES = [
     (
         3,
         no_memory,
-        INVERT,
+        INVERT + " --blended 0",
         "out of memory, even with gradient checkpointing and one item at a time: a step needs about 1 MB beside the weights, 12 MB are free; use a smaller --dtype or model, another device, or end other programs",
     ),
     (

@@ -404,7 +404,7 @@ def test_what_was_cut_off_is_not_said_to_be_the_start(sd1_backbone, picture):
     assert start.text == "a cat"
     concept, _ = train_concept(sd1_backbone, [picture], start, replace(QUICK, steps=1))
     assert concept.metadata["sentinv.initial_text"] == "a cat"
-    assert concept.metadata["sentinv.relative_learning_rate"] == "0.25"  # ρ of a model that nobody has measured
+    assert concept.metadata["sentinv.relative_learning_rate"] == "0.4"  # ρ of a model that nobody has measured
 
 
 def test_a_signal_that_is_ignored_stays_ignored():
