@@ -177,7 +177,7 @@ def facts_of(outputs: Outputs, report: Report) -> dict[str, Any]:
     """What `--json` says of a word."""
     from sentinv.training.invert import Learned
 
-    learned, history = report.learned, report.learned.history
+    learned = report.learned
     assert isinstance(learned, Learned)  # noqa: S101 - for the type checker
     start = learned.start
     return {
@@ -191,6 +191,14 @@ def facts_of(outputs: Outputs, report: Report) -> dict[str, Any]:
         "score": start.initialization.score,
         "tokens": list(start.tokens),
         "vectors": start.count,
+        **_course(report),
+    }
+
+
+def _course(report: Report) -> dict[str, Any]:
+    """What `--json` says of how a training went."""
+    history = report.learned.history
+    return {
         "steps": history.evaluations[-1][0],
         "best_step": history.best_step,
         "stop": history.stop,
@@ -206,7 +214,7 @@ def tuned_facts_of(outputs: TuneOutputs, report: Report) -> dict[str, Any]:
 
     tuned = report.learned
     assert isinstance(tuned, Tuned)  # noqa: S101 - for the type checker
-    history, rows = tuned.history, str(outputs.rows) if tuned.config.train_rows else None
+    rows = str(outputs.rows) if tuned.config.train_rows else None
     return {
         "lora": str(outputs.concept),
         "rows": rows,
@@ -215,10 +223,5 @@ def tuned_facts_of(outputs: TuneOutputs, report: Report) -> dict[str, Any]:
         "model": tuned.lora.base_model,
         "rank": tuned.lora.rank,
         "layers": len(tuned.lora.layers),
-        "steps": history.evaluations[-1][0],
-        "best_step": history.best_step,
-        "stop": history.stop,
-        "start_loss": history.start_loss,
-        "best_loss": history.best_loss,
-        "seconds": report.seconds,
+        **_course(report),
     }
