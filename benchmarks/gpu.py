@@ -126,7 +126,7 @@ def steps(
             seconds.append((now - last[0]) / 10)
             last[0] = now
 
-    config = TrainConfig(steps=STEPS, evaluate_every=10 * STEPS, batch_size=batch)
+    config = TrainConfig(steps=STEPS, evaluate_every=10 * STEPS, batch_size=batch, blended=0)
     picture = Image.effect_noise((backbone.resolution,) * 2, 80).convert("RGB")
     try:
         sentinv.training.train.train_concept(backbone, [picture], Initialization("a red cat"), config, watch=watch)

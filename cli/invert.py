@@ -104,9 +104,7 @@ class Job:
     help="auto: when the loss no longer falls.",
 )
 @click.option("--tune", is_flag=True, help="Then train a LoRA around the word, as sentinv tune does.")
-@items_option(
-    TrainConfig, "blended", "Items per step that name a scene or style, of which the word is to learn nothing."
-)
+@items_option(TrainConfig, "blended", "Items per step that name a scene, of which the word is to learn nothing.")
 @run_options(TrainConfig)
 def invert(**given: Any) -> None:
     """Learn a word from one image, or from several of one thing.

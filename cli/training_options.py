@@ -97,9 +97,9 @@ def _all(*options: Callable[[Decorated], Decorated]) -> Callable[[Decorated], De
 
 def items_option(config: type[TrainConfig], name: str, text: str) -> Callable[[Decorated], Decorated]:
     """Add an option for a number of items per step, of which there are no more than fit the batch unless it is given."""
-    usual = config.usual_items[name]
-    most = f"{usual}, at most --batch-size" if usual else "0"
-    return click.option(f"--{name}", type=int, help=f"{text}  [default: {most}]")
+    return click.option(
+        f"--{name}", type=int, help=f"{text}  [default: {config.usual_items[name]}, at most --batch-size]"
+    )
 
 
 def learning_rate_option(command: Decorated) -> Decorated:

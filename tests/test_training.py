@@ -337,6 +337,12 @@ def test_gradient_checkpointing_changes_nothing_but_memory(sd1_backbone, picture
     assert not sd1_backbone.unet.is_gradient_checkpointing
 
 
+def test_the_rate_of_an_unknown_model_takes_a_random_walk_as_far_as_a_quarter_throughout():
+    config = TrainConfig()
+    walk = sum((config.rho("nobody's") * config.share_of_rate(step)) ** 2 for step in range(config.steps))
+    assert walk == pytest.approx(config.steps * 0.25**2, rel=0.05) and config.rho("toybox") == 0.95
+
+
 def test_schedules():
     cosine = TrainConfig(steps=10, schedule="cosine")
     shares = [cosine.share_of_rate(step) for step in range(11)]

@@ -15,7 +15,7 @@ from sentinv.adapters.lora import load_lora
 from sentinv.concepts.concept import Concept
 from sentinv.concepts.initialization import Initialization, starting_rows
 from sentinv.concepts.placeholder import PlaceholderRows
-from sentinv.concepts.scenes import without_scene
+from sentinv.concepts.scenes import STYLES, without_scene
 from sentinv.errors import CheckpointError, ConceptError, Interrupted, PromptError
 from sentinv.files.decoding import Picture
 from sentinv.generation.generate import GenerateConfig, generate_latents, seeded
@@ -390,12 +390,28 @@ def test_values_out_of_their_range(wrong):
         TuneConfig(**wrong)
 
 
+def test_a_words_blended_items_name_scenes_only():
+    word, lora = (Blend.of(config, "a mug on the moon") for config in (TrainConfig(), TuneConfig()))
+    assert word.styles == () and lora.styles == STYLES and word.scenes == lora.scenes
+    assert Blend.of(TrainConfig(styles=("a print of {}",)), "a mug").styles == ("a print of {}",)
+
+
 def test_items_that_nobody_asks_for_are_no_more_than_the_batch():
     """A config has numbers whether they were given or not, so that a run and its checkpoints are the same either way."""
     assert TuneConfig() == TuneConfig(blended=3, others=1) and asdict(TuneConfig())["blended"] == 3
     assert (TuneConfig(batch_size=1).blended, TuneConfig(batch_size=1).others) == (1, 1)
     assert (TuneConfig(kind="style").blended, TrainConfig().blended) == (0, 2)
     assert replace(TuneConfig(), batch_size=2, blended=None) == TuneConfig(batch_size=2)
+    words = (
+        TrainConfig(),
+        TrainConfig(kind="style"),
+        TrainConfig(blended=0),
+        TrainConfig(blended=3),
+        TrainConfig(batch_size=1),
+    )
+    assert [(one.batch_size, one.blended) for one in words] == [(2, 2), (4, 0), (4, 0), (3, 3), (1, 1)]
+    with pytest.raises(ValueError, match="blended must be a whole number, got 'x'"):
+        TrainConfig(blended="x")
     with pytest.raises(ValueError, match=r"blended must be in \[0, 1\]"):
         TuneConfig(batch_size=1, blended=2)
     with pytest.raises(ValueError, match="blended must be a whole number"):

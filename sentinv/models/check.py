@@ -166,16 +166,15 @@ def check_text_config(model: str, part: str, config: Config) -> None:
     """
     _check_fields(model, part, config, _known_of_text(), _TEXT_VALUES)
     width, heads, end = (
-        config.get("hidden_size", 512),
-        config.get("num_attention_heads", 8),
-        config.get("eos_token_id", 2),
+        config.get(name, usual)
+        for name, usual in (("hidden_size", 512), ("num_attention_heads", 8), ("eos_token_id", 2))
     )
     if not (isinstance(heads, int) and heads > 0 and isinstance(width, int) and width % heads == 0):
         raise ModelError(
             f"{model}: the {part}'s config has num_attention_heads {heads}, expected a divisor of its hidden_size, {width}: "
             "it is not the config of its weights; get the model again"
         )
-    if not isinstance(end := config.get("eos_token_id", 2), int):
+    if not isinstance(end, int):
         raise ModelError(
             f"{model}: the {part}'s config has eos_token_id {end}, expected a number: its tokenizer's last token"
         )

@@ -169,11 +169,12 @@ class TrainConfig:
         return 1
 
     def __post_init__(self) -> None:
+        unasked = [name for name in self.usual_items if getattr(self, name) is None]
         for name, kind in ((one.name, one.type) for one in fields(self)):
-            if name in self.usual_items and getattr(self, name) is None:
-                object.__setattr__(self, name, self._usual(name))
-            if kind in (bool, int):
+            if kind in (bool, int) and name not in unasked:
                 check(self, name, type(getattr(self, name)) is kind, _KINDS[kind])
+        for name in unasked:
+            object.__setattr__(self, name, self._usual(name))
         positive = ("batch_size", "evaluate_every", "evaluation_timesteps", "evaluation_noises", "patience")
         for name in (*positive, "checkpoint_every"):
             check(self, name, getattr(self, name) >= 1, "at least 1")
