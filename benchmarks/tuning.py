@@ -12,7 +12,7 @@ are in OUT/learned. What is there is not made again. Differences are to the refe
 import argparse
 from contextlib import nullcontext
 from dataclasses import asdict, replace
-from functools import cached_property, partial
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -29,12 +29,11 @@ from sentinv.bench.measuring import ConceptPictures, Measuring
 from sentinv.bench.study import key_of
 from sentinv.bench.trials import training_pictures
 from sentinv.concepts.concept import Concept
-from sentinv.concepts.prompts import fill
 from sentinv.diffusion.conversions import add_noise
 from sentinv.evaluation.judges import AttributeJudge, ClipJudge
 from sentinv.evaluation.recognition import Gallery, Recogniser
 from sentinv.files.decoding import Picture
-from sentinv.files.images import prepare, prepare_mask, read_image, save_png
+from sentinv.files.images import read_image, save_png
 from sentinv.files.json_lines import JsonLines
 from sentinv.generation.denoiser import encode_prompts
 from sentinv.generation.generate import GenerateConfig, generate, generate_latents, seeded
@@ -67,7 +66,7 @@ class Bench:
         self.folder, self.initializer, self.count = folder, initializer, given.count
         self.backbone: Backbone = sentinv.load("toybox")
         self.sampling = GenerateConfig(steps=given.sampling_steps)
-        self.drawing = partial(torch.autocast, "cpu", torch.bfloat16, enabled=given.bfloat16)
+        self.bfloat16 = given.bfloat16
         self.clip = ClipJudge.load(base_model="toybox")
         self._others: dict[float, float] = {}
         self.attributes = AttributeJudge.load(built_in("attributes"))
@@ -93,41 +92,33 @@ class Bench:
                 sampling=sampling,
                 recogniser=self.recogniser,
                 attributes=self.attributes,
+                bfloat16=self.bfloat16,
             ),
             (backbone.resolution,) * 2,
         )
         with adapted(backbone, [(lora, arm.scale)]) if lora is not None else nullcontext():
-            with self.drawing():
-                made, *edited = [
-                    generate(backbone, fill(prompt, concept.token), [concept], count=self.count, config=sampling)
-                    for prompt in (PHOTO, *source.edits)
-                ]
+            made, *edited = pictures.draw(backbone, concept)
             others = self.others_right(sampling) if lora is not None else self.others_of_model(guidance)
         scores = pictures.measure(made, edited)
-        scores["right"] = self.right(edited, [self.attributes.wanted(prompt, "") for prompt in source.edits])
-        scores |= {"others_right": others, "rms": rms_in_mask(made, source), "drift": self.drift(lora, arm.scale)}
+        scores |= {"others_right": others, "drift": self.drift(lora, arm.scale)}
         return scores, [made[0], *(images[0] for images in edited)]
 
     def others_right(self, sampling: GenerateConfig) -> float:
         """Share of pictures of other things that show them, with the model as it is now."""
-        with self.drawing():
+        with torch.autocast("cpu", torch.bfloat16, enabled=self.bfloat16):
             made = [generate(self.backbone, prompt, count=self.count, config=sampling) for prompt in OTHERS]
-        return self.right(made, [{"object": thing} for thing in OTHERS.values()])
+        shown = [
+            self.attributes.probabilities(one, {"object": thing})["object"] > 0.5
+            for group, thing in zip(made, OTHERS.values(), strict=True)
+            for one in group
+        ]
+        return sum(shown) / len(shown)
 
     def others_of_model(self, guidance: float) -> float:
         """... with the model without adapters, which is the same for every run."""
         if guidance not in self._others:
             self._others[guidance] = self.others_right(replace(self.sampling, guidance_scale=guidance))
         return self._others[guidance]
-
-    def right(self, images: list[list[Image.Image]], wanted: list[dict[str, str]]) -> float:
-        """Share of images that show all that is wanted."""
-        shown = [
-            all(share > 0.5 for share in self.attributes.probabilities(one, what).values())
-            for group, what in zip(images, wanted, strict=True)
-            for one in group
-        ]
-        return sum(shown) / len(shown)
 
     def picture(self, arm: Arm, source: StudyConcept) -> Picture:
         """The picture of a word."""
@@ -186,15 +177,6 @@ class Bench:
         condition, empty = encode_prompts(backbone, list(OTHERS)), encode_prompts(backbone, [None])
         rows = torch.arange(len(clean)).repeat(len(TIMES))
         return noisy, timesteps, condition[rows], empty[torch.zeros_like(rows)]
-
-
-def rms_in_mask(images: list[Image.Image], source: StudyConcept) -> float:
-    """Root of the mean squared difference to the picture inside its true mask, values in [0, 1]."""
-    assert source.mask is not None
-    own = prepare(read_image(source.image).image, size := (images[0].height, images[0].width), multiple=1)
-    mask = prepare_mask(read_image(source.mask).image.convert("L"), size)
-    errors = [(((prepare(one, size, multiple=1) - own) / 2).square() * mask).sum() / (3 * mask.sum()) for one in images]
-    return torch.stack(errors).sqrt().mean().item()
 
 
 def run(given: argparse.Namespace) -> None:

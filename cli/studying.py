@@ -67,6 +67,7 @@ class StudyOptions(ModelOptions, OutputOptions):
     part: tuple[int, int]
     threads: int | None
     no_images: bool
+    records_only: bool
     clip: str | None
     captioner: str | None
     classifier: str | None
@@ -109,6 +110,7 @@ def study_options(command: Decorated) -> Decorated:
             click.option("--part", type=Part(), default="1/1", help="k/n: only the k-th of n parts, one process each."),
             click.option("--threads", type=click.IntRange(min=1), help="Of torch, on the CPU."),
             click.option("--no-images", is_flag=True, help="Loss only: generate and judge nothing."),
+            click.option("--records-only", is_flag=True, help="Run nothing: report on the records that there are."),
             click.option("--clip", help="CLIP that judges: folder or hub id.  [default: the model's]"),
             click.option("--captioner", help="BLIP captioner: folder or hub id.  [default: the model's]"),
             click.option(
@@ -128,7 +130,8 @@ def conduct(studies: Sequence[tuple[Study, Path]], options: StudyOptions) -> Non
     """
     import torch
 
-    from sentinv.bench.runner import Workbench, run_study
+    from sentinv.bench.runner import run_study
+    from sentinv.bench.workbench import Workbench
 
     if options.threads:
         torch.set_num_threads(options.threads)
@@ -145,7 +148,8 @@ def conduct(studies: Sequence[tuple[Study, Path]], options: StudyOptions) -> Non
         facts = {**machine(backbone), **notes}
         origin = {name: facts[name] for name in ("machine", "date")}
         workbench = Workbench(backbone, concepts, options.describers(), measuring, origin)
-        outcome = run_study(study, workbench, folder, part=options.part, tell=options.notice)
+        how: dict[str, Any] = {"part": options.part, "records_only": options.records_only}
+        outcome = run_study(study, workbench, folder, **how, tell=options.notice)
         failed += len(outcome.failures)
         results.append(_conclude(study, outcome, folder, facts, options))
     if options.as_json:
@@ -179,7 +183,7 @@ def _conclude(
     """Write the report and print its tables, once the study is whole; returns what --json says of it."""
     from sentinv.bench.study_report import write_report
 
-    report = None if outcome.missing else folder / "report.html"
+    report = folder / "report.html" if outcome.records and (options.records_only or not outcome.missing) else None
     lines = [f"{study.title}: {name}: {why}" for name, why in outcome.failures]
     if report is not None:
         tables = write_report(study, outcome, folder, notes=facts)

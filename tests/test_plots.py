@@ -7,6 +7,7 @@ from PIL import Image
 
 from sentinv.bench import plots
 from sentinv.bench.arms import arms, measures, references
+from sentinv.bench.beside import ends_table, less_tables
 from sentinv.bench.runner import StudyOutcome
 from sentinv.bench.study import Study
 from sentinv.bench.study_report import write_report
@@ -100,6 +101,31 @@ def test_recognised_is_reached_where_the_best_single_word_is_at_its_best(records
     assert rows["vanilla"] == ["50 [50, 50], 5.0 s", "0.500 [0.500, 0.500]", "50"]
     assert rows["caption"] == ["50 [50, 50], 5.0 s", "0.750 [0.750, 0.750]", "1000"]
     assert recognised_table([arm for arm in arms(records) if arm.start != "vanilla"]) is None
+
+
+def test_last_scores_stand_beside_each_other_and_are_paired(records):
+    """The caption's last CLIP-I is .1 above vanilla's, by more for each concept; seeds are averaged first."""
+    for one in records:
+        name = one["settings"]["start"]
+        more = 0.1 * (1 + CONCEPTS.index(one["settings"]["concept"])) + 0.01 * one["settings"]["seed"]
+        one["result"]["scores"][-1][1]["clip_i"] = 0.3 + (more if name == "caption" else 0.0)
+    found = arms(records)
+    seeds = sorted({one["settings"]["seed"] for one in records})
+    middle = 0.01 * sum(seeds) / len(seeds)
+    table = ends_table(found)
+    row = next(dict(zip(table.header, row, strict=True)) for row in table.rows if row[0] == "caption")
+    assert row["CLIP-I, picture"].startswith(f"{0.3 + 0.2 + middle:.3f} [")
+    assert row["recognised"] == "-" and row["runs of concepts"] == f"{3 * len(seeds)} of 3"
+    of_vanilla, of_ours = less_tables(found)
+    assert "less vanilla" in of_vanilla.title and "less caption" in of_ours.title
+    for table, sign in ((of_vanilla, 1), (of_ours, -1)):
+        name = "caption" if sign > 0 else "vanilla"
+        row = next(dict(zip(table.header, row, strict=True)) for row in table.rows if row[0] == name)
+        least = min(sign * 0.1, sign * 0.3) + sign * middle
+        assert row["concepts"] == "3" and row["recognised"] == "-"
+        assert row["CLIP-I, picture"].startswith(f"{sign * (0.2 + middle):+.3f} [")
+        assert row["CLIP-I, picture"].endswith(f"]; {least:+.3f}")
+    assert ends_table([]) is None and less_tables([]) == []
 
 
 def test_a_lora_has_steps_and_seconds_of_its_own(records):

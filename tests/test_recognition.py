@@ -67,6 +67,7 @@ def test_recognised_is_the_share_that_shows_the_concept_where_it_was_asked_for(c
     judged = replace(alone, attributes=Attributes())
     scores = ConceptPictures(concepts[0], judged, (16, 16)).measure([image], [[image, image], [image]])
     assert scores["recognised_prompts"] == [1, 0.5, 0] and scores["recognised"] == pytest.approx(0.5)
+    assert scores["right"] == 0.25 and "right" not in pictures.measure([image], [[image], [image]])
     taken = replace(measuring, recogniser=Recogniser({"mug": own, "twin": own}, far))
     made = [image], [[image], [image]]
     assert ConceptPictures(concepts[0], taken, (16, 16)).measure(*made)["recognised"] == 0  # not nearer than its twin

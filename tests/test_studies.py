@@ -20,19 +20,22 @@ from sentinv.bench.concepts import read_concepts
 from sentinv.bench.measuring import ConceptPictures
 from sentinv.bench.peers import peer_files
 from sentinv.bench.records import ADDED, read_records, same_settings
-from sentinv.bench.runner import Workbench, cost, run_study, shares
+from sentinv.bench.runner import run_study
+from sentinv.bench.sharing import cost, shares
 from sentinv.bench.starts import REFERENCES, StartSpec
 from sentinv.bench.study import Study, key_of, trials
 from sentinv.bench.study_file import read_study
 from sentinv.bench.study_report import write_report
 from sentinv.bench.study_tables import crossing_table, score_tables
-from sentinv.bench.trials import TrainingCurve, train_curve
+from sentinv.bench.trials import TOKEN, TrainingCurve, train_curve
+from sentinv.bench.workbench import Workbench
 from sentinv.cli.main import cli
 from sentinv.concepts.concept import Concept
 from sentinv.concepts.placeholder import PlaceholderRows
 from sentinv.errors import Interrupted, SentinvError
 from sentinv.files.images import read_image
 from sentinv.files.json_lines import JsonLines
+from sentinv.generation.generate import generate
 from sentinv.models.backbone import Backbone
 from sentinv.models.loading import load
 from sentinv.training.checkpoint import read_checkpoint
@@ -205,7 +208,7 @@ def test_a_lora_is_kept_and_taken_again(bench, tmp_path, monkeypatch):
     bench.measuring = measuring
     kept = list((tmp_path / "later/learned").iterdir())
     assert len(kept) == 2
-    for name in ("runner.train_curve", "tuning.tune"):
+    for name in ("workbench.train_curve", "tuning.tune"):
         monkeypatch.setattr(f"sentinv.bench.{name}", lambda *_, **__: pytest.fail("trained again"))
     later = run_study(study, bench, tmp_path / "later").records
     assert without_timing(later) == without_timing(whole)
@@ -226,7 +229,7 @@ def test_a_word_that_went_wrong_is_not_tuned(bench, tmp_path, monkeypatch):
         del curve.rows[4]
         return curve
 
-    monkeypatch.setattr("sentinv.bench.runner.train_curve", train)
+    monkeypatch.setattr("sentinv.bench.workbench.train_curve", train)
     (record,) = run_study(replace(TUNED, starts=()), bench, tmp_path).records
     assert record["result"]["stop"] == "runaway"
     assert [step for step, _ in record["result"]["losses"]] == [0, 2, 4]
@@ -237,13 +240,13 @@ def test_the_arms_of_the_evidence_are_the_published_recipes(request):
     study = read_study(request.config.rootpath / "benchmarks" / "evidence.toml")
     found = {arm.name: (study.config(arm, 0, {}), study.tuning(arm, 0)) for arm in study.compared()}
     usual = TrainConfig(evaluation_timesteps=16)
-    unblended = replace(usual, batch_size=4, blended=0, schedule="constant")
-    plain = replace(unblended, steps=5000, min_snr=None, max_norm=None, betas=(0.9, 0.999), flip=True)
+    before = replace(usual, batch_size=4, blended=0, schedule="constant", max_norm=None, flip=True)
+    plain = replace(before, steps=3000, min_snr=None, betas=(0.9, 0.999))
     for name, rate in (("published", 0.002), ("published-word", 0.002), ("gal", 0.005)):
         assert found[name] == (replace(plain, learning_rate=rate), None)
-    assert found["vanilla-ours"] == (replace(usual, steps=5000), None)
+    assert found["vanilla-ours"] == (replace(usual, steps=3000), None)
     assert found["caption"] == (usual, None) and found["tuned"] == (usual, TuneConfig())
-    assert found["unblended"][0] == unblended
+    assert found["first-edition"][0] == replace(before, relative_learning_rate=0.95)
     assert found["fixed-norms"][0] == replace(usual, fixed_norms=True, max_norm=None)
     assert {"class", "human", "stars", "random-words", "other-caption", *REFERENCES} <= found.keys()
     assert study.convergence and study.seeds == (0, 1, 2)
@@ -263,13 +266,13 @@ def test_two_runs_give_the_same_records(bench, tmp_path):
 
 def test_a_start_that_several_runs_share_is_measured_once(bench, tmp_path, monkeypatch):
     measured = []
-    honest = ConceptPictures.scores
+    honest = ConceptPictures.measure
 
-    def counted(self, backbone, concept, *, trained=1):
+    def counted(self, made, edited, trained=1):
         measured.append(trained)
-        return honest(self, backbone, concept, trained=trained)
+        return honest(self, made, edited, trained)
 
-    monkeypatch.setattr(ConceptPictures, "scores", counted)
+    monkeypatch.setattr(ConceptPictures, "measure", counted)
     study = replace(STUDY, starts=("caption",), concepts=("mug",), grid={"images": (1, 2)})
     records = run_study(study, bench, tmp_path / "out").records
     assert measured == [1, 1, 1, 2, 2, 2]  # for each number of pictures: the start, and the ends of two seeds
@@ -290,7 +293,7 @@ def test_what_was_learned_is_measured_later_without_training_again(bench, tmp_pa
     def trains(*_, **__):
         raise AssertionError("trained again")
 
-    monkeypatch.setattr("sentinv.bench.runner.train_curve", trains)
+    monkeypatch.setattr("sentinv.bench.workbench.train_curve", trains)
     later = run_study(study, bench, tmp_path / "later").records
     assert without_timing(later) == without_timing(whole)
     assert [record["timing"]["training"] for record in later] == [record["timing"]["training"] for record in losses]
@@ -327,6 +330,32 @@ def test_a_killed_study_goes_on_and_equals_an_uninterrupted_one(bench, tmp_path,
     assert without_timing(resumed.records) == without_timing(whole.records)
     lines = (tmp_path / "killed/records.jsonl").read_text().splitlines()
     assert [json.loads(line)["key"] for line in lines] == [record["key"] for record in whole.records]
+
+
+def test_the_first_image_of_each_prompt_can_be_looked_at(bench, tmp_path, sd1_backbone, measuring):
+    study = replace(TUNED, starts=(), images_at=(4,))
+    (record,) = run_study(study, bench, tmp_path).records
+    strips = {path.stem: read_image(path).image for path in (tmp_path / "images").iterdir()}
+    assert set(strips) == {f"{record['key']}-{step}" for step in (4, 6)}
+    (path,) = (path for path in (tmp_path / "learned").iterdir() if "tune" not in read_checkpoint(path).settings)
+    word = Concept(token=TOKEN, rows=TrainingCurve.read(path).rows[4])
+    texts = [
+        f"{text} {TOKEN}{rest}"
+        for text, rest in (("a photo of", ""), ("a photo of", " on the moon"), ("a painting of", ""))
+    ]
+    drawn = [generate(sd1_backbone, text, [word], count=2, seed=0, config=measuring.sampling)[0] for text in texts]
+    strip = strips[f"{record['key']}-4"]
+    assert strip.size == (3 * 16, 16)
+    assert all(strip.crop((16 * n, 0, 16 * n + 16, 16)).tobytes() == one.tobytes() for n, one in enumerate(drawn))
+
+
+def test_a_report_of_the_records_there_are_runs_nothing(bench, tmp_path, monkeypatch):
+    study = replace(STUDY, concepts=("mug",), starts=("caption", "class"), seeds=(0,), grid={})
+    run_study(replace(study, starts=("class",)), bench, tmp_path)
+    monkeypatch.setattr("sentinv.bench.workbench.train_curve", lambda *_, **__: pytest.fail("trained"))
+    outcome = run_study(study, bench, tmp_path, records_only=True)
+    assert [record["settings"]["start"] for record in outcome.records] == ["class"]
+    assert (outcome.missing, outcome.failures) == (1, [])
 
 
 def test_parts_share_a_study(bench, tmp_path):
@@ -724,7 +753,7 @@ def test_runs_that_went_wrong_are_told_and_not_averaged_away(bench, tmp_path, mo
             del curve.rows[4]
         return curve
 
-    monkeypatch.setattr("sentinv.bench.runner.train_curve", train)
+    monkeypatch.setattr("sentinv.bench.workbench.train_curve", train)
     reports = []
     for _ in range(2):
         outcome = run_study(study, bench, tmp_path / "records")
@@ -735,7 +764,9 @@ def test_runs_that_went_wrong_are_told_and_not_averaged_away(bench, tmp_path, mo
     found = {arm.label: arm for arm in arms(outcome.records)}
     assert list(found["vanilla"].curves()) == ["cat"]
     (table,) = (
-        table for table in score_tables(list(found.values()), outcome.records) if "training image" in table.title
+        table
+        for table in score_tables(list(found.values()), outcome.records)
+        if "CLIP-I to the training" in table.title
     )
     assert table.rows[1][0] == "caption" and table.rows[1][-1] == "-" != table.rows[1][1]
     assert "Measured in" not in table.note

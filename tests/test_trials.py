@@ -4,6 +4,7 @@ from dataclasses import replace
 from itertools import count
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 import torch
 from judging import random_picture
@@ -14,7 +15,7 @@ from sentinv.bench.trials import train_curve, training_pictures
 from sentinv.concepts.initialization import Initialization, starting_rows
 from sentinv.concepts.placeholder import PlaceholderRows
 from sentinv.errors import SentinvError
-from sentinv.files.images import read_image
+from sentinv.files.images import read_image, read_mask
 from sentinv.generation.generate import generate
 from sentinv.training.config import TrainConfig
 from sentinv.training.data import TrainingSet
@@ -120,7 +121,13 @@ def test_scores_by_hand(sd1_backbone, concepts, measuring):
     assert copied_scores["clip_t"] == pytest.approx((texts @ own).mean().item(), rel=1e-4)
     made = measuring.judge.images(generate(sd1_backbone, "a photo of", count=2, seed=0, config=measuring.sampling))
     assert pictures.scores(sd1_backbone, None)["clip_i"] == pytest.approx((made @ own).mean().item(), rel=1e-4)
-    assert "lpips" not in copied_scores
+    assert "lpips" not in copied_scores and copied_scores["rms"] == 0
+    inside = np.asarray(read_mask(concepts[0].mask).convert("L").resize((16, 16), Image.Resampling.BOX)) / 255
+    ours, theirs = (np.asarray(random_picture(n).convert("RGB"), dtype=float) / 255 for n in (0, 1))
+    squares = ((ours - theirs) ** 2).mean(2)
+    by_hand = ((squares * inside).sum() / inside.sum()) ** 0.5
+    measured = pictures.measure([random_picture(0), random_picture(1)], [[random_picture(2)]] * 2)
+    assert measured["rms"] == pytest.approx(by_hand / 2, rel=1e-4)
     assert copied_scores["clip_t_each"] == pytest.approx(
         copied_scores["clip_t"], rel=1e-4
     )  # of one image they are the same

@@ -16,7 +16,7 @@ from sentinv.concepts.prompts import fill
 from sentinv.errors import SentinvError
 from sentinv.evaluation.evaluate import RECONSTRUCTION_PROMPT, without_placeholder
 from sentinv.evaluation.metrics import mean_embedding_cosine, pairwise_cosine
-from sentinv.files.images import prepare, read_image
+from sentinv.files.images import prepare, prepare_mask, read_image, read_mask
 from sentinv.generation.generate import GenerateConfig, generate
 
 if TYPE_CHECKING:
@@ -64,21 +64,24 @@ class ConceptPictures:
     def __init__(self, concept: StudyConcept, measuring: Measuring, size: tuple[int, int]) -> None:
         self.concept, self.measuring, self.size = concept, measuring, size
         self.image = read_image(concept.image).image
+        self._inside = None if concept.mask is None else prepare_mask(read_mask(concept.mask), size)
         self._own = measuring.judge.images([self.image])
         self._views = _embedded(measuring.judge, concept.views)
         self._targets = _embedded(measuring.judge, concept.targets)
         self._texts = measuring.judge.texts([without_placeholder(prompt) for prompt in concept.edits])
 
-    def scores(self, backbone: Backbone, concept: Concept | None, *, trained: int = 1) -> dict[str, Any]:
-        """Measure a learned word, or with None what the prompts give without it.
+    def draw(self, backbone: Backbone, concept: Concept | None) -> list[list[Image.Image]]:
+        """What is to be measured: images of the plain prompt, and of each editing prompt.
 
         Args:
             backbone: draws the images.
-            concept: the word.
-            trained: how many of the concept's pictures it was learned from; views among them are not held out.
+            concept: a learned word, or None for what the prompts give without it.
         """
-        made = self._generate(backbone, RECONSTRUCTION_PROMPT, concept)
-        edited = [self._generate(backbone, prompt, concept) for prompt in self.concept.edits]
+        return [self._generate(backbone, prompt, concept) for prompt in (RECONSTRUCTION_PROMPT, *self.concept.edits)]
+
+    def scores(self, backbone: Backbone, concept: Concept | None, *, trained: int = 1) -> dict[str, Any]:
+        """Measure a learned word, or with None what the prompts give without it. As `draw` and `measure`."""
+        made, *edited = self.draw(backbone, concept)
         return self.measure(made, edited, trained)
 
     def scores_of_copying(self) -> dict[str, Any]:
@@ -106,17 +109,14 @@ class ConceptPictures:
         Args:
             made: of the plain prompt.
             edited: of each editing prompt.
-            trained: as for `scores`.
+            trained: how many of the concept's pictures the word was learned from; views among them are not held out.
         """
         measuring = self.measuring
         embedded = measuring.judge.images(made)
         scores: dict[str, Any] = {"clip_i": pairwise_cosine(embedded, self._own).mean().item()}
         if self._views is not None and len(held_out := self._views[trained - 1 :]):
             scores["clip_i_views"] = pairwise_cosine(embedded, held_out).mean().item()
-        if measuring.lpips is not None:
-            mine = torch.cat([prepare(image, self.size, multiple=1) for image in made])
-            theirs = prepare(self.image, self.size, multiple=1).expand_as(mine)
-            scores["lpips"] = measuring.lpips.distance(mine, theirs).mean().item()
+        scores |= self._differences(made)
         edits = [measuring.judge.images(images) for images in edited]
         follows = [mean_embedding_cosine(images, text) for images, text in zip(edits, self._texts, strict=True)]
         if follows:
@@ -130,20 +130,40 @@ class ConceptPictures:
             scores["clip_i_edits_prompts"] = near
         return scores | self._recognised([embedded, *edits], edited)
 
+    def _differences(self, made: Sequence[Image.Image]) -> dict[str, Any]:
+        """How far images are from the picture, pixel by pixel.
+
+        LPIPS, and the root of the mean squared difference, of values in [0, 1], inside the mask; mean over the images.
+        """
+        mine = torch.cat([prepare(image, self.size, multiple=1) for image in made])
+        theirs = prepare(self.image, self.size, multiple=1).expand_as(mine)
+        scores = {}
+        if self.measuring.lpips is not None:
+            scores["lpips"] = self.measuring.lpips.distance(mine, theirs).mean().item()
+        if (inside := self._inside) is not None:
+            squares = ((mine - theirs) / 2).square().mean(1, keepdim=True) * inside
+            scores["rms"] = (squares.sum((1, 2, 3)) / inside.sum()).sqrt().mean().item()
+        return scores
+
     def _recognised(self, embedded: Sequence[Tensor], edited: Sequence[Sequence[Image.Image]]) -> dict[str, Any]:
-        """Share of pictures of each prompt, the plain one first, that show the concept and, if edited, what else was asked."""
+        """Share of pictures of each prompt, the plain one first, that show the concept and, if edited, what else was asked.
+
+        And the share of edits that show what else was asked, be it with the concept or not.
+        """
         recogniser, attributes, concept = self.measuring.recogniser, self.measuring.attributes, self.concept
         if recogniser is None:
             return {}
-        shares = []
+        shares, rights = [], []
         for images, prompt, group in zip(embedded, ["", *concept.edits], [(), *edited], strict=True):
             flags = recogniser.reads_as(images, concept.name, concept.same_as)
             if attributes is not None and group:
                 wanted = attributes.wanted(prompt, "")
                 right = [all(share > 0.5 for share in attributes.probabilities(one, wanted).values()) for one in group]
                 flags = flags & torch.tensor(right)
+                rights.append(sum(right) / len(right))
             shares.append(flags.float().mean().item())
-        return {"recognised": sum(shares) / len(shares), "recognised_prompts": shares}
+        scores: dict[str, Any] = {"recognised": sum(shares) / len(shares), "recognised_prompts": shares}
+        return scores | ({"right": sum(rights) / len(rights)} if rights else {})
 
     def _generate(self, backbone: Backbone, prompt: str, concept: Concept | None) -> list[Image.Image]:
         measuring = self.measuring

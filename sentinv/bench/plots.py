@@ -63,21 +63,23 @@ def save_figure(figure: Figure, folder: StrPath, stem: str) -> list[Path]:
 
 @dataclass(frozen=True, kw_only=True)
 class Panel:
-    """Curves over the training steps that are drawn together.
+    """Curves over the training that are drawn together.
 
     Attributes:
         arms: label → one curve per concept.
         ylabel: what the curves show.
         level: label and height of a horizontal line; None for none.
+        seconds: whether they are over seconds.
     """
 
     arms: Mapping[str, Sequence[Curve]]
     ylabel: str
     level: tuple[str, float] | None = None
+    seconds: bool = False
 
 
 def curves(*panels: Panel) -> Figure:
-    """Mean curves with 95 % bands over concepts, on a step axis that is linear to 10 and logarithmic from there.
+    """Mean curves with 95 % bands over concepts, on a step axis that is linear to 10 and logarithmic from there, or of seconds.
 
     Args:
         panels: side by side; an arm has the same colour in all of them, and one entry in the legend.
@@ -103,7 +105,10 @@ def _draw_curves(axes: Axes, panel: Panel, order: Sequence[str]) -> None:
         marker = "o" if len(points) <= FEW else ""  # a line alone would look measured all along
         means = [value.mean for _, value in points]
         axes.plot(steps, means, dash, color=colour, label=label, marker=marker, markersize=3.5)
-        if len(own) > 1:
+        if len(own) > 1 and len(points) == 1:
+            ((step, value),) = points
+            axes.plot([step, step], [value.low, value.high], color=colour, alpha=0.4, linewidth=1)
+        elif len(own) > 1:
             low, high = [value.low for _, value in points], [value.high for _, value in points]
             axes.fill_between(steps, low, high, color=colour, alpha=0.11, linewidth=0)
     if panel.level is not None:
@@ -119,8 +124,12 @@ def _draw_curves(axes: Axes, panel: Panel, order: Sequence[str]) -> None:
             fontsize=7.5,
             color="#555555",
         )
-    _step_axis(axes, furthest)
-    axes.set(xlabel="training steps", ylabel=panel.ylabel)
+    if panel.seconds:
+        axes.set_xscale("log")
+        axes.xaxis.set_major_formatter("{x:g}")
+    else:
+        _step_axis(axes, furthest)
+    axes.set(xlabel="seconds of training" if panel.seconds else "training steps", ylabel=panel.ylabel)
 
 
 def plane(

@@ -12,6 +12,7 @@ from typing import Any
 
 from sentinv.bench import plots
 from sentinv.bench.arms import MEASURES, REFERENCE_NAMES, Arm, arms, longest_vanilla, measures, references, short
+from sentinv.bench.beside import ends_table, less_tables
 from sentinv.bench.records import Record
 from sentinv.bench.runner import StudyOutcome
 from sentinv.bench.study import Study
@@ -56,7 +57,7 @@ def write_report(study: Study, outcome: StudyOutcome, folder: str | Path, *, not
     reached = (
         [recognised_table(found), *(crossing_table(found, measure) for measure in kinds)] if study.convergence else []
     )
-    tables = [table for table in reached if table is not None]
+    tables = [table for table in (*reached, ends_table(found)) if table is not None] + less_tables(found)
     tables += [loss_table(found, measure) for measure in kinds]
     tables += score_tables(found, outcome.records)
     tables += [table for table in (gain_table(found), trade_table(found), spread_table(found)) if table is not None]
@@ -77,7 +78,7 @@ def _figures(found: Sequence[Arm], records: Sequence[Record], folder: Path, conv
 
     for stem, (caption, panel) in (panels := _panels(found) if convergence else {}).items():
         keep(plots.curves(panel), stem, caption)
-    if panels and "clip-i" in panels:
+    if "clip-i" in panels and "summary" not in panels:
         plots.save_figure(plots.curves(next(iter(panels.values()))[1], panels["clip-i"][1]), folder, "summary")
     points, ways = {}, {}
     for arm in found:
@@ -109,6 +110,11 @@ def _panels(found: Sequence[Arm]) -> dict[str, tuple[str, plots.Panel]]:
             name = MEASURES[measure]
             panel = plots.Panel(arms=losses, ylabel=f"{name} on the fixed grid", level=_level(found, measure))
             panels[name.replace(" ", "-")] = (f"{name.capitalize()} on the fixed grid: {band}.", panel)
+    if timed := {arm.label: own for arm in found if (own := _over_seconds(arm, "recognised"))}:
+        caption = (
+            f"{SCORES['recognised']}: mean over concepts, 95 % band, over seconds of training, median of the runs."
+        )
+        panels["summary"] = (caption, plots.Panel(arms=timed, ylabel="recognised", seconds=True))
     for score, stem in (("clip_i", "clip-i"), ("clip_t", "clip-t")):
         if curves := _levelled({arm.label: arm.score_curves(score) for arm in found}, 2):
             caption = f"{SCORES[score]}: {band}."
@@ -119,6 +125,12 @@ def _panels(found: Sequence[Arm]) -> dict[str, tuple[str, plots.Panel]]:
 def _levelled(own: Mapping[str, Mapping[str, Curve]], points: int) -> dict[str, list[list[tuple[int, float]]]]:
     """Those arms that have a curve of so many points, levelled."""
     return levelled({label: curves for label, curves in own.items() if any(len(c) >= points for c in curves.values())})
+
+
+def _over_seconds(arm: Arm, score: str) -> list[list[tuple[float, float]]]:
+    """The curve of each concept, over how long the arm takes to the step."""
+    curves = arm.score_curves(score).values()
+    return [[(arm.seconds_at(step) or 0.0, value) for step, value in curve if step] for curve in curves]
 
 
 def _level(found: Sequence[Arm], measure: str) -> tuple[str, float] | None:

@@ -150,7 +150,9 @@ SCORES = {
     "clip_t": "editability: CLIP-T, mean over the editing prompts",
     "clip_t_each": "editability: CLIP-T of single images, whatever their number",
     "clip_i_edits": "edits: CLIP-I to pictures of the thing itself in the asked scene or style",
+    "right": "edits: share of pictures that show the scene or style asked for",
     "lpips": "LPIPS to the training image (lower is closer)",
+    "rms": "root mean squared difference to the training image inside the mask, of values in [0, 1] (lower is closer)",
 }
 
 
