@@ -114,7 +114,7 @@ def test_the_plan_is_printed_with_what_to_do(model_folder, picture, tmp_path, mo
         (invert, TrainConfig()),
         (invert, TrainConfig(blended=4)),
         (tune, TuneConfig()),
-        (tune, TuneConfig(others=3)),
+        (tune, TuneConfig(batch_size=3, blended=3, others=3)),
     ],
 )
 def test_all_that_is_advised_is_taken_by_the_command_that_advises_it(command, config):

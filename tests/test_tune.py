@@ -300,9 +300,9 @@ def test_other_things_cost_the_share_of_the_guidance_direction_by_which_they_str
 
 
 def test_a_step_needs_no_more_memory_than_a_words(sd1_backbone, picture, monkeypatch):
-    """Seven items in four parts: two of a LoRA keep what four of a word do."""
+    """Five items in three parts: two of a LoRA keep what four of a word do."""
     configs = TuneConfig(), TuneConfig(batch_size=8, blended=8), TrainConfig()
-    assert [[one.parts(side) for side in (8, 64, 128)] for one in configs] == [[1, 4, 4], [1, 5, 5], [1, 1, 1]]
+    assert [[one.parts(side) for side in (8, 64, 128)] for one in configs] == [[1, 3, 3], [1, 5, 5], [1, 1, 1]]
     monkeypatch.setattr("sentinv.training.config.SMALL", 1)
     learning = []
 
@@ -314,7 +314,7 @@ def test_a_step_needs_no_more_memory_than_a_words(sd1_backbone, picture, monkeyp
     hook = sd1_backbone.unet.register_forward_pre_hook(note)
     tune(sd1_backbone, word_of(sd1_backbone), masked(picture), config)
     hook.remove()
-    assert learning == [2, 2, 2, 1]
+    assert learning == [2, 2, 1]
 
 
 def test_parts_of_a_batch_cost_what_the_whole_does(sd1_backbone, picture):
@@ -398,10 +398,10 @@ def test_a_words_blended_items_name_scenes_only():
 
 def test_items_that_nobody_asks_for_are_no_more_than_the_batch():
     """A config has numbers whether they were given or not, so that a run and its checkpoints are the same either way."""
-    assert TuneConfig() == TuneConfig(blended=3, others=1) and asdict(TuneConfig())["blended"] == 3
+    assert TuneConfig() == TuneConfig(blended=2, others=1) and asdict(TuneConfig())["blended"] == 2
     assert (TuneConfig(batch_size=1).blended, TuneConfig(batch_size=1).others) == (1, 1)
     assert (TuneConfig(kind="style").blended, TrainConfig().blended) == (0, 2)
-    assert replace(TuneConfig(), batch_size=2, blended=None) == TuneConfig(batch_size=2)
+    assert replace(TuneConfig(), batch_size=1, blended=None) == TuneConfig(batch_size=1)
     words = (
         TrainConfig(),
         TrainConfig(kind="style"),

@@ -227,7 +227,7 @@ class TuneConfig(TrainConfig):
         mask_background: the word's own prompts show the whole picture, and so this is 1.
         schedule: the rates stay.
         styles: those of `sentinv.concepts.scenes` if None.
-        batch_size: see `TrainConfig`; three, with as many blended ones and one more, cost twice a step of a word alone.
+        batch_size: see `TrainConfig`; two, with as many blended ones and one more, cost less than twice a step of a word alone.
         others: items per step, in [0, batch_size], of other things, which the model is to show as before. If not given, as
             for `blended`.
         others_weight: what such an item costs whose answer strays by all that its words do, the guidance direction, > 0: more
@@ -249,7 +249,7 @@ class TuneConfig(TrainConfig):
     betas: tuple[float, float] = (0.9, 0.999)
     flip: bool = False
     mask_background: float = 1.0
-    batch_size: int = 3
+    batch_size: int = 2
     others: int = AS_USUAL
     others_weight: float = 0.1
     rank: int = 3
@@ -258,7 +258,7 @@ class TuneConfig(TrainConfig):
     rows_learning_rate: float | None = None
 
     usual_styles: ClassVar[tuple[str, ...]] = STYLES
-    usual_items: ClassVar[Mapping[str, int]] = {"batch_size": 3, "blended": 3, "others": 1}
+    usual_items: ClassVar[Mapping[str, int]] = {"batch_size": 2, "blended": 2, "others": 1}
 
     @property
     def items(self) -> int:
