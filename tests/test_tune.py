@@ -9,6 +9,7 @@ import torch
 from conftest import same, snapshot
 from PIL import Image, ImageDraw
 
+import sentinv
 from sentinv.adapters.install import adapted, fresh_layers, learning
 from sentinv.adapters.layouts import LoraLayer
 from sentinv.adapters.lora import load_lora
@@ -19,6 +20,7 @@ from sentinv.concepts.scenes import STYLES, without_scene
 from sentinv.errors import CheckpointError, ConceptError, Interrupted, PromptError
 from sentinv.files.decoding import Picture
 from sentinv.generation.generate import GenerateConfig, generate_latents, seeded
+from sentinv.models.backbone import Backbone
 from sentinv.training.blend import OTHERS, Blend, BlendedSet
 from sentinv.training.blend_objective import LEAST, BlendedObjective, encode_all
 from sentinv.training.checkpoint import Checkpoints
@@ -103,6 +105,29 @@ def test_a_lora_and_its_file_draw_the_same_also_in_plain_diffusers(sd1, sd1_back
     sd1.load_lora_weights(str(path))
     theirs = sd1(prompt, generator=seeded(3, 1), num_inference_steps=3, output_type="latent").images
     assert torch.allclose(drawn[0], theirs, atol=1e-5)
+
+
+def test_a_word_of_xl_and_its_own_lora_draw_the_same_in_plain_diffusers(xl, picture, tmp_path):
+    backbone = Backbone.from_pipeline(xl, "tiny")
+    tuned = tune(backbone, word_of(backbone), picture, replace(QUICK, steps=20, learning_rate=1e-2, train_rows=True))
+    concept, lora, prompt = (
+        tuned.concept,
+        tuned.lora.save(tmp_path / "c-lora.safetensors"),
+        "a photo of <c> on the moon",
+    )
+    told = replace(concept, metadata={**concept.metadata, "modelspec.architecture": "stable-diffusion-xl-v1-base"})
+    files = sentinv.export(told, "diffusers", tmp_path / "exported").files
+    config = GenerateConfig(steps=3, guidance_scale=5.0)
+    plain = generate_latents(backbone, prompt, [concept], generators=seeded(3, 1), config=config)
+    with adapted(backbone, [load_lora(lora)]):
+        ours = generate_latents(backbone, prompt, [concept], generators=seeded(3, 1), config=config)
+    for name, encoder, words in zip(
+        files, (xl.text_encoder, xl.text_encoder_2), (xl.tokenizer, xl.tokenizer_2), strict=True
+    ):
+        xl.load_textual_inversion(str(tmp_path / "exported" / name), text_encoder=encoder, tokenizer=words)
+    xl.load_lora_weights(str(lora))
+    theirs = xl(prompt, generator=seeded(3, 1), num_inference_steps=3, guidance_scale=5.0, output_type="latent").images
+    assert (ours - theirs).abs().max() < 1e-5 * theirs.std() < (ours - plain).abs().max()
 
 
 @pytest.mark.parametrize("train_rows", [False, True])
