@@ -25,6 +25,7 @@ from sentinv.concepts.layouts import ENCODER_KEYS, WIDTHS
 from sentinv.concepts.reading import load_concepts
 from sentinv.errors import ConceptError
 from sentinv.models.backbone import Backbone
+from sentinv.training.config import LAYERS
 
 SAME = ("a1111", "comfyui", "invokeai", "kohya", "onetrainer")
 MIXINS = {
@@ -217,6 +218,9 @@ def test_onetrainer_has_one_rank_and_is_told_the_layers():
     whole = lora_on(base, *names)
     assert "set its rank, 2, and as layers attn-only" in export_lora(whole, "onetrainer").line
     assert "layers a filter for those of the file" in export_lora(lora_on(base, *names[:-1]), "onetrainer").line
+    wide = [name for name in adaptable(bare_unet(base)) if any(name.endswith(f".{end}") for end in LAYERS)]
+    ends = "conv1,conv2,ff.net.0.proj,ff.net.2,to_k,to_out.0,to_q,to_v"
+    assert f"as layers the filter {ends}" in export_lora(lora_on(base, *wide), "onetrainer").line
     layer = whole.layers[names[0]]
     mixed = Lora(layers=whole.layers | {names[0]: LoraLayer(layer.down[:1], layer.up[:, :1], 1.0)})
     export_lora(mixed, "kohya")

@@ -43,6 +43,7 @@ _BUNDLE_PLACES = {
     "a1111": _PLACES["a1111"],
     "comfyui": "put {file} into both folders models/loras and models/embeddings, and load it with the node Load LoRA",
 }
+_INSIDE_BLOCK = re.compile(r".*\.(resnets\.\d+|transformer_blocks\.\d+|attn\d)\.")
 _KOHYA_BASES = {"sd1": "sd_v1", "sd2": "sd_v2", "sdxl": "sdxl_base_v1-0"}
 
 
@@ -203,9 +204,16 @@ def _laid_out(lora: Lora, program: str, base: str, bundled: Mapping[str, Tensor]
 
 
 def _onetrainer_layers(lora: Lora, base: str) -> str:
-    """What its users choose, because OneTrainer takes a file only if it has all layers that are trained."""
-    attention = {name for name in adaptable(bare_unet(base)) if "attn" in name} if base else set()
-    return "attn-only" if lora.layers.keys() == attention else "a filter for those of the file alone"
+    """What its users choose, because OneTrainer takes a file only if it has all layers that are trained.
+
+    Its own filter has texts, separated by commas, one of which a layer's name must contain (`modules/util/ModuleFilter.py`).
+    """
+    every = adaptable(bare_unet(base)) if base else {}
+    if lora.layers.keys() == {name for name in every if "attn" in name}:
+        return "attn-only"
+    ends = sorted({_INSIDE_BLOCK.sub("", name) for name in lora.layers})
+    found = {name for name in every if any(end in name for end in ends)}
+    return f"the filter {','.join(ends)}" if lora.layers.keys() == found else "a filter for those of the file alone"
 
 
 def _kohya_bytes(lora: Lora, base: str, header: Mapping[str, str], bundled: Mapping[str, Tensor]) -> bytes:
