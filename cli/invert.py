@@ -158,7 +158,7 @@ def finish(job: Job, options: InvertOptions, backbone: Backbone, report: Report,
             print_result(job.outputs, report, options, last=second is None)
         check_end(job.outputs, report, "rows", "--relative-lr")
         if second is not None:
-            tuned = second.run(backbone, report.learned.concept)
+            tuned = second.run(backbone, report.learned.concept, report.samples)
             facts["lora"] = tuned_facts_of(second.job.outputs, tuned)
             if not options.as_json:
                 print_tuned(second.job.outputs, tuned, second.options)

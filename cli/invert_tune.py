@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from sentinv.concepts.concept import Concept
     from sentinv.models.backbone import Backbone
     from sentinv.report.run_page import Report
+    from sentinv.training.samples import Samples
 
 _OF_BOTH = {
     *("model", "vae", "device", "dtype", "masks", "crop", "kind", "seed", "samples"),
@@ -73,8 +74,13 @@ class SecondHalf:
         thing = named(self.options.words or saying(text, initializer), self.job.token)
         return tune_plan(self.job, self.options, thing, batch=False)
 
-    def run(self, backbone: Backbone, concept: Concept) -> Report:
+    def run(self, backbone: Backbone, concept: Concept, alone: Samples) -> Report:
         """Train the LoRA around the word that was learned, and write what came of it.
+
+        Args:
+            backbone: the model.
+            concept: the word.
+            alone: its images.
 
         Raises:
             SentinvError: If it was asked to stop, or could not go on; it says how to.
@@ -83,7 +89,7 @@ class SecondHalf:
 
         try:
             with self.job.outputs.held(resume=False):
-                return tune_word(backbone, concept, self.job, self.options)
+                return tune_word(backbone, concept, self.job, self.options, alone)
         except Interrupted as error:
             raise Interrupted(f"{error}, by: {self.again}", error.signal_number) from error
         except SentinvError as error:

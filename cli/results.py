@@ -54,11 +54,14 @@ def samples_of(learned: Learned, backbone: Backbone, options: InvertOptions) -> 
     return _samples(learned, total, lambda bar: sample_images(backbone, learned, options.samples, bar), options.quiet)
 
 
-def tuned_samples_of(tuned: Tuned, backbone: Backbone, count: int, *, quiet: bool) -> Samples:
-    """Make the images of the report on a LoRA; none where the model cannot make any."""
+def tuned_samples_of(
+    tuned: Tuned, backbone: Backbone, count: int, *, quiet: bool, alone: Samples | None = None
+) -> Samples:
+    """Make the images of the report on a LoRA, but for those of the word that there are; none where the model can make none."""
     from sentinv.training.samples import tuned_samples, tuned_sampling_steps
 
-    return _samples(tuned, tuned_sampling_steps(count), lambda bar: tuned_samples(backbone, tuned, count, bar), quiet)
+    total = tuned_sampling_steps(count, alone=alone is None or not alone.after)
+    return _samples(tuned, total, lambda bar: tuned_samples(backbone, tuned, count, bar, alone), quiet)
 
 
 def _samples(learned: Learned | Tuned, total: int, make: Callable[[Progress], Samples], quiet: bool) -> Samples:

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from sentinv.files.decoding import Picture
     from sentinv.models.backbone import Backbone
     from sentinv.report.run_page import Report
+    from sentinv.training.samples import Samples
 
 _PATH = click.Path(path_type=Path)
 
@@ -78,7 +79,11 @@ class TuneJob:
     help="Of the LoRA.",
 )
 @click.option("--rank", default=TuneConfig.rank, show_default=True, help="Of each layer.")
-@click.option("--target", multiple=True, help="End of the names of modules that get a layer.  [default: attention]")
+@click.option(
+    "--target",
+    multiple=True,
+    help="End of the names of modules that get a layer.  [default: attention, feed-forward, convolutions]",
+)
 @click.option("--batch-size", default=TuneConfig.batch_size, show_default=True, help="Items per step of the picture.")
 @items_option(TuneConfig, "blended", "… with a scene or style in the prompt.")
 @items_option(TuneConfig, "others", "… with prompts that must not change.")
@@ -164,8 +169,10 @@ def tune_config(options: TuneOptions) -> TuneConfig:
         raise click.UsageError(str(error).removeprefix("TuneConfig.")) from error
 
 
-def tune_word(backbone: Backbone, concept: Concept, job: TuneJob, options: TuneOptions) -> Report:
-    """Train the LoRA, and write what came of it."""
+def tune_word(
+    backbone: Backbone, concept: Concept, job: TuneJob, options: TuneOptions, alone: Samples | None = None
+) -> Report:
+    """Train the LoRA, and write what came of it; of the word there may be images already."""
     from sentinv.cli.results import Clock, tuned_samples_of, word_is_safe
     from sentinv.report.outputs import write_result
     from sentinv.report.run_page import Report
@@ -182,7 +189,7 @@ def tune_word(backbone: Backbone, concept: Concept, job: TuneJob, options: TuneO
         tuned.concept.save(outputs.rows, overwrite=options.force)
     tuned.lora.save(outputs.concept, overwrite=options.force)
     clock.lap("training")
-    report_samples = tuned_samples_of(tuned, backbone, options.samples, quiet=options.quiet)
+    report_samples = tuned_samples_of(tuned, backbone, options.samples, quiet=options.quiet, alone=alone)
     clock.lap("images of this page")
     report = Report(learned=tuned, samples=report_samples, seconds=clock.seconds)
     with word_is_safe(outputs.concept):

@@ -17,6 +17,7 @@ from sentinv.cli.main import cli
 from sentinv.concepts.concept import Concept
 from sentinv.errors import Interrupted, TrainingError
 from sentinv.models.loading import load
+from sentinv.training import samples
 from sentinv.training.history import WRONG
 
 QUICK = ["--steps", "2", "--samples", "1", "--blended", "2", "--others", "1", "--others-weight", "0.2", "--rank", "2"]
@@ -105,9 +106,18 @@ def test_invert_can_tune_as_well():
     assert f'next: sentinv generate "a painting in the style of <mug>" {place}\n' in told.output
 
 
-def test_what_invert_and_tune_say_is_one_object():
+def test_what_invert_and_tune_say_is_one_object(monkeypatch):
+    """The images of the word are made for its own report, and only shown again on the LoRA's."""
     Path("sentinv.toml").write_text("[tune]\nsteps = 2\nrank = 2\n")
-    told = run("invert", "mug.png", *QUICK_WORD, "--tune", "--json", "--quiet")
+    shown, made = [], []
+    honest, drawn = samples.tuned_samples, samples.generate
+    monkeypatch.setattr(
+        samples, "tuned_samples", lambda *given: shown.append((given[-1], honest(*given))) or shown[-1][1]
+    )
+    monkeypatch.setattr(samples, "generate", lambda *given, **more: made.append(given[2]) or drawn(*given, **more))
+    told = run("invert", "mug.png", *QUICK_WORD, "--samples", "1", "--tune", "--json", "--quiet")
+    ((alone, both),) = shown
+    assert both.before == alone.after and len(both.after) == len(both.before) == 1 and len(made) == 1
     facts = json.loads(told.stdout)
     assert (facts["concept"], facts["lora"]["lora"]) == ("mug-concept.safetensors", "mug-lora.safetensors")
     assert facts["lora"]["rank"] == 2 and facts["lora"]["token"] == facts["token"] == "<mug>"

@@ -30,11 +30,13 @@ class Samples:
 
     Attributes:
         prompt: of all of them.
+        seed: of the first of each; None where there are none.
         before: from the rows that training started from; may be empty.
         after: from the learned rows, as many.
     """
 
     prompt: str
+    seed: int | None = None
     before: Sequence[Image.Image] = ()
     after: Sequence[Image.Image] = ()
 
@@ -49,9 +51,9 @@ def sampling_steps(count: int) -> int:
     return SAMPLING.steps * -(-count // PAIRS)
 
 
-def tuned_sampling_steps(count: int) -> int:
-    """Steps that `tuned_samples` takes in all for so many images of each."""
-    return 2 * SAMPLING.steps * -(-count // SAMPLING.batch_size)
+def tuned_sampling_steps(count: int, *, alone: bool = True) -> int:
+    """Steps that `tuned_samples` takes in all for so many images of each, or of those with the LoRA."""
+    return (1 + alone) * SAMPLING.steps * -(-count // SAMPLING.batch_size)
 
 
 def sample_images(backbone: Backbone, learned: Learned, count: int, on_step: Progress | None = None) -> Samples:
@@ -74,22 +76,31 @@ def sample_images(backbone: Backbone, learned: Learned, count: int, on_step: Pro
     before, after = generate_beside(
         backbone, prompt, concepts, count=count, seed=learned.config.seed, config=config, on_step=on_step
     )
-    return Samples(prompt=prompt, before=before, after=after)
+    return Samples(prompt=prompt, seed=learned.config.seed, before=before, after=after)
 
 
-def tuned_samples(backbone: Backbone, tuned: Tuned, count: int, on_step: Progress | None = None) -> Samples:
-    """Make images of a word alone and with its LoRA. Otherwise as `sample_images`."""
-    prompt, total = prompt_of(tuned), tuned_sampling_steps(count)
+def tuned_samples(
+    backbone: Backbone, tuned: Tuned, count: int, on_step: Progress | None = None, alone: Samples | None = None
+) -> Samples:
+    """Make images of a word alone and with its LoRA. Otherwise as `sample_images`.
+
+    Args:
+        backbone: the model.
+        tuned: the word and the LoRA.
+        count: images of each, ≥ 0.
+        on_step: as for `sample_images`.
+        alone: those of the word, where there are some: as many of the same prompt and seed are not made again.
+    """
+    prompt, seed = prompt_of(tuned), tuned.config.seed
     if not count:
         return Samples(prompt=prompt)
-    strips = []
+    there = alone is not None and (alone.prompt, alone.seed, len(alone.after)) == (prompt, seed, count)
+    strips = [alone.after] if alone is not None and there else []
     pairs: tuple[tuple[Concept, list[Lora]], ...] = ((tuned.before, []), (tuned.concept, [tuned.lora]))
-    for half, (concept, loras) in enumerate(pairs):
-        told = None if on_step is None else lambda done, _, half=half: on_step(half * total // 2 + done, total)
+    total = tuned_sampling_steps(count, alone=not there)
+    for half, (concept, loras) in enumerate(pairs[len(strips) :]):
+        begun = half * total // 2
+        told = None if on_step is None else lambda done, _, begun=begun: on_step(begun + done, total)
         with adapted(backbone, loras) if loras else nullcontext():
-            strips.append(
-                generate(
-                    backbone, prompt, [concept], count=count, seed=tuned.config.seed, config=SAMPLING, on_step=told
-                )
-            )
-    return Samples(prompt=prompt, before=strips[0], after=strips[1])
+            strips.append(generate(backbone, prompt, [concept], count=count, seed=seed, config=SAMPLING, on_step=told))
+    return Samples(prompt=prompt, seed=seed, before=strips[0], after=strips[1])
