@@ -18,7 +18,7 @@ from sentinv.adapters.install import adapted
 from sentinv.bench.arms import arms
 from sentinv.bench.concepts import read_concepts
 from sentinv.bench.measuring import ConceptPictures
-from sentinv.bench.peers import peer_files
+from sentinv.bench.peers import PEER_OPTIONS, peer_files
 from sentinv.bench.records import ADDED, read_records, same_settings
 from sentinv.bench.runner import run_study
 from sentinv.bench.sharing import cost, shares
@@ -549,12 +549,20 @@ import torch
 from PIL import Image
 from safetensors.torch import save_file
 
-model, folder, steps, seed, output = sys.argv[1:6]
+model, folder, steps, seed, output, batch_size = sys.argv[1:7]
+assert batch_size == "4"  # as many as ours has in all, blended ones among them
 assert (Path(model) / "model_index.json").is_file() and seed == "0"
 assert [Image.open(path).size for path in Path(folder).iterdir()] == [(16, 16)]
 Path(output).mkdir()
 save_file({"<peer>": torch.full((1, 16), float(steps))}, Path(output) / "learned_embeds.safetensors")
 """
+
+
+def test_a_bare_script_is_given_what_its_readme_says():
+    """Without --scale_lr diffusers' script would learn at a quarter of the rate that its README asks for."""
+    told = dict(re.findall(r"--(\w+) ([^-]\S*)", PEER_OPTIONS))
+    assert "--scale_lr " in PEER_OPTIONS and (told["learning_rate"], told["lr_scheduler"]) == ("5e-4", "constant")
+    assert (told["train_batch_size"], told["lr_warmup_steps"], told["initializer_token"]) == ("{batch_size}", "0", "*")
 
 
 def test_the_word_of_a_peer_s_script_is_measured_as_one_of_ours(tmp_path, tokenizer, measuring):
@@ -568,7 +576,8 @@ def test_the_word_of_a_peer_s_script_is_measured_as_one_of_ours(tmp_path, tokeni
     (tmp_path / "broken.py").write_text("raise SystemExit('no gas')")
     (tmp_path / "silent.py").write_text("")
     (tmp_path / "own.toml").write_text("")
-    good = f"{tmp_path / 'peer.py'} {{model}} {{folder}} {{steps}} {{seed}} {{output}} --config={tmp_path / 'own.toml'}"
+    told = "{model} {folder} {steps} {seed} {output} {batch_size}"
+    good = f"{tmp_path / 'peer.py'} {told} --config={tmp_path / 'own.toml'}"
     scripts = [good, str(tmp_path / "broken.py"), str(tmp_path / "silent.py"), str(tmp_path / "absent.py")]
     command = [
         "bench",
@@ -593,7 +602,7 @@ def test_the_word_of_a_peer_s_script_is_measured_as_one_of_ours(tmp_path, tokeni
     theirs = [record for record in records if record["settings"]["start"].startswith("peer:")]
     assert {record["settings"]["train"]["steps"] for record in theirs} == {2, 3} and len(records) == len(theirs) + 2
     assert str(tmp_path) not in json.dumps(theirs)  # where files lie is nobody's business
-    assert all(record["settings"]["start"].endswith("{output} --config=own.toml") for record in theirs)
+    assert all(record["settings"]["start"].endswith("{batch_size} --config=own.toml") for record in theirs)
     losses = {record["result"]["losses"][0][0]: record["result"]["losses"][0][1] for record in theirs}
     backbone = load(str(tmp_path / "model"))
     source = read_concepts(concepts)[0]

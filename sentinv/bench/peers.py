@@ -33,9 +33,14 @@ if TYPE_CHECKING:
 PEER_OPTIONS = (
     "--pretrained_model_name_or_path {model} --train_data_dir {folder} --placeholder_token <peer> --initializer_token * "
     "--learnable_property object --resolution {resolution} --train_batch_size {batch_size} --max_train_steps {steps} "
-    "--learning_rate 5e-4 --lr_scheduler constant --output_dir {output} --save_steps 1000000 --seed {seed}"
+    "--learning_rate 5e-4 --scale_lr --lr_scheduler constant --lr_warmup_steps 0 --output_dir {output} --save_steps 1000000 "
+    "--seed {seed}"
 )
-"""The options of diffusers' examples/textual_inversion/textual_inversion.py, for scripts that are given as a bare path."""
+"""What scripts are given that come as a bare path: the options in the README of diffusers' examples/textual_inversion.
+
+Its four pictures a step come in one batch, in place of four that are accumulated, and it starts from ``*``, as nobody says what
+the thing is.
+"""
 
 FILES = ("learned_embeds.safetensors", "learned_embeds.bin")
 """What such scripts leave."""
@@ -146,7 +151,7 @@ def learn_with_peer(backbone: Backbone, trial: Trial) -> tuple[Concept, dict[str
     values = {
         "model": peer_folder(backbone.name),
         "resolution": backbone.resolution,
-        "batch_size": config.batch_size,
+        "batch_size": config.items,
         "steps": config.steps,
         "seed": trial.seed,
     }
