@@ -18,6 +18,7 @@ from sentinv.cli.training_options import (
     flip_option,
     items_option,
     learning_rate_option,
+    min_snr_option,
     picture_options,
     run_options,
     schedule_option,
@@ -48,7 +49,6 @@ class InvertOptions(StartingOptions, RunOptions):
     learning_rate: float | None
     max_norm: float | None
     schedule: str
-    min_snr: float
     flip: bool
     stop: str
     tune: bool
@@ -88,13 +88,7 @@ class Job:
     help="Noises, timesteps and templates per step.  [default: 4, less those that are --blended]",
 )
 @schedule_option
-@click.option(
-    "--min-snr",
-    type=click.FloatRange(0),
-    default=TrainConfig.min_snr,
-    show_default=True,
-    help="Gamma of the loss's weights, for 16 latents a side. Less: composition counts more, detail less. 0: all alike.",
-)
+@min_snr_option(TrainConfig)
 @flip_option
 @click.option(
     "--stop",
@@ -177,7 +171,7 @@ def train_config(options: InvertOptions) -> TrainConfig:
     """
     from sentinv.concepts.prompts import read_templates
 
-    values = options.values_for(TrainConfig) | {"min_snr": options.min_snr or None}
+    values = options.values_for(TrainConfig)
     values["templates"] = read_templates(options.templates) if options.templates else None
     try:
         return TrainConfig(**values)

@@ -37,6 +37,7 @@ class RunOptions(ModelOptions, OutputOptions):
     steps: int
     batch_size: int | None
     blended: int | None
+    min_snr: float | None
     seed: int
     gradient_checkpointing: bool
     samples: int
@@ -99,6 +100,18 @@ def items_option(config: type[TrainConfig], name: str, text: str) -> Callable[[D
     """Add an option for a number of items per step, of which there are no more than fit the batch unless it is given."""
     return click.option(
         f"--{name}", type=int, help=f"{text}  [default: {config.usual_items[name]}, at most --batch-size]"
+    )
+
+
+def min_snr_option(config: type[TrainConfig]) -> Callable[[Decorated], Decorated]:
+    """Add --min-snr, with the default of a config; 0 is None."""
+    return click.option(
+        "--min-snr",
+        type=click.FloatRange(0),
+        default=config.min_snr,
+        show_default=True,
+        help="Gamma of the loss's weights, for 16 latents a side. Less: composition counts more, detail less. 0: all alike.",
+        callback=lambda ctx, param, value: value or None,
     )
 
 

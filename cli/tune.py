@@ -10,7 +10,7 @@ import click
 
 from sentinv.cli.invert import read_pictures, watched
 from sentinv.cli.options import FiniteRange, print_json, tell_toybox
-from sentinv.cli.training_options import RunOptions, items_option, picture_options, run_options
+from sentinv.cli.training_options import RunOptions, items_option, min_snr_option, picture_options, run_options
 from sentinv.report.outputs import TuneOutputs
 from sentinv.training.config import TuneConfig
 
@@ -94,6 +94,7 @@ class TuneJob:
     show_default=True,
     help="How closely these are kept; less makes the thing more like itself.",
 )
+@min_snr_option(TuneConfig)
 @click.option("--train-rows", is_flag=True, help="Let the word learn on too.")
 @click.option(
     "--relative-lr",

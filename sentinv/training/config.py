@@ -226,6 +226,9 @@ class TuneConfig(TrainConfig):
         learning_rate: of the LoRA's weights, > 0.
         mask_background: the word's own prompts show the whole picture, and so this is 1.
         schedule: the rates stay.
+        min_snr: see `TrainConfig`; where layers learn, detail counts too, which is decided at lower noise than what a picture
+            shows and where (`benchmarks/noise.toml`). At 16, for Stable Diffusion 1, hardly a noise level counts less than in
+            the plain loss, with which LoRAs are trained there.
         styles: those of `sentinv.concepts.scenes` if None.
         batch_size: see `TrainConfig`; two, with as many blended ones and one more, cost less than twice a step of a word alone.
         others: items per step, in [0, batch_size], of other things, which the model is to show as before. If not given, as
@@ -247,6 +250,7 @@ class TuneConfig(TrainConfig):
     learning_rate: float = 2e-3
     schedule: Schedule = "constant"
     betas: tuple[float, float] = (0.9, 0.999)
+    min_snr: float | None = 1.0
     flip: bool = False
     mask_background: float = 1.0
     batch_size: int = 2
