@@ -4,7 +4,7 @@ Whether tensors are on the right device is asked of torch's fake tensors: they k
 mixed as the real ones do, without any accelerator.
 """
 
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from itertools import pairwise
 
@@ -15,6 +15,7 @@ from PIL import Image
 from torch._subclasses import FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from sentinv.adapters.install import fresh_layers, learning
 from sentinv.concepts.concept import Concept
 from sentinv.concepts.initialization import Initialization, starting_rows
 from sentinv.concepts.placeholder import PlaceholderRows
@@ -29,11 +30,11 @@ from sentinv.generation.generate import GenerateConfig, generate
 from sentinv.models.backbone import Backbone
 from sentinv.training.blend import Blend, BlendedSet
 from sentinv.training.blend_objective import BlendedObjective
-from sentinv.training.config import TrainConfig
+from sentinv.training.config import TrainConfig, TuneConfig
 from sentinv.training.data import TrainingSet
 from sentinv.training.graphs import WARMUP, Graphed, with_graph
 from sentinv.training.lean_convolutions import lean_convolutions
-from sentinv.training.loop import Loop
+from sentinv.training.loop import Loop, ParameterGroup
 from sentinv.training.objective import DenoisingObjective
 from sentinv.training.rescue import Measures
 from sentinv.training.train import data_and_objective, rows_groups
@@ -262,6 +263,26 @@ def test_no_step_with_blended_items_waits_either(sd1, picture, monkeypatch):
             groups = rows_groups(rows, backbone, config)
             loop = Loop(data, BlendedObjective(backbone, 0.05), groups, config, steps_per_sync=10)
             assert waits_of(loop, 3) == [0] * 3
+
+
+def test_no_step_of_a_lora_waits_either(sd1, picture, monkeypatch):
+    """Adapters on and off for the teacher, and prompts of other things, whose pictures the model makes before."""
+    config = TuneConfig(steps=25, evaluate_every=25, evaluation_timesteps=2, targets=("attn2.to_v", "conv1"))
+    monkeypatch.setattr("sentinv.training.blend._SAMPLING", GenerateConfig(steps=1))
+    monkeypatch.setattr("sentinv.training.blend.OTHERS", 2)
+    with on_cuda(sd1, torch.bfloat16, monkeypatch) as backbone, ExitStack() as stack:
+        rows, layers = rows_of_ones(backbone), fresh_layers(backbone.unet, config.targets, 2, torch.Generator())
+        stack.enter_context(rows.installed(backbone))
+        with monkeypatch.context() as patch:  # peft's own weights, which are written over: fake ones cannot be swapped
+            patch.setattr(torch.nn.Module, "to", lambda self, *_, **__: self)
+            adapters = stack.enter_context(learning(backbone, layers))
+        with lean_convolutions(backbone.unet):
+            assert {parameter.device.type for parameter in adapters.parameters.values()} == {"cuda"}
+            pictures = [Picture(image=picture, mask=halved(picture), notices=())]
+            data = BlendedSet(backbone, pictures, rows, config, Blend.of(config, "a mug", config.others))
+            objective = BlendedObjective(backbone, config.min_snr, frozen=adapters.off, data=data, fixed_rows=True)
+            groups = [ParameterGroup(parameters=adapters.parameters, learning_rate=config.learning_rate)]
+            assert waits_of(Loop(data, objective, groups, config, steps_per_sync=10), 3) == [0] * 3
 
 
 class Recorded:
