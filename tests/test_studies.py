@@ -483,12 +483,13 @@ def test_published_tables_are_those_of_the_published_records(folder, tmp_path, m
     """Whoever runs the command beside the records gets the tables, and no record is of other settings than today's."""
     published = (folder / "tables.md").read_text()
     (command,) = re.findall(r"\*\*command\*\*: sentinv (.*)", published)
-    output = tmp_path / folder.relative_to(ROOT / shlex.split(command)[-1])
+    words = shlex.split(command)
+    output = tmp_path / folder.relative_to(ROOT / words[words.index("-o") + 1])
     output.mkdir(exist_ok=True)
     shutil.copy(folder / "records.jsonl", output)
     monkeypatch.chdir(ROOT)
     monkeypatch.setattr(Workbench, "run", lambda *_: pytest.fail("a run has no record"))
-    result = CliRunner().invoke(cli, [*shlex.split(command), "--device", "cpu", "-o", str(tmp_path)])
+    result = CliRunner().invoke(cli, [*words, "--device", "cpu", "-o", str(tmp_path)])
     assert result.exit_code == 0, result.output
     said = [
         [line for line in text.splitlines() if not line.startswith(("- **command", "- **sentinv"))]
