@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from sentinv.evaluation.statistics import Curve, band, bootstrap
+from sentinv.evaluation.statistics import band, bootstrap
 from sentinv.files.atomic import StrPath, atomic_write
 
 if TYPE_CHECKING:
@@ -72,7 +72,7 @@ class Panel:
         seconds: whether they are over seconds.
     """
 
-    arms: Mapping[str, Sequence[Curve]]
+    arms: Mapping[str, Sequence[Sequence[tuple[float, float]]]]
     ylabel: str
     level: tuple[str, float] | None = None
     seconds: bool = False

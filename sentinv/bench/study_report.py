@@ -110,7 +110,8 @@ def _panels(found: Sequence[Arm]) -> dict[str, tuple[str, plots.Panel]]:
             name = MEASURES[measure]
             panel = plots.Panel(arms=losses, ylabel=f"{name} on the fixed grid", level=_level(found, measure))
             panels[name.replace(" ", "-")] = (f"{name.capitalize()} on the fixed grid: {band}.", panel)
-    if timed := {arm.label: own for arm in found if (own := _over_seconds(arm, "recognised"))}:
+    timed = {arm.label: _over_seconds(arm, "recognised") for arm in found}
+    if timed := {label: curves for label, curves in timed.items() if curves}:
         caption = (
             f"{SCORES['recognised']}: mean over concepts, 95 % band, over seconds of training, median of the runs."
         )

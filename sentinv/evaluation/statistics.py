@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
 import numpy as np
 
 RESAMPLES = 10_000
 CONFIDENCE = 0.95
+
+_X = TypeVar("_X", int, float)
 
 Curve = Sequence[tuple[int, float]]
 """(step, value) pairs in rising order of steps."""
@@ -71,8 +74,8 @@ def group_means(values: Sequence[tuple[str, float]]) -> list[float]:
     return [float(np.mean(group)) for group in groups.values()]
 
 
-def band(curves: Sequence[Curve], *, seed: int = 0) -> list[tuple[int, Interval]]:
-    """Mean curve of several, with a pointwise interval, over the steps that all of them have."""
+def band(curves: Sequence[Sequence[tuple[_X, float]]], *, seed: int = 0) -> list[tuple[_X, Interval]]:
+    """Mean curve of several, with a pointwise interval, over the steps, or seconds, that all of them have."""
     shared = set.intersection(*({step for step, _ in curve} for curve in curves))
     tables = [dict(curve) for curve in curves]
     return [(step, bootstrap([table[step] for table in tables], seed=seed)) for step in sorted(shared)]
