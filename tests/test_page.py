@@ -16,6 +16,9 @@ from sentinv.errors import SentinvError
 from sentinv.files.decoding import Picture
 from sentinv.models.built_in import TOYBOX
 from sentinv.training.config import TrainConfig
+
+pytest.importorskip("gradio", reason="the page needs Gradio: pip install 'sentinv[ui]'")
+
 from sentinv.ui.desk import ASSETS, EXAMPLES
 from sentinv.ui.drawing import Drawing, draw, words_of
 from sentinv.ui.editing import Editing, Editor
