@@ -27,9 +27,10 @@ def sheet(folder: Path, arms: dict[str, list[int]], seed: int, side: int) -> Ima
         path = folder / "images" / f"{key}-{scores[-1][0]}.png" if scores else Path()
         if settings["start"] in arms and settings["seed"] == seed and path.is_file():
             strips[settings["concept"], settings["start"]] = read_image(path).image
-    images, captions = [], []
+    images, captions, rows = [], [], 0
     for name, source in sources.items():
         if all((name, arm) in strips for arm in arms):
+            rows += 1
             images, captions = [*images, read_image(source.image).image], [*captions, name]
             edits = [prompt.format("…").removeprefix("a photo of ") for prompt in source.edits]
             for arm, shown in arms.items():
@@ -37,7 +38,11 @@ def sheet(folder: Path, arms: dict[str, list[int]], seed: int, side: int) -> Ima
                 every = list(zip(cut(strip, count, (strip.width // count, strip.height)), [arm, *edits], strict=True))
                 chosen = [every[n - 1] for n in shown] or every
                 images, captions = images + [one for one, _ in chosen], captions + [told for _, told in chosen]
-    columns = len(images) // max(1, len({name for name, _ in strips}))
+    columns = len(images) // max(1, rows)
+    if not rows:
+        raise SystemExit(
+            f"expected images of {', '.join(arms)} in {folder / 'images'}, got none: run the study there first"
+        )
     large = [image.resize((side, side), Image.Resampling.LANCZOS) for image in images]
     return contact_sheet(large, columns=columns, captions=captions)
 

@@ -47,7 +47,6 @@ from sentinv.training.tune import tune
 
 CONCEPTS = Path(__file__).resolve().parent / "concepts" / "concepts.json"
 FORMAT = 1
-PHOTO = "a photo of {}"
 OTHERS = {  # prompt → the object that is to be seen
     "a photo of a cat on the moon": "cat",
     "a photo of a frog in the snow": "frog",

@@ -135,6 +135,8 @@ class ConceptPictures:
 
         LPIPS, and the root of the mean squared difference, of values in [0, 1], inside the mask; mean over the images.
         """
+        if self.measuring.lpips is None and self._inside is None:
+            return {}
         mine = torch.cat([prepare(image, self.size, multiple=1) for image in made])
         theirs = prepare(self.image, self.size, multiple=1).expand_as(mine)
         scores = {}

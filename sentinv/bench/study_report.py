@@ -129,9 +129,11 @@ def _levelled(own: Mapping[str, Mapping[str, Curve]], points: int) -> dict[str, 
 
 
 def _over_seconds(arm: Arm, score: str) -> list[list[tuple[float, float]]]:
-    """The curve of each concept, over how long the arm takes to the step."""
+    """The curve of each concept, over how long the arm takes to the step; none where that was not taken."""
     curves = arm.score_curves(score).values()
-    return [[(arm.seconds_at(step) or 0.0, value) for step, value in curve if step] for curve in curves]
+    seconds = {step: arm.seconds_at(step) for curve in curves for step, _ in curve if step}
+    timed = [[(taken, value) for step, value in curve if (taken := seconds.get(step))] for curve in curves]
+    return [curve for curve in timed if curve]
 
 
 def _level(found: Sequence[Arm], measure: str) -> tuple[str, float] | None:

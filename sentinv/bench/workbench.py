@@ -105,7 +105,6 @@ class Workbench:
         Raises:
             SentinvError: If a picture can't be read, training is not possible, or what was learned or drawn can't be written.
         """
-        learned = make_folder(folder / "learned")
         if trial.spec.name in REFERENCES:
             return {"vectors": 0, "losses": [], "objectives": [], "scores": [[0, self._reference(trial)]]}, self.origin
         if trial.spec.name == "peer":
@@ -118,6 +117,7 @@ class Workbench:
         start = starting_rows(Initialization(settings["words"], trial.spec.label), self.backbone, trial.max_vectors)
         own = {name: value for name, value in settings.items() if name not in _NOT_OF_LEARNING}
         own |= {"start": trial.spec.label, "images_at": trial.looks(study.images_at)}
+        learned = make_folder(folder / "learned")
         curve = self._learn(trial, start, own, learned)
         tuned = None
         if trial.tuning is not None and trial.config.steps in curve.rows:
@@ -127,20 +127,8 @@ class Workbench:
         scores = []
         if self.measuring is not None:
             scores = self._kept(self._measured_of(trial, curve, tuned), settings, folder)
-        last = curve.rows[max(curve.rows)] if curve.rows else {}
-        whole = {name: rows for name, rows in last.items() if len(rows) == start.count}
-        moved = row_statistics(whole, start.rows) if len(whole) == len(start.rows) else {}
-        result = {
-            "vectors": start.count,
-            "tokens": list(start.tokens),
-            "losses": [list(pair) for pair in curve.losses],
-            "objectives": [list(pair) for pair in curve.objectives],
-            "scores": scores,
-            "norms_and_cosines": {name: [list(pair) for pair in pairs] for name, pairs in moved.items()},
-            "stop": curve.stop,
-        }
         seconds = {"training": [list(pair) for pair in curve.seconds], "measuring": time.perf_counter() - begun}
-        return result, {**seconds, **curve.origin}
+        return {**_told(start, curve), "scores": scores}, {**seconds, **curve.origin}
 
     def _learn(self, trial: Trial, start: Start, settings: Mapping[str, Any], folder: Path) -> TrainingCurve:
         """Train, or take what was learned under the same settings before, whatever was measured or tuned then."""
@@ -192,9 +180,9 @@ class Workbench:
         self, measured: Mapping[int, Measured], settings: Mapping[str, Any], folder: Path
     ) -> list[tuple[int, dict[str, Any]]]:
         """(step, scores) of each; their strips are written."""
-        images = make_folder(folder / "images")
+        images, key = make_folder(folder / "images"), key_of(settings)
         for step, (_, strip) in measured.items():
-            save_png(images / f"{key_of(settings)}-{step}.png", strip, overwrite=True)
+            save_png(images / f"{key}-{step}.png", strip, overwrite=True)
         return [(step, scores) for step, (scores, _) in measured.items()]
 
     def _reference(self, trial: Trial) -> dict[str, Any]:
@@ -216,3 +204,18 @@ class Workbench:
             self._pictures = ConceptPictures(concept, self.measuring, (side, side))
             self._measured.clear()
         return self._pictures
+
+
+def _told(start: Start, curve: TrainingCurve) -> dict[str, Any]:
+    """What a record says of a training, but for its scores."""
+    last = curve.rows[max(curve.rows)] if curve.rows else {}
+    whole = {name: rows for name, rows in last.items() if len(rows) == start.count}
+    moved = row_statistics(whole, start.rows) if len(whole) == len(start.rows) else {}
+    return {
+        "vectors": start.count,
+        "tokens": list(start.tokens),
+        "losses": [list(pair) for pair in curve.losses],
+        "objectives": [list(pair) for pair in curve.objectives],
+        "norms_and_cosines": {name: [list(pair) for pair in pairs] for name, pairs in moved.items()},
+        "stop": curve.stop,
+    }
