@@ -105,12 +105,21 @@ def items_option(config: type[TrainConfig], name: str, text: str) -> Callable[[D
 
 def min_snr_option(config: type[TrainConfig]) -> Callable[[Decorated], Decorated]:
     """Add --min-snr, with the default of a config; 0 is None."""
-    return click.option(
+    return _off_at_zero(
         "--min-snr",
+        config.min_snr,
+        "Gamma of the loss's weights, for 16 latents a side. Less: composition counts more, detail less. 0: all alike.",
+    )
+
+
+def _off_at_zero(name: str, usual: float | None, text: str) -> Callable[[Decorated], Decorated]:
+    """An option for a number that is None at 0."""
+    return click.option(
+        name,
         type=click.FloatRange(0),
-        default=config.min_snr,
+        default=usual,
         show_default=True,
-        help="Gamma of the loss's weights, for 16 latents a side. Less: composition counts more, detail less. 0: all alike.",
+        help=text,
         callback=lambda ctx, param, value: value or None,
     )
 
@@ -120,13 +129,10 @@ def learning_rate_option(command: Decorated) -> Decorated:
     command = click.option(
         "--lr", "learning_rate", type=float, help="An absolute learning rate in its place, such as 0.005."
     )(command)
-    command = click.option(
+    command = _off_at_zero(
         "--max-norm",
-        type=click.FloatRange(0),
-        default=TrainConfig.max_norm,
-        show_default=True,
-        help="The longest that vectors may get, in usual lengths of the vocabulary's rows. 0: no limit.",
-        callback=lambda ctx, param, value: value or None,
+        TrainConfig.max_norm,
+        "The longest that vectors may get, in usual lengths of the vocabulary's rows. 0: no limit.",
     )(command)
     return click.option(
         "--relative-lr",

@@ -30,13 +30,11 @@ class Samples:
 
     Attributes:
         prompt: of all of them.
-        seed: of the first of each; None where there are none.
         before: from the rows that training started from; may be empty.
         after: from the learned rows, as many.
     """
 
     prompt: str
-    seed: int | None = None
     before: Sequence[Image.Image] = ()
     after: Sequence[Image.Image] = ()
 
@@ -76,7 +74,7 @@ def sample_images(backbone: Backbone, learned: Learned, count: int, on_step: Pro
     before, after = generate_beside(
         backbone, prompt, concepts, count=count, seed=learned.config.seed, config=config, on_step=on_step
     )
-    return Samples(prompt=prompt, seed=learned.config.seed, before=before, after=after)
+    return Samples(prompt=prompt, before=before, after=after)
 
 
 def tuned_samples(
@@ -89,18 +87,21 @@ def tuned_samples(
         tuned: the word and the LoRA.
         count: images of each, ≥ 0.
         on_step: as for `sample_images`.
-        alone: those of the word, where there are some: as many of the same prompt and seed are not made again.
+        alone: those of the word, by the same prompt and seed: so many are not made again.
     """
-    prompt, seed = prompt_of(tuned), tuned.config.seed
+    prompt = prompt_of(tuned)
     if not count:
         return Samples(prompt=prompt)
-    there = alone is not None and (alone.prompt, alone.seed, len(alone.after)) == (prompt, seed, count)
-    strips = [alone.after] if alone is not None and there else []
+    strips = [alone.after] if alone is not None and len(alone.after) == count else []
     pairs: tuple[tuple[Concept, list[Lora]], ...] = ((tuned.before, []), (tuned.concept, [tuned.lora]))
-    total = tuned_sampling_steps(count, alone=not there)
+    total = tuned_sampling_steps(count, alone=not strips)
     for half, (concept, loras) in enumerate(pairs[len(strips) :]):
         begun = half * total // 2
         told = None if on_step is None else lambda done, _, begun=begun: on_step(begun + done, total)
         with adapted(backbone, loras) if loras else nullcontext():
-            strips.append(generate(backbone, prompt, [concept], count=count, seed=seed, config=SAMPLING, on_step=told))
-    return Samples(prompt=prompt, seed=seed, before=strips[0], after=strips[1])
+            strips.append(
+                generate(
+                    backbone, prompt, [concept], count=count, seed=tuned.config.seed, config=SAMPLING, on_step=told
+                )
+            )
+    return Samples(prompt=prompt, before=strips[0], after=strips[1])
