@@ -18,7 +18,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from itertools import pairwise
 from pathlib import Path
 from statistics import median
@@ -32,9 +32,13 @@ from sentinv.files.atomic import atomic_write
 from sentinv.report.tables import Table
 
 if TYPE_CHECKING:
+    from sentinv.models.backbone import Backbone
     from sentinv.training.config import TrainConfig
 
 RESULT = Path(__file__).parent / "results" / "gpu.md"
+Note = Callable[[str, Callable[[], str]], None]
+"""Puts what is measured into the table under a name."""
+
 DTYPE = torch.bfloat16
 STEPS, BATCH = 100, 4
 XL_UNET: dict[str, Any] = {
@@ -63,7 +67,7 @@ XL_TEXT: dict[str, Any] = {
 
 
 def save_xl(folder: Path) -> None:
-    """Write a pipeline in the shape of Stable Diffusion XL with random weights, 7 GB."""
+    """Write a pipeline in the shape of Stable Diffusion XL with random weights, 7 GB, made on torch's default device."""
     from diffusers import AutoencoderKL, DDIMScheduler, StableDiffusionXLPipeline, UNet2DConditionModel
     from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection
 
@@ -100,16 +104,20 @@ def command(model: Path, scratch: Path) -> dict[str, float]:
 
 
 def steps(
-    model: Path, *, graph: bool = True, channels_last: bool = False, fused: bool = True, batch: int = BATCH
+    backbone: Backbone,
+    *,
+    graph: bool = True,
+    channels_last: bool = False,
+    fused: bool = True,
+    batch: int = BATCH,
+    count: int = STEPS,
 ) -> float:
     """Median seconds of a step, of ten at a time, after the first thirty."""
     import sentinv.training.loop
     import sentinv.training.train
-    from sentinv import load
     from sentinv.concepts.initialization import Initialization
     from sentinv.training.config import TrainConfig
 
-    backbone = load(model, device="cuda", dtype=DTYPE)
     if channels_last:
         backbone.unet.to(memory_format=torch.channels_last)
     own, optimizer = sentinv.training.train.with_graph, torch.optim.AdamW
@@ -126,7 +134,7 @@ def steps(
             seconds.append((now - last[0]) / 10)
             last[0] = now
 
-    config = TrainConfig(steps=STEPS, evaluate_every=10 * STEPS, batch_size=batch, blended=0)
+    config = TrainConfig(steps=count, evaluate_every=10 * count, batch_size=batch, blended=0)
     picture = Image.effect_noise((backbone.resolution,) * 2, 80).convert("RGB")
     try:
         sentinv.training.train.train_concept(backbone, [picture], Initialization("a red cat"), config, watch=watch)
@@ -135,15 +143,13 @@ def steps(
     return median(seconds[3:-1])  # the last ten are followed by the evaluation
 
 
-def tuning_steps(model: Path, *, device: str = "cuda", count: int = STEPS) -> float:
-    """Median seconds of a step of a LoRA around a word, of ten at a time, without the first ten."""
-    from sentinv import load
+def tuning_steps(backbone: Backbone, *, count: int = STEPS) -> float:
+    """Median seconds of a step of a LoRA around a word, of ten at a time, without the first thirty."""
     from sentinv.concepts.concept import Concept
     from sentinv.concepts.initialization import Initialization, starting_rows
     from sentinv.training.config import TuneConfig
     from sentinv.training.tune import tune
 
-    backbone = load(model, device=device, dtype=DTYPE)
     word = Concept(token="<concept>", rows=starting_rows(Initialization("a red cat"), backbone).rows)
     times = []
 
@@ -154,9 +160,9 @@ def tuning_steps(model: Path, *, device: str = "cuda", count: int = STEPS) -> fl
     config = TuneConfig(steps=count, evaluate_every=10 * count)
     picture = Image.effect_noise((backbone.resolution,) * 2, 80).convert("RGB")
     tune(backbone, word, [picture], config, words="a red cat", on_step=told)
-    return median(
-        (later - sooner) / 10 for sooner, later in pairwise(times[:-1])
-    )  # the last ten wait for the evaluation
+    return median(  # of the first thirty some choose kernels and capture, the last ten wait for the evaluation
+        (later - sooner) / 10 for sooner, later in list(pairwise(times[:-1]))[2:]
+    )
 
 
 def peaks(model: Path, config: TrainConfig, measure: Callable[[], object]) -> tuple[float, float]:
@@ -180,57 +186,66 @@ def main() -> None:
     if not torch.cuda.is_available():
         raise SystemExit("there is no CUDA device here: run this on a machine with one")
     parts, rows = options.parts.split(","), []
+    said = f"{torch.cuda.get_device_name()}, torch {torch.__version__}, {DTYPE}, batch {BATCH}, {STEPS} steps, random weights."
 
     def note(name: str, measure: Callable[[], str]) -> None:
         try:
             rows.append([name, measure()])
         except Exception as error:  # one that fails says so in the table
-            rows.append([name, f"failed: {type(error).__name__}: {str(error).splitlines()[0][:120]}"])
+            rows.append([name, f"failed: {type(error).__name__}: {(str(error).splitlines() or [''])[0][:120]}"])
         print(*rows[-1], sep=": ", flush=True)
+        table = Table("On a GPU", ["what", "measured"], rows, said).markdown()
+        atomic_write(options.output, f"{table}\n`python benchmarks/gpu.py`\n".encode(), overwrite=True)
 
     with tempfile.TemporaryDirectory() as folder:
         scratch = Path(folder)
-        models = {"sd15": scratch / "sd15", "sdxl": scratch / "sdxl"}
-        if {"sd15", "plan", "peer"} & set(parts):
-            sd15.save_pipeline(models["sd15"], DTYPE)
-        if "sdxl" in parts:
-            save_xl(models["sdxl"])
-        for name in (name for name in models if name in parts):
-            note(f"{name}: from command to word, first", lambda name=name: _told(command(models[name], scratch)))  # type: ignore[misc]
-            note(f"{name}: again", lambda name=name: _told(command(models[name], scratch)))  # type: ignore[misc]
-            for label, how in VARIANTS.items():
-                note(f"{name}: s/step, {label}", lambda name=name, how=how: f"{steps(models[name], **how):.4f}")  # type: ignore[misc]
-            note(f"{name}: s/step, a LoRA", lambda name=name: f"{tuning_steps(models[name]):.4f}")  # type: ignore[misc]
-        if "plan" in parts:
-            _note_peaks(note, models["sd15"])
+        sd15_folder, xl_folder = scratch / "sd15", scratch / "sdxl"
+        with torch.device("cuda"):  # where random numbers are quick
+            if {"sd15", "plan", "peer"} & set(parts):
+                sd15.save_pipeline(sd15_folder, DTYPE)
+            if "sdxl" in parts:
+                save_xl(xl_folder)
+        if {"sd15", "plan"} & set(parts):
+            _note_model(note, sd15_folder, VARIANTS, scratch, plan="plan" in parts)
         if "peer" in parts and options.peer:
-            note("sd15: beside diffusers' script", lambda: _beside(models["sd15"], options.peer, scratch))
-    text = f"{torch.cuda.get_device_name()}, torch {torch.__version__}, {DTYPE}, batch {BATCH}, {STEPS} steps, random weights."
-    table = Table("On a GPU", ["what", "measured"], rows, text).markdown()
-    atomic_write(options.output, f"{table}\n`python benchmarks/gpu.py`\n".encode(), overwrite=True)
+            note("sd15: beside diffusers' script", lambda: _beside(sd15_folder, options.peer, scratch))
+        if "sdxl" in parts:
+            _note_model(note, xl_folder, dict(list(VARIANTS.items())[:2]), scratch, plan=False, count=60)
 
 
 VARIANTS: dict[str, dict[str, Any]] = {
     "as it is": {},
     "without a graph": {"graph": False},
     "torch's own optimizer": {"fused": False},
-    "channels last": {"channels_last": True},
     "batch 8": {"batch": 8},
+    "channels last": {"channels_last": True},  # last: the model stays so
 }
 
 
-def _note_peaks(note: Callable[[str, Callable[[], str]], None], model: Path) -> None:
+def _note_model(
+    note: Note, model: Path, variants: Mapping[str, dict[str, Any]], scratch: Path, *, plan: bool, count: int = STEPS
+) -> None:
+    """Note what a model takes: the whole command, a step in each variant and of a LoRA, and peaks beside their plan."""
+    from sentinv import load
     from sentinv.training.config import TrainConfig, TuneConfig
 
-    runs: dict[str, tuple[TrainConfig, Callable[[], object]]] = {
-        "a word": (TrainConfig(), lambda: steps(model, graph=False)),
-        "a LoRA": (TuneConfig(), lambda: tuning_steps(model)),
-    }
-    for name, (config, measure) in runs.items():
-        note(
-            f"sd15: peak and plan of {name}, GB",
-            lambda c=config, m=measure: "{:.2f}, {:.2f}".format(*peaks(model, c, m)),
-        )  # type: ignore[misc]
+    name = model.name
+    for which in ("first", "again"):
+        note(f"{name}: from command to word, {which}", lambda: _told(command(model, scratch)))
+    backbone = load(model, device="cuda", dtype=DTYPE)
+    if plan:
+        runs: dict[str, tuple[TrainConfig, Callable[[], object]]] = {
+            "a word": (TrainConfig(batch_size=BATCH, blended=0), lambda: steps(backbone, graph=False)),
+            "a LoRA": (TuneConfig(), lambda: tuning_steps(backbone)),
+        }
+        for what, (config, measure) in runs.items():
+            note(
+                f"{name}: peak and plan of {what}, GB",
+                lambda c=config, m=measure: "{:.2f}, {:.2f}".format(*peaks(model, c, m)),  # type: ignore[misc]
+            )
+    note(f"{name}: s/step, a LoRA", lambda: f"{tuning_steps(backbone, count=count):.4f}")
+    for label, how in variants.items():
+        note(f"{name}: s/step, {label}", lambda how=how: f"{steps(backbone, count=count, **how):.4f}")  # type: ignore[misc]
 
 
 def _told(seconds: dict[str, float]) -> str:
@@ -244,7 +259,7 @@ def _beside(model: Path, peer: str, scratch: Path) -> str:
     picture = scratch / "peer.png"
     Image.effect_noise((512, 512), 80).convert("RGB").save(picture)
     config = SpeedConfig(
-        model=model, images=(picture,), resolution=512, steps=50, warmup=10, dtype="bfloat16", device="cuda"
+        model=model, images=(picture,), resolution=512, steps=50, warmup=10, repeats=2, dtype="bfloat16", device="cuda"
     )
     trainers = measure_speed(config, [peer], print)
     return ", ".join(f"{one.name} {one.failure or f'{one.seconds:.4f} s'}" for one in trainers)

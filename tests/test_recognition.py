@@ -5,6 +5,7 @@ from dataclasses import replace
 import pytest
 import torch
 from judging import build_judge, random_picture
+from PIL import Image
 from torch.nn.functional import normalize
 
 from sentinv.bench.concepts import read_concepts
@@ -32,12 +33,34 @@ def test_a_gallery_is_read_as_it_was_written(tmp_path):
     gallery.save(tmp_path / "things.safetensors")
     read = Gallery.read(tmp_path / "things.safetensors")
     assert (read.names, read.judge) == (gallery.names, gallery.judge)
-    assert torch.allclose(read.prototypes, gallery.prototypes, atol=1e-3)
-    assert torch.allclose(read.prototypes.norm(dim=1), torch.ones(2))
+    assert torch.equal(read.prototypes, gallery.prototypes.half().float())
     for content in (b"", b"not one", (tmp_path / "things.safetensors").read_bytes()[:40]):
         (tmp_path / "things.safetensors").write_bytes(content)
         with pytest.raises(SentinvError, match="is no gallery of things"):
             Gallery.read(tmp_path / "things.safetensors")
+
+
+class Seeing:
+    """A judge whose embeddings differ in the last bits by the machine."""
+
+    def __init__(self, machine):
+        self.machine = machine
+
+    def images(self, images):
+        return normalize(AXES[: len(images)] + 1e-3 * self.machine, dim=1)
+
+
+def test_what_can_be_told_apart_has_one_digest_on_all_machines_and_another_for_other_pictures(tmp_path):
+    Gallery(("fox",), normalize(torch.randn(1, 4), dim=1), "judge").save(tmp_path / "things.safetensors")
+    gallery = Gallery.read(tmp_path / "things.safetensors")
+    white, black = Image.new("RGB", (4, 4), "white"), Image.new("RGB", (4, 4))
+    first, second = (Recogniser.of(Seeing(machine), {"own": [white]}, gallery) for machine in (0, 1))
+    assert not torch.equal(first.concepts["own"], second.concepts["own"])
+    assert first.digest == second.digest
+    for other in ({"own": [black]}, {"its": [white]}, {"own": [white, white]}):
+        assert Recogniser.of(Seeing(0), other, gallery).digest != first.digest
+    other = Gallery(gallery.names, -gallery.prototypes, gallery.judge)
+    assert Recogniser.of(Seeing(0), {"own": [white]}, other).digest != first.digest
 
 
 class Attributes:

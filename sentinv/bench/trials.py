@@ -17,6 +17,7 @@ from sentinv.files.decoding import Picture
 from sentinv.files.images import read_image, read_mask
 from sentinv.training.checkpoint import Checkpoint, read_checkpoint, write_checkpoint
 from sentinv.training.data import TrainingSet
+from sentinv.training.graphs import with_graph
 from sentinv.training.lean_convolutions import lean_convolutions
 from sentinv.training.loop import Loop
 from sentinv.training.objective import DenoisingObjective
@@ -136,6 +137,7 @@ def _stage(
     with rows.installed(backbone), lean_convolutions(backbone.unet):
         data, costs = data_and_objective(backbone, pictures, rows, config, start.thing)
         loop = Loop(data, costs, rows_groups(rows, backbone, config), config)
+        with_graph(loop)
         objective = DenoisingObjective(backbone, config.min_snr)
         first = TrainingSet(backbone, [replace(pictures[0], mask=None)], rows, config)
         grid = first.evaluation_batches()
@@ -148,7 +150,7 @@ def _stage(
                 curve.losses.append((step, plain))
                 curve.seconds.append((step, watch.seconds))
             if step in watch.keep_at:
-                curve.rows[step] = rows.of(TOKEN)
+                curve.rows[step] = {name: own.cpu() for name, own in rows.of(TOKEN).items()}
 
         if watch.steps == 0:
             look()

@@ -36,7 +36,7 @@ class Gallery:
 
     Attributes:
         names: of the things.
-        prototypes: `[things, D]`, unit vectors, float32.
+        prototypes: `[things, D]`, unit vectors, float32; to half precision if it was read.
         judge: digest of the `ClipJudge` whose embeddings they are.
     """
 
@@ -63,7 +63,7 @@ class Gallery:
         try:
             with safe_open(path, "pt") as file:
                 said, prototypes = file.metadata() or {}, file.get_tensor("prototypes").float()
-            return cls(tuple(json.loads(said["names"])), normalize(prototypes, dim=1), said["judge"])
+            return cls(tuple(json.loads(said["names"])), prototypes, said["judge"])
         except (OSError, SafetensorError, KeyError, ValueError) as error:
             raise SentinvError(f"{shown(path)} is no gallery of things: {error}; remove it or make it anew") from error
 
@@ -74,22 +74,28 @@ class Recogniser:
     Args:
         concepts: name of each concept that could be meant → its prototype `[D]`.
         gallery: what else a picture could show.
+        pictures: digest of what the concepts' prototypes are of.
     """
 
-    def __init__(self, concepts: Mapping[str, Tensor], gallery: Gallery) -> None:
-        self.concepts, self.gallery = dict(concepts), gallery
-        self._all = torch.stack([*self.concepts.values(), *gallery.prototypes])
+    def __init__(self, concepts: Mapping[str, Tensor], gallery: Gallery, pictures: str = "") -> None:
+        self.concepts, self.gallery, self.pictures = dict(concepts), gallery, pictures
+        self._all = torch.stack([*self.concepts.values(), *normalize(gallery.prototypes, dim=1)])
 
     @classmethod
     def of(cls, judge: ClipJudge, pictures: Mapping[str, Sequence[Image.Image]], gallery: Gallery) -> Recogniser:
         """From pictures of each concept that could be meant, as the gallery's judge sees them."""
-        return cls({name: prototype(judge, images) for name, images in pictures.items()}, gallery)
+        pixels = hashlib.sha256()
+        for image in (image for images in pictures.values() for image in images):
+            pixels.update(f"{image.mode}{image.size}".encode() + image.tobytes())
+        concepts = {name: prototype(judge, images) for name, images in pictures.items()}
+        return cls(concepts, gallery, pixels.hexdigest())
 
     @cached_property
     def digest(self) -> str:
-        """What it can tell apart, in 16 hex digits."""
-        digest = hashlib.sha256(json.dumps([*self.concepts, *self.gallery.names]).encode())
-        digest.update(self._all.half().numpy().tobytes())
+        """What it can tell apart, in 16 hex digits: of what it was made from, as embeddings differ by the machine."""
+        gallery = self.gallery
+        digest = hashlib.sha256(json.dumps([*self.concepts, *gallery.names, gallery.judge, self.pictures]).encode())
+        digest.update(gallery.prototypes.half().numpy().tobytes())
         return digest.hexdigest()[:16]
 
     def reads_as(self, embeddings: Tensor, name: str, same_as: Sequence[str] = ()) -> Tensor:
