@@ -10,7 +10,7 @@ Here is the table of those that have a name on the command line. Any other calla
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -33,7 +33,8 @@ class Options:
         drop_scene: for "caption".
         seed: for "random".
         device: where captioner and classifier look at images; the best there is if None.
-        fallback: where the captioner is not sure, ask the classifier, and where that is not sure either, start from ``*``.
+        fallback: where the captioner is not sure, ask the classifier, and where that is not sure either, start from the caption
+            all the same; where only the classifier was asked, from ``*``.
     """
 
     base_model: str = "toybox"
@@ -55,7 +56,8 @@ def _caption(options: Options) -> Initializer:
 
     model = options.captioner or eye("captioner", options.base_model)
     chosen = {"drop_stopwords": options.drop_stopwords, "drop_scene": options.drop_scene}
-    return Caption(model, **chosen, device=options.device, otherwise=_class(options) if options.fallback else None)
+    otherwise = _class(replace(options, fallback=False)) if options.fallback else None
+    return Caption(model, **chosen, device=options.device, otherwise=otherwise)
 
 
 def _class(options: Options) -> Initializer:

@@ -7,6 +7,7 @@ import re
 import unicodedata
 import warnings
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import cached_property
 from typing import Any
 
@@ -42,8 +43,8 @@ class Caption:
         drop_stopwords: leave out words that name nothing ("a", "of", "with").
         drop_scene: leave out where the thing is ("on the beach").
         device: where it looks at images; the best there is if None. It leaves no memory there.
-        otherwise: asked in its place, with a warning, where the captioner is not sure: where the score is below its config's
-            ``unsure_below``. One whose config says nothing of that is always believed.
+        otherwise: asked, with a warning, where the captioner is not sure: where the score is below its config's
+            ``unsure_below``. One whose config says nothing of that is always sure.
 
     Raises:
         ModelError: When called, if the model cannot be loaded.
@@ -107,7 +108,9 @@ class Caption:
 def believed(
     said: Initialization, image: Image.Image, limit: float | None, otherwise: Initializer | None
 ) -> Initialization:
-    """What is started from: what was said, or where its score is below the limit what another initializer says.
+    """What is started from: what was said, or where its score is below the limit what another initializer is sure of.
+
+    Where neither is sure it is what was said first: a guess is nearer than no words (`benchmarks/README.md` has figures).
 
     Args:
         said: words with a score.
@@ -118,16 +121,23 @@ def believed(
     Raises:
         SentinvError: As the other initializer.
     """
-    if limit is None or otherwise is None or said.score is None or said.score >= limit:
+    if limit is None or said.score is None or said.score >= limit:
+        return said
+    said = replace(said, sure=False)
+    if otherwise is None:
         return said
     other = otherwise(image)
-    start = other.text if other.source == "vanilla" else f"the {other.source} {other.text!r}"
+    chosen = other if other.sure else said
+    if not other.sure:
+        start = f"it all the same, nor is the {other.source} sure"
+    else:
+        start = other.text if other.source == "vanilla" else f"the {other.source} {other.text!r}"
     warnings.warn(
         f"not sure of the {said.source} {said.text!r} (score {said.score:.2f}, believed from {limit:.2f}): starts from "
         f"{start}; --word or --phrase says what it is",
         stacklevel=4,
     )
-    return other
+    return chosen
 
 
 def characters(text: str) -> str:

@@ -20,8 +20,8 @@ class ClassLabel:
     Args:
         model: folder or hub id of an image classifier of transformers (ViT, ResNet, ConvNeXt, …), loaded on first use.
         device: where it looks at images; the best there is if None. It leaves no memory there.
-        otherwise: asked in its place, with a warning, where the classifier is not sure: where the score is below its config's
-            ``unsure_below``. One whose config says nothing of that is always believed.
+        otherwise: asked, with a warning, where the classifier is not sure: where the score is below its config's
+            ``unsure_below``. One whose config says nothing of that is always sure.
 
     Raises:
         ModelError: When called, if the model cannot be loaded.
@@ -47,11 +47,11 @@ class ClassLabel:
         with looking(model, self.device) as device, torch.no_grad():
             probabilities, best = model(**inputs.to(device)).logits.softmax(dim=-1).max(dim=-1)
         labels = [first_synonym(model.config.id2label[index]) for index in best.tolist()]
-        said = [
-            Initialization(label, "class", score) for label, score in zip(labels, probabilities.tolist(), strict=True)
-        ]
         limit = getattr(model.config, "unsure_below", None)
-        return [believed(one, image, limit, self.otherwise) for one, image in zip(said, images, strict=True)]
+        return [
+            believed(Initialization(label, "class", score), image, limit, self.otherwise)
+            for label, score, image in zip(labels, probabilities.tolist(), images, strict=True)
+        ]
 
     @cached_property
     def _loaded(self) -> tuple[Any, Any]:

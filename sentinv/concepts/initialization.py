@@ -33,6 +33,7 @@ class Initialization:
         text: words, such as "a cat with a rainbow striped tail".
         source: which initializer said it, such as "caption".
         score: how sure it is, larger is surer, in its own unit; None if it does not say.
+        sure: whether that is enough for its words to be believed.
         concept: continue from these rows instead of those of the words.
     """
 
@@ -40,6 +41,7 @@ class Initialization:
     source: str = "phrase"
     score: float | None = None
     concept: Concept | None = None
+    sure: bool = True
 
 
 class Initializer(Protocol):
