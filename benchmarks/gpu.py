@@ -18,6 +18,7 @@ import subprocess
 import sys
 import tempfile
 import time
+import warnings
 from collections.abc import Callable, Mapping
 from itertools import pairwise
 from pathlib import Path
@@ -143,8 +144,9 @@ def steps(
     return median(seconds[3:-1])  # the last ten are followed by the evaluation
 
 
-def tuning_steps(backbone: Backbone, *, count: int = STEPS) -> float:
+def tuning_steps(backbone: Backbone, *, graph: bool = True, count: int = STEPS) -> float:
     """Median seconds of a step of a LoRA around a word, of ten at a time, without the first thirty."""
+    import sentinv.training.tune
     from sentinv.concepts.concept import Concept
     from sentinv.concepts.initialization import Initialization, starting_rows
     from sentinv.training.config import TuneConfig
@@ -159,10 +161,27 @@ def tuning_steps(backbone: Backbone, *, count: int = STEPS) -> float:
 
     config = TuneConfig(steps=count, evaluate_every=10 * count)
     picture = Image.effect_noise((backbone.resolution,) * 2, 80).convert("RGB")
-    tune(backbone, word, [picture], config, words="a red cat", on_step=told)
+    own = sentinv.training.tune.with_graph
+    if not graph:
+        sentinv.training.tune.with_graph = lambda loop: False
+    try:
+        tune(backbone, word, [picture], config, words="a red cat", on_step=told)
+    finally:
+        sentinv.training.tune.with_graph = own
     return median(  # of the first thirty some choose kernels and capture, the last ten wait for the evaluation
         (later - sooner) / 10 for sooner, later in list(pairwise(times[:-1]))[2:]
     )
+
+
+def kernels(work: Callable[[], object], count: int = 8) -> str:
+    """The kernels that some work spends most time in, with their shares of the GPU's time."""
+    from torch.profiler import ProfilerActivity, profile
+
+    with profile(activities=[ProfilerActivity.CUDA]) as found:
+        work()
+    averages = sorted(found.key_averages(), key=lambda one: -one.self_device_time_total)
+    whole = sum(one.self_device_time_total for one in averages)
+    return ", ".join(f"{one.key[:60]} {one.self_device_time_total / whole:.0%}" for one in averages[:count])
 
 
 def peaks(model: Path, config: TrainConfig, measure: Callable[[], object]) -> tuple[float, float]:
@@ -190,7 +209,11 @@ def main() -> None:
 
     def note(name: str, measure: Callable[[], str]) -> None:
         try:
-            rows.append([name, measure()])
+            with warnings.catch_warnings(record=True) as said_on_the_way:
+                warnings.simplefilter("always")
+                measured = measure()
+            notices = {str(one.message) for one in said_on_the_way if "CUDA graph" in str(one.message)}
+            rows.append([name, "; ".join([measured, *notices])])
         except Exception as error:  # one that fails says so in the table
             rows.append([name, f"failed: {type(error).__name__}: {(str(error).splitlines() or [''])[0][:120]}"])
         print(*rows[-1], sep=": ", flush=True)
@@ -244,6 +267,8 @@ def _note_model(
                 lambda c=config, m=measure: "{:.2f}, {:.2f}".format(*peaks(model, c, m)),  # type: ignore[misc]
             )
     note(f"{name}: s/step, a LoRA", lambda: f"{tuning_steps(backbone, count=count):.4f}")
+    note(f"{name}: s/step, a LoRA without a graph", lambda: f"{tuning_steps(backbone, graph=False, count=count):.4f}")
+    note(f"{name}: a LoRA's longest kernels", lambda: kernels(lambda: tuning_steps(backbone, count=20)))
     for label, how in variants.items():
         note(f"{name}: s/step, {label}", lambda how=how: f"{steps(backbone, count=count, **how):.4f}")  # type: ignore[misc]
 

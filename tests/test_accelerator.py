@@ -4,9 +4,11 @@ Whether tensors are on the right device is asked of torch's fake tensors: they k
 mixed as the real ones do, without any accelerator.
 """
 
+import math
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from itertools import pairwise
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -324,6 +326,22 @@ def test_steps_by_a_graph_are_the_same_steps(sd1_backbone, picture, fault, blend
     assert recorded.captures == 1
     assert torch.allclose(graphed.values, plain.values, atol=1e-6)
     assert [one.loss for one in graphed.told] == pytest.approx([one.loss for one in plain.told], rel=1e-5)
+
+
+def test_gradients_are_held_against_each_other_all_together():
+    """A LoRA has layers whose gradient is little more than rounding: they don't decide whether a graph is right."""
+    loop = SimpleNamespace(backward=None, rescue=SimpleNamespace(measures=None))
+    graphed, large, small = Graphed(loop, None), torch.ones(100, 2), torch.full((3, 2), 1e-3)
+    for ours, same in (
+        ({"large": large, "small": small}, True),
+        ({"large": large, "small": 2 * small}, True),
+        ({"large": 1.06 * large, "small": small}, False),
+        ({"large": large, "small": None}, False),
+        ({"large": large, "small": small * math.nan}, False),
+    ):
+        graphed._gradients = ours
+        assert graphed._same({"large": large, "small": small}) == same
+        assert graphed._same({"large": large, "small": None}) == (ours["small"] is None)
 
 
 def test_a_graph_ends_where_memory_or_numbers_do(sd1_backbone, picture):

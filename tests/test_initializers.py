@@ -204,7 +204,9 @@ def test_where_the_captioner_is_not_sure_the_classifier_is_asked(tmp_path):
         said = make("caption", **names)(image)
     assert (said.text, said.source) == ("tabby", "class")
     unsure(classifier, 0.95)  # it is sure at .91
-    with pytest.warns(UserWarning, match=r"starts from it all the same, nor is the class sure; --word or --phrase says"):
+    with pytest.warns(
+        UserWarning, match=r"starts from it all the same, nor is the class sure; --word or --phrase says"
+    ):
         said = make("caption", **names)(image)
     assert (said.text, said.source, said.sure) == ("a red striped cat on the moon", "caption", False)
     with pytest.warns(UserWarning, match=r"not sure of the class 'tabby' .* starts from \*; --word or --phrase says"):

@@ -142,3 +142,14 @@ def _found(folder: Path) -> list[Path]:
         return []
     numbered = [(int(match[1]), path) for path in folder.iterdir() if (match := _NAME.fullmatch(path.name))]
     return [path for _, path in sorted(numbered, reverse=True)]
+
+
+def copies_on_cpu(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Copies on the CPU of float32 tensors, in one transfer: the host waits for each, and a LoRA has hundreds of tensors."""
+    copies = {name: one.detach().clone() for name, one in tensors.items() if one.device.type == "cpu"}
+    away = {name: one.detach() for name, one in tensors.items() if name not in copies}
+    if away:
+        flat = torch.cat([one.flatten() for one in away.values()]).cpu()
+        parts = flat.split([one.numel() for one in away.values()])
+        copies |= {name: part.view(one.shape).clone() for (name, one), part in zip(away.items(), parts, strict=True)}
+    return copies

@@ -16,7 +16,7 @@ import torch
 from torch import Generator, Tensor, nn
 
 from sentinv.errors import TrainingError
-from sentinv.training.checkpoint import Checkpoint
+from sentinv.training.checkpoint import Checkpoint, copies_on_cpu
 from sentinv.training.history import RUNAWAY, WRONG, History, StepRecord
 from sentinv.training.rescue import Measures, NoRescue
 from sentinv.training.rolling import gradients, rolling
@@ -224,11 +224,12 @@ class Loop:
     @torch.no_grad()
     def _wrong(self, losses: Sequence[float]) -> str:
         """What is wrong with the state, as `history.stop` has it; "" if nothing is."""
-        norms = torch.stack([parameter.norm(dim=1).max() for parameter in self.parameters.values()]).tolist()
-        usual = [self.usual_norm.get(name, math.inf) for name in self.parameters]
-        if not all(map(math.isfinite, [*losses, *norms])):
+        rows = [self.parameters[name].norm(dim=1).max() / own for name, own in self.usual_norm.items()]
+        whole = nn.utils.get_total_norm(list(self.parameters.values()))
+        total, *shares = torch.stack([whole, *rows]).tolist()
+        if not all(map(math.isfinite, [*losses, total, *shares])):
             return "not finite"
-        return "runaway" if any(norm / own > RUNAWAY for norm, own in zip(norms, usual, strict=True)) else ""
+        return "runaway" if any(share > RUNAWAY for share in shares) else ""
 
     def _roll_back(self, records: Sequence[StepRecord], wrong: str) -> None:
         """Go back to the last good state, and on from there in more precision, or end."""
@@ -250,16 +251,15 @@ class Loop:
     # State
 
     def _copy(self) -> dict[str, Tensor]:
-        return {name: parameter.detach().cpu().clone() for name, parameter in self.parameters.items()}
+        return copies_on_cpu(self.parameters)
 
     def _state(self) -> dict[str, Tensor]:
         """Parameters, optimiser and random state: copies, on the CPU."""
-        tensors = {"generator": self.generator.get_state()}
+        found: dict[str, Tensor] = {}
         for name, parameter in self.parameters.items():
             moments = self.optimizer.state.get(parameter, {})
-            found = {"parameter": parameter, **{f"adamw.{key}": value for key, value in moments.items()}}
-            tensors |= {f"{key}.{name}": value.detach().cpu().clone() for key, value in found.items()}
-        return tensors
+            found |= {f"parameter.{name}": parameter, **{f"adamw.{key}.{name}": own for key, own in moments.items()}}
+        return {"generator": self.generator.get_state(), **copies_on_cpu(found)}
 
     @torch.no_grad()
     def _put_back(self, tensors: Mapping[str, Tensor]) -> None:
