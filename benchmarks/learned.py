@@ -1,0 +1,84 @@
+"""The words that a study learned: its last rows in one file, and a concept file of any of them.
+
+python benchmarks/learned.py pack benchmarks/results/evidence benchmarks/results/evidence/learned
+python benchmarks/learned.py take benchmarks/results/evidence KEY word.safetensors
+
+`pack` writes STUDY/rows.safetensors, in half precision: the key of each record of a word by itself → `[vectors, dim]`. It
+looks for them in folders `learned` of studies, the first that has them. LoRAs, at .4 MB each, are not kept.
+"""
+
+import argparse
+from pathlib import Path
+
+import torch
+from safetensors.torch import load_file, save_file
+
+import sentinv
+from sentinv.bench.records import Record, read_records
+from sentinv.bench.study import key_of
+from sentinv.bench.trials import TOKEN, TrainingCurve
+from sentinv.bench.workbench import NOT_OF_LEARNING
+from sentinv.concepts.concept import Concept
+from sentinv.errors import CheckpointError
+
+ENCODER = "text_encoder"
+
+
+def learned_key(settings: Record) -> str:
+    """The name under which a workbench keeps what a record learned."""
+    own = {name: value for name, value in settings.items() if name not in NOT_OF_LEARNING}
+    return key_of(own | {"start": settings.get("initialization", settings["start"])})
+
+
+def rows_of(record: Record, folders: list[Path]) -> torch.Tensor | None:
+    for folder in folders:
+        try:
+            curve = TrainingCurve.read(folder / f"{learned_key(record['settings'])}.safetensors")
+        except CheckpointError:
+            continue
+        return curve.rows[max(curve.rows)][ENCODER].half().contiguous()
+    return None
+
+
+def pack(study: Path, folders: list[Path]) -> None:
+    path = study / "rows.safetensors"
+    kept = load_file(path) if path.is_file() else {}
+    wanted = [
+        record
+        for record in read_records(study).values()
+        if record["result"]["losses"] and "tune" not in record["settings"]
+    ]
+    for record in wanted:
+        rows = rows_of(record, folders)
+        if rows is not None:
+            kept[record["key"]] = rows
+    save_file({record["key"]: kept[record["key"]] for record in wanted if record["key"] in kept}, path)
+    print(f"{path}: {len(load_file(path))} of {len(wanted)} words, {path.stat().st_size} bytes")
+
+
+def take(study: Path, key: str, output: Path) -> None:
+    record = read_records(study)[key]
+    rows = load_file(study / "rows.safetensors")[key].float()
+    said = {"sentinv.initial_text": record["settings"]["words"]}
+    concept = Concept(token=TOKEN, rows={ENCODER: rows}, base_model=sentinv.load("toybox").name, metadata=said)
+    print(f"{concept.save(output)}: {TOKEN}, {record['settings']['concept']}, {record['settings']['start']}")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    commands = parser.add_subparsers(required=True)
+    packing = commands.add_parser("pack")
+    packing.add_argument("study", type=Path)
+    packing.add_argument("folders", type=Path, nargs="+")
+    packing.set_defaults(run=lambda given: pack(given.study, given.folders))
+    taking = commands.add_parser("take")
+    taking.add_argument("study", type=Path)
+    taking.add_argument("key")
+    taking.add_argument("output", type=Path)
+    taking.set_defaults(run=lambda given: take(given.study, given.key, given.output))
+    given = parser.parse_args()
+    given.run(given)
+
+
+if __name__ == "__main__":
+    main()
