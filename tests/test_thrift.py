@@ -19,6 +19,7 @@ from sentinv.generation.generate import GenerateConfig, generate, generate_besid
 from sentinv.models.backbone import Backbone
 from sentinv.models.loading import load
 from sentinv.models.memory import is_out_of_memory
+from sentinv.training.reaction import thing_mask
 
 ENDS = torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB")
 CONFIG = GenerateConfig(steps=3)
@@ -65,6 +66,17 @@ def test_not_even_one_row_is_told_as_it_is(backbone, narrow):
     narrow(0)
     with pytest.warns(UserWarning), pytest.raises(torch.OutOfMemoryError):
         generate(backbone, "a cat", config=CONFIG)
+
+
+@pytest.mark.parametrize("most", [1, 3])
+def test_a_thing_is_found_in_smaller_parts_too(backbone, narrow, most):
+    """Before any step of a training could say that there is too little."""
+    latents = torch.randn(1, 4, 8, 8, generator=torch.Generator().manual_seed(0))
+    scenes = [f"on the {place}" for place in ("moon", "beach", "sea", "road", "roof")]
+    free = thing_mask(backbone, latents, "a mug", scenes)
+    narrow(most)
+    with pytest.warns(UserWarning, match="going on with . of 4 at a time, slower and to the same result"):
+        assert torch.equal(thing_mask(backbone, latents, "a mug", scenes), free)
 
 
 def test_edits_and_evaluations_go_on_too(sd1_backbone, narrow, picture, tmp_path, monkeypatch, model_folder, tokenizer):

@@ -19,14 +19,14 @@ from sentinv.diffusion.conversions import add_noise
 
 if TYPE_CHECKING:
     from sentinv.concepts.placeholder import PlaceholderRows
-    from sentinv.models.backbone import Backbone
+    from sentinv.models.backbone import Backbone, Condition
 
 AREA = 0.3
 """Share of the picture that is taken for the thing."""
 
 _TIMES = (0.7, 0.85)  # of the schedule: where it is decided what is where
 _SCENES = 10
-_TOGETHER = 4  # answers at a time on an accelerator, which else waits for the host to launch them
+_TOGETHER = 4  # answers at a time: an accelerator waits for the host to launch single ones
 
 
 @torch.no_grad()
@@ -46,14 +46,11 @@ def thing_mask(
     condition = backbone.encode_ids(tokenize(backbone, prompts, rows))
     noise = torch.randn(latents.shape, generator=Generator().manual_seed(0)).to(latents.device)
     change = torch.zeros(latents.shape[-2:])
-    together = 1 if latents.device.type == "cpu" else _TOGETHER
     for share in _TIMES:
         timestep = torch.full((1,), int(share * backbone.schedule.train_timesteps), device=latents.device)
         noisy = add_noise(latents, noise, backbone.schedule.alphas_cumprod.to(latents.device)[timestep])
-        answers = [
-            backbone.predict(noisy.expand(len(some), -1, -1, -1), timestep.expand(len(some)), condition[some])
-            for some in torch.arange(len(prompts), device=latents.device).split(together)
-        ]
+        parts = torch.arange(len(prompts), device=latents.device).split(_TOGETHER)
+        answers = [_answers(backbone, noisy, timestep, condition, part) for part in parts]
         plain, *others = torch.cat(answers).cpu()
         for answer in others:
             change += (answer - plain).abs().mean(dim=0)
@@ -62,6 +59,16 @@ def thing_mask(
     mask = torch.zeros(smooth.numel())
     mask[smooth.flatten().argsort(stable=True)[:count]] = 1
     return mask.reshape(smooth.shape) + 0 * smooth  # of no numbers there is no mask, but NaN
+
+
+def _answers(backbone: Backbone, noisy: Tensor, timestep: Tensor, condition: Condition, which: Tensor) -> Tensor:
+    """What the model answers to one picture under some conditions, `[B, C, h, w]`; fewer at a time where memory ends."""
+
+    def some(rows: slice) -> Tensor:
+        count = len(which[rows])
+        return backbone.predict(noisy.expand(count, -1, -1, -1), timestep.expand(count), condition[which[rows]])
+
+    return backbone.thrift.in_parts(len(which), some)
 
 
 def _smooth(image: Tensor) -> Tensor:
