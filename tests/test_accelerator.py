@@ -18,6 +18,8 @@ from torch._subclasses import FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from sentinv.adapters.install import fresh_layers, learning
+from sentinv.bench.trials import train_curve
+from sentinv.bench.workbench import _told
 from sentinv.concepts.concept import Concept
 from sentinv.concepts.initialization import Initialization, starting_rows
 from sentinv.concepts.placeholder import PlaceholderRows
@@ -231,6 +233,15 @@ def test_training_on_an_accelerator(fake, picture):
         assert loop.best["rows.text_encoder"].device.type == "cpu"
         loop.restore(loop.checkpoint({}))
         assert rows.rows["text_encoder"].device.type == "cuda"
+
+
+def test_a_trial_of_a_study_on_an_accelerator(fake, picture):
+    """What it learned is compared with where it started, which is on the CPU."""
+    start = starting_rows(Initialization("a red cat"), fake)
+    pictures = [Picture(image=picture, mask=None, notices=())]
+    curve = train_curve(fake, pictures, start, replace(CONFIG, steps=3), loss_at=[0, 3], keep_at=[2, 3])
+    assert {rows["text_encoder"].device.type for rows in curve.rows.values()} == {"cpu"}
+    assert len(_told(start, curve)["norms_and_cosines"]["text_encoder"]) == 3
 
 
 @pytest.mark.parametrize("family", ["sd1", "sd2", "xl", "ldm"])
