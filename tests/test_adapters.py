@@ -105,14 +105,19 @@ def test_draws_no_random_numbers_of_anybody(sd1_backbone):
     assert torch.equal(state, torch.get_rng_state())
 
 
-def test_the_files_make_the_same_images_in_plain_diffusers(pipeline, backbone, tmp_path):
+@pytest.mark.parametrize("alike", [True, False], ids=["one rank, its alpha", "several"])
+def test_the_files_make_the_same_images_in_plain_diffusers(pipeline, backbone, tmp_path, alike):
+    """Where all layers have one rank, which is their alpha, that is what readers take where nothing is said: nothing is."""
     width = backbone.text_encoders[0].dim
     rows = torch.randn(2, width, generator=torch.Generator().manual_seed(2))
     concept = Concept(token="<c>", rows={"text_encoder": rows})
     layers = random_layers(backbone.unet, EVERY_KIND)
+    layers = {name: LoraLayer(layer.down[:3], layer.up[:, :3], 3.0) for name, layer in layers.items()}
     some = dict(list(layers.items())[::3])
-    layers |= {name: LoraLayer(layer.down[:2], layer.up[:, :2], 1.0) for name, layer in some.items()}
+    if not alike:
+        layers |= {name: LoraLayer(layer.down[:2], layer.up[:, :2], 1.0) for name, layer in some.items()}
     path = Lora(layers=layers, token="<c>").save(tmp_path / "c-lora.safetensors")
+    assert (ADAPTER_METADATA.encode() in path.read_bytes()) != alike
     prompt, config = "a photo of <c> on the moon", GenerateConfig(steps=4)
     with adapted(backbone, [load_lora(path)]):
         ours = generate_latents(backbone, prompt, [concept], generators=seeded(3, 2), config=config)

@@ -10,9 +10,12 @@ import pytest
 import torch
 from PIL import Image
 
+from sentinv.adapters.install import fresh_layers
+from sentinv.adapters.lora import Lora
 from sentinv.errors import ModelError
 from sentinv.models.built_in import built_in
 from sentinv.models.loading import load
+from sentinv.training.config import TuneConfig
 
 ROOT = Path(__file__).resolve().parent.parent
 FOLDER = ROOT / "sentinv" / "toybox"
@@ -32,6 +35,13 @@ socket.socket.connect = socket.create_connection = socket.getaddrinfo = refuse
 def test_all_parts_together_are_small():
     size = sum(p.stat().st_size for p in FOLDER.rglob("*") if p.is_file() and p.suffix not in {".py", ".pyc"})
     assert size <= 48_000_000
+
+
+def test_the_file_of_a_lora_is_small():
+    """That of `sentinv tune` with nothing asked for, without what its header says of the run."""
+    config = TuneConfig()
+    layers = fresh_layers(load("toybox").unet, config.targets, config.rank, torch.Generator().manual_seed(config.seed))
+    assert 370_000 < len(Lora(layers=layers, token="<cat>").to_bytes()) < 398_000
 
 
 def test_everything_loads_with_the_network_blocked(tmp_path):

@@ -83,13 +83,18 @@ class Lora:
         return not self.name or any(key.startswith("sentinv.") for key in self.metadata)
 
     def header(self) -> dict[str, str]:
-        """What the header of its file says, less the digest."""
+        """What the header of its file says, less the digest.
+
+        Rank and alpha are in it where readers would not take the alpha of every layer for its rank, and one rank for all.
+        """
+        scales = {(layer.rank, layer.alpha) for layer in self.layers.values()}
+        usual = len(scales) == 1 and all(rank == alpha for rank, alpha in scales)
         header = {
             "modelspec.sai_model_spec": "1.0.0",
             "modelspec.title": self.token or "LoRA",
             **({"modelspec.trigger_phrase": self.token} if self.token else {}),
             **dict(self.metadata),
-            ADAPTER_METADATA: adapter_metadata(self.layers),
+            **({} if usual else {ADAPTER_METADATA: adapter_metadata(self.layers)}),
             "sentinv.lora_format": "1",
             "sentinv.token": self.token,
             "sentinv.base_model": self.base_model,

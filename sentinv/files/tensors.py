@@ -119,7 +119,7 @@ def safetensors_bytes(
         entries[key] = {"dtype": "U8" if is_bytes else name, "shape": list(tensors[key].shape), "data_offsets": place}
         parts.append(content)
         begin += len(content)
-    text = json.dumps(entries, sort_keys=True).encode()
+    text = json.dumps(entries, sort_keys=True, separators=(",", ":")).encode()
     text += b" " * (-len(text) % 8)
     return len(text).to_bytes(8, "little") + text + b"".join(parts)
 
