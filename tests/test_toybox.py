@@ -41,7 +41,7 @@ def test_the_file_of_a_lora_is_small():
     """That of `sentinv tune` with nothing asked for, without what its header says of the run."""
     config = TuneConfig()
     layers = fresh_layers(load("toybox").unet, config.targets, config.rank, torch.Generator().manual_seed(config.seed))
-    assert 370_000 < len(Lora(layers=layers, token="<cat>").to_bytes()) < 398_000
+    assert 370_000 < len(Lora(layers=layers, token="<cat>").to_bytes()) < 399_000
 
 
 def test_everything_loads_with_the_network_blocked(tmp_path):
