@@ -17,23 +17,18 @@ import sentinv
 from sentinv.bench.records import Record, read_records
 from sentinv.bench.study import key_of
 from sentinv.bench.trials import TOKEN, TrainingCurve
-from sentinv.bench.workbench import NOT_OF_LEARNING
+from sentinv.bench.workbench import of_learning
 from sentinv.concepts.concept import Concept
 from sentinv.errors import CheckpointError
 
 ENCODER = "text_encoder"
 
 
-def learned_key(settings: Record) -> str:
-    """The name under which a workbench keeps what a record learned."""
-    own = {name: value for name, value in settings.items() if name not in NOT_OF_LEARNING}
-    return key_of(own | {"start": settings.get("initialization", settings["start"])})
-
-
 def rows_of(record: Record, folders: list[Path]) -> torch.Tensor | None:
+    key = key_of(of_learning(record["settings"]))
     for folder in folders:
         try:
-            curve = TrainingCurve.read(folder / f"{learned_key(record['settings'])}.safetensors")
+            curve = TrainingCurve.read(folder / f"{key}.safetensors")
         except CheckpointError:
             continue
         return curve.rows[max(curve.rows)][ENCODER].half().contiguous()
@@ -57,8 +52,12 @@ def pack(study: Path, folders: list[Path]) -> None:
 
 
 def take(study: Path, key: str, output: Path) -> None:
-    record = read_records(study)[key]
-    rows = load_file(study / "rows.safetensors")[key].float()
+    kept, record = load_file(study / "rows.safetensors"), read_records(study).get(key)
+    if record is None or key not in kept:
+        raise SystemExit(
+            f"expected the key of a record of a word by itself, got {key!r}: they are in {study}/records.jsonl"
+        )
+    rows = kept[key].float()
     said = {"sentinv.initial_text": record["settings"]["words"]}
     concept = Concept(token=TOKEN, rows={ENCODER: rows}, base_model=sentinv.load("toybox").name, metadata=said)
     print(f"{concept.save(output)}: {TOKEN}, {record['settings']['concept']}, {record['settings']['start']}")

@@ -110,7 +110,8 @@ def believed(
 ) -> Initialization:
     """What is started from: what was said, or where its score is below the limit what another initializer is sure of.
 
-    Where neither is sure it is what was said first: a guess is nearer than no words (`benchmarks/README.md` has figures).
+    Where neither is sure it is what was said first: what is learned from a guess is nearer to the thing than what is learned
+    from ``*``, if not recognised more often (`benchmarks/README.md`).
 
     Args:
         said: words with a score.
@@ -127,11 +128,10 @@ def believed(
     if otherwise is None:
         return said
     other = otherwise(image)
-    chosen = other if other.sure else said
     if not other.sure:
-        start = f"it all the same, nor is the {other.source} sure"
+        chosen, start = said, f"it all the same: the {other.source} {other.text!r} is not sure either"
     else:
-        start = other.text if other.source == "vanilla" else f"the {other.source} {other.text!r}"
+        chosen, start = other, other.text if other.source == "vanilla" else f"the {other.source} {other.text!r}"
     warnings.warn(
         f"not sure of the {said.source} {said.text!r} (score {said.score:.2f}, believed from {limit:.2f}): starts from "
         f"{start}; --word or --phrase says what it is",

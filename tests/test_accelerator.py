@@ -34,6 +34,7 @@ from sentinv.generation.generate import GenerateConfig, generate
 from sentinv.models.backbone import Backbone
 from sentinv.training.blend import Blend, BlendedSet
 from sentinv.training.blend_objective import BlendedObjective
+from sentinv.training.checkpoint import copies_in_one
 from sentinv.training.config import TrainConfig, TuneConfig
 from sentinv.training.data import TrainingSet
 from sentinv.training.graphs import WARMUP, Graphed, with_graph
@@ -233,6 +234,29 @@ def test_training_on_an_accelerator(fake, picture):
         assert loop.best["rows.text_encoder"].device.type == "cpu"
         loop.restore(loop.checkpoint({}))
         assert rows.rows["text_encoder"].device.type == "cuda"
+
+
+def test_what_is_copied_in_one_is_what_was_there():
+    tensors = {"a": torch.randn(2, 3), "b": torch.tensor(7.0), "c": torch.randn(4, 1, 3, 3), "d": torch.randn(2, 3).t()}
+    copies = copies_in_one(tensors)
+    assert list(copies) == list(tensors)
+    for name, one in tensors.items():
+        assert torch.equal(copies[name], one) and copies[name].untyped_storage().nbytes() == 4 * one.numel()
+
+
+def test_the_grid_goes_through_in_larger_parts_on_an_accelerator_and_in_small_ones_where_memory_ended(fake, picture):
+    rows, config = rows_of_ones(fake), replace(CONFIG, steps=1, batch_size=2, evaluation_timesteps=8)
+    with rows.installed(fake), lean_convolutions(fake.unet):
+        data = TrainingSet(fake, [picture], rows, config)
+        grid = data.evaluation_batches()
+        assert {len(batch) for batch in grid} == {8}
+        thrifty = TrainingSet(fake, [picture], rows, replace(config, gradient_checkpointing=True))
+        assert {len(batch) for batch in thrifty.evaluation_batches()} == {2}
+        loop = Loop(data, DenoisingObjective(fake, None), rows_groups(rows, fake, config), config, evaluation=grid)
+        for parts, longest in ((1, 8), (2, 1)):
+            loop.rescue.take(Measures(parts=parts))
+            pieces = [len(part) for batch in grid for part in batch.parts(loop._evaluation_parts(len(batch)))]
+            assert max(pieces) == longest and sum(pieces) == sum(map(len, grid))
 
 
 def test_a_trial_of_a_study_on_an_accelerator(fake, picture):

@@ -205,7 +205,7 @@ def test_where_the_captioner_is_not_sure_the_classifier_is_asked(tmp_path):
     assert (said.text, said.source) == ("tabby", "class")
     unsure(classifier, 0.95)  # it is sure at .91
     with pytest.warns(
-        UserWarning, match=r"starts from it all the same, nor is the class sure; --word or --phrase says"
+        UserWarning, match=r"starts from it all the same: the class 'tabby' is not sure either; --word or --phrase says"
     ):
         said = make("caption", **names)(image)
     assert (said.text, said.source, said.sure) == ("a red striped cat on the moon", "caption", False)

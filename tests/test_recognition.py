@@ -20,12 +20,13 @@ AXES = torch.eye(4)
 
 def test_a_picture_is_read_as_what_it_is_nearest_to():
     """Concepts along two axes, and two things of the gallery along the others."""
-    recogniser = Recogniser({"own": AXES[0], "other": AXES[1]}, Gallery(("fox", "cup"), AXES[2:], "judge"))
+    recogniser = Recogniser({"own": AXES[0], "other": AXES[1]}, Gallery(("fox", "cup"), AXES[2:], "judge"), "pictures")
     pictures = normalize(torch.tensor([[1, 0.5, 0, 0], [0.5, 1, 0, 0], [0.5, 0, 1.0, 0], [0.5, 0, 0, 1.0]]), dim=1)
     assert recogniser.reads_as(pictures, "own").tolist() == [True, False, False, False]
     assert recogniser.reads_as(pictures, "own", ["fox"]).tolist() == [True, False, True, False]
     assert recogniser.reads_as(pictures, "other").tolist() == [False, True, False, False]
-    assert recogniser.digest != Recogniser({"own": AXES[0], "other": AXES[1]}, Gallery(("fox",), AXES[2:3], "")).digest
+    others = Gallery(("fox",), AXES[2:3], "judge")
+    assert recogniser.digest != Recogniser({"own": AXES[0], "other": AXES[1]}, others, "pictures").digest
 
 
 def test_a_gallery_is_read_as_it_was_written(tmp_path):
@@ -59,6 +60,8 @@ def test_what_can_be_told_apart_has_one_digest_on_all_machines_and_another_for_o
     assert first.digest == second.digest
     for other in ({"own": [black]}, {"its": [white]}, {"own": [white, white]}):
         assert Recogniser.of(Seeing(0), other, gallery).digest != first.digest
+    shares = ({"own": [white, black], "its": [white]}, {"own": [white], "its": [black, white]})
+    assert len({Recogniser.of(Seeing(0), own, gallery).digest for own in shares}) == 2
     other = Gallery(gallery.names, -gallery.prototypes, gallery.judge)
     assert Recogniser.of(Seeing(0), {"own": [white]}, other).digest != first.digest
 
@@ -83,7 +86,7 @@ class Attributes:
 def test_recognised_is_the_share_that_shows_the_concept_where_it_was_asked_for(concepts, measuring):
     own = prototype(measuring.judge, [read_image(concepts[0].image).image])
     far = Gallery(("fox",), -own[None], measuring.judge.digest)
-    alone = replace(measuring, recogniser=Recogniser({"mug": own}, far))
+    alone = replace(measuring, recogniser=Recogniser({"mug": own}, far, ""))
     pictures = ConceptPictures(concepts[0], alone, (16, 16))
     image = random_picture(0)
     assert pictures.measure([image], [[image], [image]])["recognised_prompts"] == [1, 1, 1]
@@ -91,7 +94,7 @@ def test_recognised_is_the_share_that_shows_the_concept_where_it_was_asked_for(c
     scores = ConceptPictures(concepts[0], judged, (16, 16)).measure([image], [[image, image], [image]])
     assert scores["recognised_prompts"] == [1, 0.5, 0] and scores["recognised"] == pytest.approx(0.5)
     assert scores["right"] == 0.25 and "right" not in pictures.measure([image], [[image], [image]])
-    taken = replace(measuring, recogniser=Recogniser({"mug": own, "twin": own}, far))
+    taken = replace(measuring, recogniser=Recogniser({"mug": own, "twin": own}, far, ""))
     made = [image], [[image], [image]]
     assert ConceptPictures(concepts[0], taken, (16, 16)).measure(*made)["recognised"] == 0  # not nearer than its twin
     assert "recognised" not in ConceptPictures(concepts[0], measuring, (16, 16)).measure(*made)

@@ -466,7 +466,7 @@ def test_the_study_files_of_the_repository_can_be_read(request):
     folder = request.config.rootpath / "benchmarks"
     files = [
         *folder.glob("ablations/*.toml"),
-        *(folder / f"{name}.toml" for name in ("sweep", "weighting", "evidence")),
+        *(folder / f"{name}.toml" for name in ("sweep", "weighting", "evidence", "guidance")),
     ]
     assert len(files) >= 11
     concepts = read_concepts(folder / "concepts" / "concepts.json")

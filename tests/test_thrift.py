@@ -73,10 +73,11 @@ def test_a_thing_is_found_in_smaller_parts_too(backbone, narrow, most):
     """Before any step of a training could say that there is too little."""
     latents = torch.randn(1, 4, 8, 8, generator=torch.Generator().manual_seed(0))
     scenes = [f"on the {place}" for place in ("moon", "beach", "sea", "road", "roof")]
-    free = thing_mask(backbone, latents, "a mug", scenes)
+    free = thing_mask(backbone, latents, "a mug", scenes, together=4)
+    assert torch.equal(thing_mask(backbone, latents, "a mug", scenes), free)
     narrow(most)
     with pytest.warns(UserWarning, match="going on with . of 4 at a time, slower and to the same result"):
-        assert torch.equal(thing_mask(backbone, latents, "a mug", scenes), free)
+        assert torch.equal(thing_mask(backbone, latents, "a mug", scenes, together=4), free)
 
 
 def test_edits_and_evaluations_go_on_too(sd1_backbone, narrow, picture, tmp_path, monkeypatch, model_folder, tokenizer):

@@ -11,6 +11,7 @@ from pathlib import Path
 import click
 import torch
 from PIL import Image
+from torch.nn.functional import normalize
 
 import sentinv
 from sentinv.bench.concepts import StudyConcept, read_concepts
@@ -61,7 +62,7 @@ def main(count: int, seed: int, results: Path) -> None:
                 recogniser.reads_as(seen, spec.name, source.same_as)
             )
             if spec.known:
-                nearest = (seen @ gallery.prototypes.T).argmax(1)
+                nearest = (seen @ normalize(gallery.prototypes, dim=1).T).argmax(1)
                 found.setdefault(f"{spec.kind}: the thing, {where}", []).append(
                     nearest == gallery.names.index(spec.thing)
                 )

@@ -64,6 +64,11 @@ class Arm:
             own.setdefault(record["settings"]["concept"], []).append(points)
         return {name: curve for name, curves in own.items() if (curve := mean_curve(curves))}
 
+    @property
+    def timed(self) -> int:
+        """How many of its runs say how long they took: not those that shared a machine with others."""
+        return sum(bool(record["timing"].get("training")) for record in self.records)
+
     def seconds_per_step(self) -> float | None:
         """Median over its runs."""
         seconds = self.seconds_at(self.steps)

@@ -28,12 +28,13 @@ def ends_table(found: Sequence[Arm]) -> Table | None:
         if any(ends.values()):
             seconds = arm.seconds_at(arm.steps)
             took = f"{seconds:.0f}" if seconds is not None else "-"
+            took += f" ({arm.timed} runs)" if 0 < arm.timed < len(arm.records) else ""
             runs = f"{len(arm.records)} of {len(arm.concepts)}"
             cells = [str(bootstrap(list(own.values()))) if own else "-" for own in ends.values()]
             rows.append([arm.label, str(arm.steps), took, runs, *cells])
     header = ["start", "steps", "seconds", "runs of concepts", *BESIDE.values()]
     note = (
-        "Mean over concepts (seeds averaged first) [95 % interval]; seconds of training, median. Arms need not have the same "
+        "Mean over concepts (seeds averaged first) [95 % interval]; seconds of training, median of the runs that were timed. Arms need not have the same "
         "concepts: differences are in the tables that pair them."
     )
     return Table("After the last step", header, rows, note) if rows else None

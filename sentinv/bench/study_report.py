@@ -113,7 +113,7 @@ def _panels(found: Sequence[Arm]) -> dict[str, tuple[str, plots.Panel]]:
     timed = {arm.label: _over_seconds(arm, "recognised") for arm in found}
     if timed := {label: curves for label, curves in timed.items() if curves}:
         caption = (
-            f"{SCORES['recognised']}: mean over concepts, 95 % band, over seconds of training, median of the runs."
+            f"{SCORES['recognised']}: mean over concepts, 95 % band, over seconds of training, median of the runs that were timed."
         )
         panels["summary"] = (caption, plots.Panel(arms=timed, ylabel="recognised", seconds=True))
     for score, stem in (("clip_i", "clip-i"), ("clip_t", "clip-t")):

@@ -33,8 +33,14 @@ if TYPE_CHECKING:
 Measured = tuple[dict[str, Any], Image.Image]
 """Scores, and the first image of each prompt beside each other."""
 
-NOT_OF_LEARNING = {"judge", "lpips", "count", "sampling", "prompts", "recognised", "initialization"}
+_NOT_OF_LEARNING = {"judge", "lpips", "count", "sampling", "prompts", "recognised", "initialization"}
 """Settings that training does not depend on; what an arm is called, it does not either."""
+
+
+def of_learning(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Those of a trial's settings that decide what it learns."""
+    own = {name: value for name, value in settings.items() if name not in _NOT_OF_LEARNING}
+    return own | {"start": settings.get("initialization", settings["start"])}
 
 
 class Workbench:
@@ -115,8 +121,7 @@ class Workbench:
                 )
             return result, {"script": took, **self.origin}
         start = starting_rows(Initialization(settings["words"], trial.spec.label), self.backbone, trial.max_vectors)
-        own = {name: value for name, value in settings.items() if name not in NOT_OF_LEARNING}
-        own |= {"start": trial.spec.label, "images_at": trial.looks(study.images_at)}
+        own = {**of_learning(settings), "images_at": trial.looks(study.images_at)}
         learned = make_folder(folder / "learned")
         curve = self._learn(trial, start, own, learned)
         tuned = None

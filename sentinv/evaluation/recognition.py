@@ -36,7 +36,7 @@ class Gallery:
 
     Attributes:
         names: of the things.
-        prototypes: `[things, D]`, unit vectors, float32; to half precision if it was read.
+        prototypes: `[things, D]`, float32, unit vectors, rounded to half precision in one that was read.
         judge: digest of the `ClipJudge` whose embeddings they are.
     """
 
@@ -77,7 +77,7 @@ class Recogniser:
         pictures: digest of what the concepts' prototypes are of.
     """
 
-    def __init__(self, concepts: Mapping[str, Tensor], gallery: Gallery, pictures: str = "") -> None:
+    def __init__(self, concepts: Mapping[str, Tensor], gallery: Gallery, pictures: str) -> None:
         self.concepts, self.gallery, self.pictures = dict(concepts), gallery, pictures
         self._all = torch.stack([*self.concepts.values(), *normalize(gallery.prototypes, dim=1)])
 
@@ -85,8 +85,10 @@ class Recogniser:
     def of(cls, judge: ClipJudge, pictures: Mapping[str, Sequence[Image.Image]], gallery: Gallery) -> Recogniser:
         """From pictures of each concept that could be meant, as the gallery's judge sees them."""
         pixels = hashlib.sha256()
-        for image in (image for images in pictures.values() for image in images):
-            pixels.update(f"{image.mode}{image.size}".encode() + image.tobytes())
+        for name, images in pictures.items():
+            pixels.update(json.dumps([name, len(images)]).encode())
+            for image in images:
+                pixels.update(f"{image.mode}{image.size}".encode() + image.tobytes())
         concepts = {name: prototype(judge, images) for name, images in pictures.items()}
         return cls(concepts, gallery, pixels.hexdigest())
 

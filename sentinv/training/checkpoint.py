@@ -145,11 +145,14 @@ def _found(folder: Path) -> list[Path]:
 
 
 def copies_on_cpu(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Copies on the CPU of float32 tensors, in one transfer: the host waits for each, and a LoRA has hundreds of tensors."""
+    """Copies on the CPU of float32 tensors, in one transfer: the host waits for each, and a LoRA has hundreds."""
     copies = {name: one.detach().clone() for name, one in tensors.items() if one.device.type == "cpu"}
     away = {name: one.detach() for name, one in tensors.items() if name not in copies}
-    if away:
-        flat = torch.cat([one.flatten() for one in away.values()]).cpu()
-        parts = flat.split([one.numel() for one in away.values()])
-        copies |= {name: part.view(one.shape).clone() for (name, one), part in zip(away.items(), parts, strict=True)}
-    return copies
+    return copies | (copies_in_one(away) if away else {})
+
+
+def copies_in_one(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Copies on the CPU of float32 tensors of one device, at least one, in a single transfer."""
+    flat = torch.cat([one.flatten() for one in tensors.values()]).cpu()
+    parts = flat.split([one.numel() for one in tensors.values()])
+    return {name: part.view(one.shape).clone() for (name, one), part in zip(tensors.items(), parts, strict=True)}

@@ -204,10 +204,15 @@ class Loop:
         """What is minimised, on the fixed grid."""
 
         def work() -> float:
-            batches = [part for batch in self.evaluation for part in batch.parts(self.rescue.measures.parts)]
+            batches = [part for batch in self.evaluation for part in batch.parts(self._evaluation_parts(len(batch)))]
             return torch.cat([self.objective(batch) for batch in batches]).mean().item()
 
         return self.rescue.attempt(work)
+
+    def _evaluation_parts(self, count: int) -> int:
+        """Of so many items of the grid: none larger than those of a step, where a step is computed in parts."""
+        parts = self.rescue.measures.parts
+        return 1 if parts == 1 else -(-count // -(-self.config.items // parts))
 
     def _note(self, loss: float) -> None:
         """Write down the loss on the grid; keep the parameters if they are the best."""

@@ -26,12 +26,18 @@ AREA = 0.3
 
 _TIMES = (0.7, 0.85)  # of the schedule: where it is decided what is where
 _SCENES = 10
-_TOGETHER = 4  # answers at a time: an accelerator waits for the host to launch single ones
+_TOGETHER = 4
 
 
 @torch.no_grad()
 def thing_mask(
-    backbone: Backbone, latents: Tensor, words: str, scenes: Sequence[str], rows: PlaceholderRows | None = None
+    backbone: Backbone,
+    latents: Tensor,
+    words: str,
+    scenes: Sequence[str],
+    rows: PlaceholderRows | None = None,
+    *,
+    together: int | None = None,
 ) -> Tensor:
     """Find the thing: `[1, 1, h, w]` float32 on the CPU, 1 where it is and 0 elsewhere; NaN where the model's answers are.
 
@@ -41,15 +47,17 @@ def thing_mask(
         words: what the thing is, without where it is; a placeholder if its rows are installed.
         scenes: such as "on the moon", ≥ 1.
         rows: of placeholders.
+        together: questions at a time; if None one on a CPU, and four elsewhere, where single ones wait for the host.
     """
     prompts = [f"a photo of {words}", *(f"a photo of {words} {scene}" for scene in scenes[:_SCENES])]
     condition = backbone.encode_ids(tokenize(backbone, prompts, rows))
     noise = torch.randn(latents.shape, generator=Generator().manual_seed(0)).to(latents.device)
     change = torch.zeros(latents.shape[-2:])
+    together = together or (1 if latents.device.type == "cpu" else _TOGETHER)
     for share in _TIMES:
         timestep = torch.full((1,), int(share * backbone.schedule.train_timesteps), device=latents.device)
         noisy = add_noise(latents, noise, backbone.schedule.alphas_cumprod.to(latents.device)[timestep])
-        parts = torch.arange(len(prompts), device=latents.device).split(_TOGETHER)
+        parts = torch.arange(len(prompts), device=latents.device).split(together)
         answers = [_answers(backbone, noisy, timestep, condition, part) for part in parts]
         plain, *others = torch.cat(answers).cpu()
         for answer in others:
