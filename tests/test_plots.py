@@ -6,7 +6,7 @@ import pytest
 from PIL import Image
 
 from sentinv.bench import plots
-from sentinv.bench.arms import arms, measures, references
+from sentinv.bench.arms import arms, measures, of_all_concepts, references
 from sentinv.bench.beside import ends_table, less_tables
 from sentinv.bench.runner import StudyOutcome
 from sentinv.bench.study import Study
@@ -229,6 +229,19 @@ def test_report_is_whole_and_repeatable(records, tmp_path):
     assert all(table.title in first["tables.md"].decode() for table in tables)
     write_report(study, outcome, tmp_path, notes={"model": "tiny"})
     assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == first
+
+
+def test_a_curve_is_drawn_of_arms_that_have_every_concept(records, tmp_path):
+    """A mean over other concepts is of other things: such an arm is in the tables, with their number."""
+    some = [
+        one for one in records if one["settings"]["start"] != "caption" or one["settings"]["concept"] == CONCEPTS[0]
+    ]
+    assert [arm.label for arm in of_all_concepts(arms(some))] == [
+        arm.label for arm in arms(records) if arm.start != "caption"
+    ]
+    assert of_all_concepts(arms(records)) == arms(records)
+    write_report(Study(title="some", convergence=True), StudyOutcome(some, []), tmp_path, notes={})
+    assert "Arms that lack a concept are in the tables alone." in (tmp_path / "report.html").read_text()
 
 
 def test_a_variant_has_the_colour_of_its_arm_and_is_hollow():

@@ -86,6 +86,12 @@ class Arm:
         return median(found) if found else None
 
 
+def of_all_concepts(found: Sequence[Arm]) -> list[Arm]:
+    """Those that have every concept that there is, as a mean over others is another thing's; all, if there are none."""
+    there = {name for arm in found for name in arm.concepts}
+    return [arm for arm in found if len(arm.concepts) == len(there)] or list(found)
+
+
 def arms(records: Iterable[Record]) -> list[Arm]:
     """Group runs; references are left out."""
     groups: dict[tuple[str, int, tuple[tuple[str, str], ...]], list[Record]] = {}

@@ -34,8 +34,8 @@ def ends_table(found: Sequence[Arm]) -> Table | None:
             rows.append([arm.label, str(arm.steps), took, runs, *cells])
     header = ["start", "steps", "seconds", "runs of concepts", *BESIDE.values()]
     note = (
-        "Mean over concepts (seeds averaged first) [95 % interval]; seconds of training, median of the runs that were timed. Arms need not have the same "
-        "concepts: differences are in the tables that pair them."
+        "Mean over concepts (seeds averaged first) [95 % interval]; seconds of training, median of the runs "
+        "that were timed. Arms need not have the same concepts: differences are in the tables that pair them."
     )
     return Table("After the last step", header, rows, note) if rows else None
 

@@ -11,7 +11,17 @@ from statistics import mean
 from typing import Any
 
 from sentinv.bench import plots
-from sentinv.bench.arms import MEASURES, REFERENCE_NAMES, Arm, arms, longest_vanilla, measures, references, short
+from sentinv.bench.arms import (
+    MEASURES,
+    REFERENCE_NAMES,
+    Arm,
+    arms,
+    longest_vanilla,
+    measures,
+    of_all_concepts,
+    references,
+    short,
+)
 from sentinv.bench.beside import ends_table, less_tables
 from sentinv.bench.records import Record
 from sentinv.bench.runner import StudyOutcome
@@ -72,9 +82,11 @@ def write_report(study: Study, outcome: StudyOutcome, folder: str | Path, *, not
 def _figures(found: Sequence[Arm], records: Sequence[Record], folder: Path, convergence: bool) -> dict[str, Path]:
     """Caption → PNG."""
     pictures: dict[str, Path] = {}
+    every, found = found, of_all_concepts(found)
+    left = " Arms that lack a concept are in the tables alone." if len(found) < len(every) else ""
 
     def keep(figure: Any, stem: str, caption: str) -> None:
-        pictures[caption] = plots.save_figure(figure, folder, stem)[0]
+        pictures[caption + left] = plots.save_figure(figure, folder, stem)[0]
 
     for stem, (caption, panel) in (panels := _panels(found) if convergence else {}).items():
         keep(plots.curves(panel), stem, caption)
@@ -112,9 +124,8 @@ def _panels(found: Sequence[Arm]) -> dict[str, tuple[str, plots.Panel]]:
             panels[name.replace(" ", "-")] = (f"{name.capitalize()} on the fixed grid: {band}.", panel)
     timed = {arm.label: _over_seconds(arm, "recognised") for arm in found}
     if timed := {label: curves for label, curves in timed.items() if curves}:
-        caption = (
-            f"{SCORES['recognised']}: mean over concepts, 95 % band, over seconds of training, median of the runs that were timed."
-        )
+        over = "mean over concepts, 95 % band, over seconds of training, median of the runs that were timed"
+        caption = f"{SCORES['recognised']}: {over}."
         panels["summary"] = (caption, plots.Panel(arms=timed, ylabel="recognised", seconds=True))
     for score, stem in (("clip_i", "clip-i"), ("clip_t", "clip-t")):
         if curves := _levelled({arm.label: arm.score_curves(score) for arm in found}, 2):

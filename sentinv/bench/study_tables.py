@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from math import inf
 from statistics import mean, stdev, variance
 
-from sentinv.bench.arms import MEASURES, REFERENCE_NAMES, Arm, longest_vanilla
+from sentinv.bench.arms import MEASURES, REFERENCE_NAMES, Arm, longest_vanilla, of_all_concepts
 from sentinv.bench.records import Record
 from sentinv.evaluation.statistics import Crossing, bootstrap, crossing, mean_curve
 from sentinv.report.tables import Table
@@ -55,13 +55,14 @@ def crossing_table(found: Sequence[Arm], measure: str) -> Table | None:
 def recognised_table(found: Sequence[Arm]) -> Table | None:
     """Steps (and seconds) until each arm is recognised as often as the best arm of a single word ever is; None without one.
 
-    The arm to reach is the best of all that start from vanilla or from a coarse word, at its best step, so that no choice of
-    its settings holds it down.
+    The arm to reach is the best of all that start from vanilla or from a coarse word and have every concept, at its best step,
+    so that no choice of its settings holds it down.
     """
     curves = {arm.label: arm.score_curves("recognised") for arm in found}
     means = {label: mean_curve(list(own.values())) for label, own in curves.items() if own}
     best = {label: max(points, key=lambda point: (point[1], -point[0])) for label, points in means.items() if points}
-    plain = [arm.label for arm in found if arm.initialization in ("vanilla", "word") and arm.label in best]
+    whole = of_all_concepts(found)
+    plain = [arm.label for arm in whole if arm.initialization in ("vanilla", "word") and arm.label in best]
     if not plain:
         return None
     goal = max(plain, key=lambda label: best[label][1])
