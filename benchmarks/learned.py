@@ -38,17 +38,15 @@ def rows_of(record: Record, folders: list[Path]) -> torch.Tensor | None:
 def pack(study: Path, folders: list[Path]) -> None:
     path = study / "rows.safetensors"
     kept = load_file(path) if path.is_file() else {}
-    wanted = [
-        record
-        for record in read_records(study).values()
+    wanted = {
+        key: record
+        for key, record in read_records(study).items()
         if record["result"]["losses"] and "tune" not in record["settings"]
-    ]
-    for record in wanted:
-        rows = rows_of(record, folders)
-        if rows is not None:
-            kept[record["key"]] = rows
-    save_file({record["key"]: kept[record["key"]] for record in wanted if record["key"] in kept}, path)
-    print(f"{path}: {len(load_file(path))} of {len(wanted)} words, {path.stat().st_size} bytes")
+    }
+    found = {key: rows for key, record in wanted.items() if (rows := rows_of(record, folders)) is not None}
+    kept = {key: rows for key, rows in {**kept, **found}.items() if key in wanted}
+    save_file(kept, path)
+    print(f"{path}: {len(kept)} of {len(wanted)} words, {path.stat().st_size} bytes")
 
 
 def take(study: Path, key: str, output: Path) -> None:

@@ -13,6 +13,7 @@ import torch
 from click.testing import CliRunner
 from conftest import build_pipeline, copied
 from judging import DESCRIBERS, random_picture, write_concepts
+from safetensors.torch import load_file
 
 from sentinv.adapters.install import adapted
 from sentinv.bench.arms import arms
@@ -496,6 +497,15 @@ def test_published_tables_are_those_of_the_published_records(folder, tmp_path, m
         for text in (published, (output / "tables.md").read_text())
     ]
     assert said[0] == said[1]
+
+
+@pytest.mark.parametrize("path", sorted(RESULTS.rglob("rows.safetensors")), ids=lambda path: path.parent.name)
+def test_published_words_are_those_of_the_published_records(path):
+    """Each under the key that its record has today, with as many vectors as it says; none is missing."""
+    records, rows = read_records(path.parent), load_file(path)
+    trained = {key for key, one in records.items() if one["result"]["losses"] and "tune" not in one["settings"]}
+    assert rows.keys() == trained
+    assert all(len(own) == records[key]["result"]["vectors"] for key, own in rows.items())
 
 
 def test_a_peer_with_open_quotes_is_told_in_one_line():
