@@ -205,6 +205,8 @@ def main() -> None:
     options = parser.parse_args()
     if not torch.cuda.is_available():
         raise SystemExit("there is no CUDA device here: run this on a machine with one")
+    if options.parts == "peer" and not options.peer:
+        raise SystemExit("expected the script that is to be run beside, got none: --peer PATH")
     parts, rows, part = options.parts.split(","), [], options.output.with_suffix(".part")
     said = f"{torch.cuda.get_device_name()}, torch {torch.__version__}, {DTYPE}, batch {BATCH}, {STEPS} steps, random weights."
 

@@ -8,7 +8,6 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from sentinv.bench.records import Record, read_records
 from sentinv.bench.sharing import cost, shares
@@ -18,9 +17,6 @@ from sentinv.errors import Interrupted, SentinvError
 from sentinv.files.atomic import make_folder
 from sentinv.files.json_lines import JsonLines, finite
 from sentinv.files.locks import lock
-
-if TYPE_CHECKING:
-    pass
 
 Tell = Callable[[str], None]
 

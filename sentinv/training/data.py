@@ -219,8 +219,9 @@ class TrainingSet:
     def _together(self) -> int:
         """Items of the fixed grid that are evaluated at a time.
 
-        A pass that keeps nothing for a gradient takes a tenth of the memory of a step. An accelerator, which waits for the host
-        to launch the operations of few items, gets four times as many as in a step; a CPU, whose caches hold few, does not.
+        A pass that keeps nothing for a gradient takes a tenth of a step's memory for each item (counted, in Stable Diffusion
+        1.5's shape). An accelerator, which waits for the host to launch the operations of few items, gets four times as many as
+        in a step; a CPU does not.
         """
         config = self.config
         if self.backbone.device.type == "cpu" or config.gradient_checkpointing:

@@ -54,10 +54,10 @@ def thing_mask(
     noise = torch.randn(latents.shape, generator=Generator().manual_seed(0)).to(latents.device)
     change = torch.zeros(latents.shape[-2:])
     together = together or (1 if latents.device.type == "cpu" else _TOGETHER)
+    parts = torch.arange(len(prompts), device=latents.device).split(together)
     for share in _TIMES:
         timestep = torch.full((1,), int(share * backbone.schedule.train_timesteps), device=latents.device)
         noisy = add_noise(latents, noise, backbone.schedule.alphas_cumprod.to(latents.device)[timestep])
-        parts = torch.arange(len(prompts), device=latents.device).split(together)
         answers = [_answers(backbone, noisy, timestep, condition, part) for part in parts]
         plain, *others = torch.cat(answers).cpu()
         for answer in others:
