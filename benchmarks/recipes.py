@@ -19,8 +19,8 @@ from torch import Generator, Tensor
 
 import sentinv
 from sentinv.bench.concepts import StudyConcept, read_concepts
+from sentinv.bench.records import machine
 from sentinv.bench.study import key_of
-from sentinv.cli.studying import machine
 from sentinv.concepts.initialization import Start, starting_rows
 from sentinv.concepts.placeholder import PlaceholderRows
 from sentinv.evaluation.statistics import bootstrap

@@ -19,7 +19,7 @@ from sentinv.cli.options import (
     print_json,
     tell_toybox,
 )
-from sentinv.cli.studying import CONCEPTS, Part, machine
+from sentinv.cli.studying import CONCEPTS, Part
 from sentinv.cli.training_options import flip_option, learning_rate_option
 from sentinv.errors import SentinvError
 
@@ -158,6 +158,7 @@ def _run(bench: EditingBench, sources: Sequence[StudyConcept], *, quiet: bool) -
 
 def _report(bench: EditingBench, records: Sequence[Record]) -> list[Table]:
     from sentinv.bench.editing_report import write_editing_report
+    from sentinv.bench.records import machine
 
     study = bench.study
     guidance = "each arm's own" if study.guidance_scale is None else f"{study.guidance_scale:g}"

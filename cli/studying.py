@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import platform
-import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from datetime import date
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -130,6 +127,7 @@ def conduct(studies: Sequence[tuple[Study, Path]], options: StudyOptions) -> Non
     """
     import torch
 
+    from sentinv.bench.records import machine
     from sentinv.bench.runner import run_study
     from sentinv.bench.workbench import Workbench
 
@@ -148,8 +146,9 @@ def conduct(studies: Sequence[tuple[Study, Path]], options: StudyOptions) -> Non
         facts = {**machine(backbone), **notes}
         origin = {name: facts[name] for name in ("machine", "date")}
         workbench = Workbench(backbone, concepts, options.describers(), measuring, origin)
-        how: dict[str, Any] = {"part": options.part, "records_only": options.records_only}
-        outcome = run_study(study, workbench, folder, **how, tell=options.notice)
+        outcome = run_study(
+            study, workbench, folder, part=options.part, records_only=options.records_only, tell=options.notice
+        )
         failed += len(outcome.failures)
         results.append(_conclude(study, outcome, folder, facts, options))
     if options.as_json:
@@ -245,8 +244,15 @@ def judges(study: Study, backbone: Backbone, options: StudyOptions) -> tuple[Mea
     sampling = GenerateConfig(steps=study.sampling_steps, guidance_scale=scale, batch_size=max(1, min(16, study.count)))
     recogniser, told = _recogniser(judge, options)
     attributes = AttributeJudge.load(built_in("attributes")) if recogniser and options.model == TOYBOX else None
-    how: dict[str, Any] = {"count": study.count, "sampling": sampling, "bfloat16": study.bfloat16_images}
-    measuring = Measuring(judge=judge, lpips=lpips, recogniser=recogniser, attributes=attributes, **how)
+    measuring = Measuring(
+        judge=judge,
+        count=study.count,
+        sampling=sampling,
+        bfloat16=study.bfloat16_images,
+        lpips=lpips,
+        recogniser=recogniser,
+        attributes=attributes,
+    )
     return measuring, {"judge": judge.name, "LPIPS": says, **({"recognised": told} if told else {})}
 
 
@@ -269,30 +275,3 @@ def _recogniser(judge: ClipJudge, options: StudyOptions) -> tuple[Recogniser | N
     own = {one.name: [read_image(view).image for view in one.views or (one.image,)] for one in concepts}
     told = f"the nearest of {len(own)} concepts, by their held-out views, and {len(gallery.names)} things"
     return Recogniser.of(judge, own, gallery), told
-
-
-def machine(backbone: Backbone) -> dict[str, str]:
-    """Model, machine, command and date, for a report."""
-    import torch
-
-    device = backbone.device
-    if device.type == "cuda":
-        where = torch.cuda.get_device_name(device)
-    else:
-        where = f"{_processor()}, {torch.get_num_threads()} threads"
-    return {
-        "model": f"{backbone.name} ({backbone.fingerprint[:12]}), {str(backbone.dtype).removeprefix('torch.')}",
-        "machine": f"{where}, torch {torch.__version__}",
-        "command": " ".join(
-            ["sentinv", *(argument if " " not in argument else repr(argument) for argument in sys.argv[1:])]
-        ),
-        "date": date.today().isoformat(),
-    }
-
-
-def _processor() -> str:
-    try:
-        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
-    except OSError:
-        return platform.processor() or platform.machine()
-    return next((line.split(":")[1].strip() for line in lines if line.startswith("model name")), platform.machine())

@@ -1,14 +1,22 @@
-"""Records of studies, one JSON object each."""
+"""Records of studies, one JSON object each, and where they come from."""
 
 from __future__ import annotations
 
 import json
+import platform
+import sys
+from datetime import date
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+import torch
 
 from sentinv.bench.study import key_of
 from sentinv.errors import SentinvError
 from sentinv.files.atomic import shown
+
+if TYPE_CHECKING:
+    from sentinv.models.backbone import Backbone
 
 Record = dict[str, Any]
 """``key``, ``settings``, ``result``, and ``timing``, the only part that differs between two runs of the same study."""
@@ -85,3 +93,28 @@ def same_settings(there: Any, now: Any) -> bool:
     if isinstance(there, list) and isinstance(now, list):
         return len(there) == len(now) and all(map(same_settings, there, now))
     return there == now
+
+
+def machine(backbone: Backbone) -> dict[str, str]:
+    """Model, machine, command and date, for a report."""
+    device = backbone.device
+    if device.type == "cuda":
+        where = torch.cuda.get_device_name(device)
+    else:
+        where = f"{_processor()}, {torch.get_num_threads()} threads"
+    return {
+        "model": f"{backbone.name} ({backbone.fingerprint[:12]}), {str(backbone.dtype).removeprefix('torch.')}",
+        "machine": f"{where}, torch {torch.__version__}",
+        "command": " ".join(
+            ["sentinv", *(argument if " " not in argument else repr(argument) for argument in sys.argv[1:])]
+        ),
+        "date": date.today().isoformat(),
+    }
+
+
+def _processor() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+    except OSError:
+        return platform.processor() or platform.machine()
+    return next((line.split(":")[1].strip() for line in lines if line.startswith("model name")), platform.machine())

@@ -13,11 +13,10 @@ from torch import Tensor
 from torch.nn.functional import normalize
 
 from sentinv.models.built_in import TOYBOX
-from sentinv.models.eyes import load_eye, residual
+from sentinv.models.eyes import load_eye
 from sentinv.models.memory import Thrift
 from sentinv.models.names import eye
-from sentinv.models.parts import load_part
-from sentinv.models.weights import load_whole, refuse_missing
+from sentinv.models.weights import refuse_missing
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -70,11 +69,7 @@ class ClipJudge:
             if Path(source).is_dir()
             else source
         )
-        kind = residual(CLIPModel, source)
-        model = load_whole(
-            label, "CLIP", lambda: kind.from_pretrained(source, dtype=torch.float32, output_loading_info=True)
-        )
-        processor = load_part(label, "processor", lambda: CLIPProcessor.from_pretrained(source))
+        model, processor = load_eye(source, "CLIP", CLIPModel, CLIPProcessor)
         return cls(label, model.to(device), processor)
 
     @cached_property
