@@ -13,13 +13,13 @@ from pathlib import Path
 import torch
 from safetensors.torch import load_file, save_file
 
-import sentinv
 from sentinv.bench.records import Record, read_records
 from sentinv.bench.study import key_of
 from sentinv.bench.trials import TOKEN, TrainingCurve
 from sentinv.bench.workbench import of_learning
 from sentinv.concepts.concept import Concept
 from sentinv.errors import CheckpointError
+from sentinv.models.built_in import TOYBOX
 
 ENCODER = "text_encoder"
 
@@ -49,15 +49,20 @@ def pack(study: Path, folders: list[Path]) -> None:
     print(f"{path}: {len(kept)} of {len(wanted)} words, {path.stat().st_size} bytes")
 
 
-def take(study: Path, key: str, output: Path) -> None:
+def word(study: Path, key: str) -> tuple[Concept, Record]:
+    """A learned word, as it is used in a prompt, and the record that it is of."""
     kept, record = load_file(study / "rows.safetensors"), read_records(study).get(key)
     if record is None or key not in kept:
         raise SystemExit(
             f"expected the key of a record of a word by itself, got {key!r}: they are in {study}/records.jsonl"
         )
-    rows = kept[key].float()
     said = {"sentinv.initial_text": record["settings"]["words"]}
-    concept = Concept(token=TOKEN, rows={ENCODER: rows}, base_model=sentinv.load("toybox").name, metadata=said)
+    rows = {ENCODER: kept[key].float()}
+    return Concept(token=TOKEN, rows=rows, base_model=TOYBOX, metadata=said), record
+
+
+def take(study: Path, key: str, output: Path) -> None:
+    concept, record = word(study, key)
     print(f"{concept.save(output)}: {TOKEN}, {record['settings']['concept']}, {record['settings']['start']}")
 
 
