@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -17,6 +16,9 @@ if TYPE_CHECKING:
     from sentinv.adapters.lora import Lora
     from sentinv.concepts.concept import Concept
     from sentinv.models.backbone import Backbone
+
+MAX_SCALE = 100
+"""A LoRA that counts for more than this draws nothing but numbers that are not finite."""
 
 
 class LoraFile(click.ParamType):
@@ -37,8 +39,10 @@ class LoraFile(click.ParamType):
             if not scale or Path(file).exists():
                 self.fail(f"expected a number behind the colon, such as {file}:0.8, got {scale!r}.", param, ctx)
             return Path(value), 1.0
-        if not math.isfinite(number):
-            self.fail(f"{scale} is not a finite number.", param, ctx)
+        if not abs(number) <= MAX_SCALE:
+            self.fail(f"expected a scale from -{MAX_SCALE} to {MAX_SCALE}, got {scale}.", param, ctx)
+        if not file:
+            self.fail(f"expected a file, and behind a colon its scale, got {value!r}.", param, ctx)
         return Path(file), number
 
 

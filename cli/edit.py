@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -59,6 +60,7 @@ def edit(**given: Any) -> None:
     concepts = load_concepts(options.files, allow_pickle=options.allow_pickle)
     said = options.source_prompt or " ".join(concept.token for concept in concepts)  # which it may be described by
     loras = options.meant(options.loras(), f"{options.prompt or ''} {said}")
+    options = replace(options, lora_files=tuple((Path(lora.name), scale) for lora, scale in loras))
     check_weights(dict(options.weights), options.prompt or "")
     check_prompts([options.prompt, options.source_prompt], concepts, options.model)
     if options.prompt is not None:
@@ -212,7 +214,7 @@ def _settings(options: EditOptions, guidance: float, own: dict[str, Any], archiv
     if options.weights:
         settings["weights"] = dict(options.weights)
     if options.lora_files:
-        settings["loras"] = {path.name: scale for path, scale in options.lora_files}
+        settings["loras"] = [[path.name, scale] for path, scale in options.lora_files]
     if archive is not None:
         settings |= {"method": archive.config.method, "steps": archive.config.steps}
         settings["source_prompt"] = archive.source_prompt

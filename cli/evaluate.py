@@ -84,6 +84,7 @@ def evaluate(**given: Any) -> None:
       sentinv evaluate cat-concept.safetensors --images cat.png
       sentinv evaluate cat-concept.safetensors --images cat.png --count 16 --json
     """  # noqa: D301 - click reads \b as "leave these lines as they are"
+    from sentinv.adapters.fitting import fit
     from sentinv.adapters.install import check_words
     from sentinv.concepts.reading import load_concept
     from sentinv.evaluation.evaluate import Evaluator, describe
@@ -100,6 +101,8 @@ def evaluate(**given: Any) -> None:
     real = _pictures(options)
     tell_toybox(options.model, quiet=options.quiet)
     backbone = options.load()
+    for lora, _ in loras:
+        options.notice(f"{lora.title}: {fit(lora, backbone).told}")
     config = _config(backbone, options)
     judge = ClipJudge.load(options.clip, base_model=options.model, device=backbone.device)
     evaluator = Evaluator(real, judge, (backbone.resolution, backbone.resolution), dino=options.dino)
@@ -116,9 +119,11 @@ def evaluate(**given: Any) -> None:
         )
     facts = describe(scores, config)
     if options.as_json:
-        print_json({"concept": str(options.concept), "model": backbone.name, **facts})
+        worn = [[str(path), scale] for path, scale in options.lora_files]
+        print_json({"concept": str(options.concept), "loras": worn, "model": backbone.name, **facts})
     else:
-        _print(scores, facts, f"model: {backbone.name}; judge: {judge.name}")
+        on = "".join(f"; LoRA: {path}:{scale:g}" for path, scale in options.lora_files)
+        _print(scores, facts, f"model: {backbone.name}{on}; judge: {judge.name}")
         for note in dict.fromkeys(score.note for score in scores if score.note):
             options.notice(note)
 

@@ -44,7 +44,7 @@ def export(files: tuple[Path, ...], program: str, **given: Any) -> None:
 
     if program not in PROGRAMS:
         raise SentinvError(f"--to: expected one of {', '.join(PROGRAMS)}, got {program!a}")
-    exports = _exports(files, program, bundle=given["bundle"], allow_pickle=given["allow_pickle"])
+    exports = _exports(files, program, bundle=given["bundle"], allow_pickle=given["allow_pickle"], quiet=given["quiet"])
     paths = write_exports(exports, given["output"], overwrite=given["force"], sources=files)
     if given["as_json"]:
         print_json({"to": program, "exports": [_as_json(one, given["output"]) for one in exports]})
@@ -58,7 +58,7 @@ def export(files: tuple[Path, ...], program: str, **given: Any) -> None:
             notice(f"its word, {one.token}, is a file of its own: export that too", quiet=given["quiet"])
 
 
-def _exports(files: tuple[Path, ...], program: str, *, bundle: bool, allow_pickle: bool) -> list[Export]:
+def _exports(files: tuple[Path, ...], program: str, *, bundle: bool, allow_pickle: bool, quiet: bool) -> list[Export]:
     """What the files come to, not written yet: words first.
 
     Raises:
@@ -78,6 +78,9 @@ def _exports(files: tuple[Path, ...], program: str, *, bundle: bool, allow_pickl
     ]
     if bundle:
         return [export_bundle(lora, _word_of(lora, concepts), program) for lora in loras or _no_lora()]
+    for lora in loras:
+        if any(lora.is_around_another(one) for one in concepts):
+            notice(f"{lora.of_another}: export the word it came with", quiet=quiet)
     return [*(export_word(one, program) for one in concepts), *(export_lora(one, program) for one in loras)]
 
 

@@ -211,7 +211,7 @@ def _make(concepts: list[Concept], loras: list[tuple[Lora, float]], options: Gen
     config = options.config(backbone)
     settings = settings_of(backbone, options, config, concepts)
     if loras:
-        settings["loras"] = {lora.name: scale for lora, scale in loras}
+        settings["loras"] = [[lora.name, scale] for lora, scale in loras]
     total = config.steps * -(-options.count // config.batch_size)
     with options.worn(backbone, loras, concepts), progress("sampling", total, quiet=options.quiet) as bar:
         for one in generate_images(

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from sentinv.cli.options import output_options, print_json
+from sentinv.cli.options import output_options, print_json, printable
 
 if TYPE_CHECKING:
     from sentinv.adapters.lora import Lora
@@ -25,10 +25,15 @@ def inspect(files: tuple[Path, ...], allow_pickle: bool, quiet: bool, as_json: b
     A word in two files, for SDXL, is given by both, or by the folder they are in. Of a LoRA its layers are counted.
     """
     from sentinv.concepts.reading import load_concept
+    from sentinv.errors import SentinvError
+    from sentinv.files.atomic import shown
 
     if len(files) == 1 and holds_lora(files[0]):
         _show_lora(files[0], as_json=as_json)
         return
+    lora = next((file for file in files if holds_lora(file)), None)
+    if lora is not None:
+        raise SentinvError(f"{shown(lora)} is a LoRA: look into it by itself")
     concept = load_concept(files, allow_pickle=allow_pickle)
     rows = _rows(concept)
     if as_json:
@@ -51,13 +56,15 @@ def inspect(files: tuple[Path, ...], allow_pickle: bool, quiet: bool, as_json: b
     click.echo(click.style(f"{'vector':<{width}}{'started as':<{word}}{'width':>6}{'norm':>9}{'cosine':>9}", bold=True))
     for row in rows:
         cosine = "" if row["cosine"] is None else f"{row['cosine']:.3f}"
-        click.echo(f"{row['vector']:<{width}}{row['word']:<{word}}{row['width']:>6}{row['norm']:>9.3f}{cosine:>9}")
+        click.echo(
+            f"{row['vector']:<{width}}{printable(row['word']):<{word}}{row['width']:>6}{row['norm']:>9.3f}{cosine:>9}"
+        )
 
 
 def _show(facts: dict[str, str]) -> None:
     for label, value in facts.items():
         if value:
-            click.echo(f"{label:<12}{value}")
+            click.echo(f"{label:<12}{printable(value)}")
 
 
 def _facts(concept: Concept) -> dict[str, str]:

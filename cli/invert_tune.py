@@ -62,7 +62,7 @@ class SecondHalf:
         own = TuneOptions(**parsed.params)
         with parsed.scope(cleanup=False):
             config = tune_config(own)
-        outputs = TuneOutputs(own.concept, own.output)
+        outputs = TuneOutputs(own.concept, own.output, train_rows=own.train_rows)
         tuning = TuneJob(token=job.token, outputs=outputs, pictures=job.pictures, config=config, words=own.words)
         return cls(args=args, options=own, job=tuning)
 

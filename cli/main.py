@@ -22,6 +22,7 @@ from typing import Any, TextIO
 import click
 
 from sentinv import __version__
+from sentinv.cli.options import notice
 from sentinv.cli.streams import colours, make_safe
 from sentinv.errors import Interrupted, SentinvError, Terminated
 
@@ -148,7 +149,7 @@ def _is_out_of_memory(error: Exception) -> bool:
 def _tell(line: str, ctx: click.Context | None = None) -> None:
     if ctx is not None and ctx.meta.get("sentinv.debug"):
         traceback.print_exc()
-    click.echo(f"sentinv: {line}", err=True)
+    notice(line)
 
 
 def _quieten() -> None:
@@ -197,7 +198,8 @@ def _orderly_end() -> Iterator[list[int]]:
 
 
 def _show_own_warnings() -> None:
-    """Show the warnings of this package as one line each, and no others."""
+    """Show the warnings of this package as one line each, once, and no others."""
+    told = set()
 
     def show(
         message: Warning | str,
@@ -207,7 +209,10 @@ def _show_own_warnings() -> None:
         file: TextIO | None = None,
         line: str | None = None,
     ) -> None:
-        click.echo(f"sentinv: warning: {' '.join(str(message).split())}", err=True)
+        text = " ".join(str(message).split())
+        if text not in told:
+            told.add(text)
+            notice(f"warning: {text}")
 
     if not sys.warnoptions:
         warnings.simplefilter("ignore")

@@ -223,9 +223,14 @@ def print_json(result: Mapping[str, Any]) -> None:
 
 
 def notice(text: str, *, quiet: bool = False) -> None:
-    """Tell the user something, on stderr."""
+    """Tell the user something, on stderr, in one line."""
     if not quiet:
-        click.echo(f"sentinv: {text}", err=True)
+        click.echo(f"sentinv: {printable(text)}", err=True)
+
+
+def printable(text: str) -> str:
+    """A text with line breaks and what else cannot be printed, which a strange file may bring in, as escapes."""
+    return "".join(one if one.isprintable() else repr(one)[1:-1] for one in text)
 
 
 def tell_toybox(model: str, *, quiet: bool = False) -> None:

@@ -145,7 +145,7 @@ def print_tune_plan(job: TuneJob, options: TuneOptions, thing: str) -> None:
     if options.as_json:
         print_json(plan.facts)
     else:
-        _print_lines(plan.lines)
+        _print_lines({**plan.lines, "but": job.outputs.in_the_way(force=options.force, resume=options.resume)})
 
 
 def _tuning(config: TuneConfig) -> dict[str, Any]:

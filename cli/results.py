@@ -122,7 +122,7 @@ def print_tuned(outputs: TuneOutputs, report: Report, options: TuneOptions) -> N
 
     tuned = report.learned
     assert isinstance(tuned, Tuned)  # noqa: S101 - for the type checker
-    rows = outputs.rows if tuned.config.train_rows else None
+    rows = outputs.rows
     layers = f"LoRA of rank {tuned.lora.rank} on {len(tuned.lora.layers)} layers"
     click.echo(f"{click.style(tuned.lora.token, bold=True)}  {layers}")
     click.echo(_losses(tuned.history))
@@ -217,7 +217,7 @@ def tuned_facts_of(outputs: TuneOutputs, report: Report) -> dict[str, Any]:
 
     tuned = report.learned
     assert isinstance(tuned, Tuned)  # noqa: S101 - for the type checker
-    rows = str(outputs.rows) if tuned.config.train_rows else None
+    rows = outputs.rows and str(outputs.rows)
     return {
         "lora": str(outputs.concept),
         "rows": rows,

@@ -120,18 +120,18 @@ def tune(**given: Any) -> None:
     from sentinv.cli.planning import print_tune_plan
     from sentinv.cli.results import check_end, print_tuned, tuned_facts_of
     from sentinv.concepts.initialization import check_fit
-    from sentinv.concepts.reading import load_concepts
+    from sentinv.concepts.reading import load_concept
     from sentinv.models.loading import text_widths
     from sentinv.training.tune import words_of
 
     options = TuneOptions(**given)
-    concept = load_concepts([options.concept], allow_pickle=options.allow_pickle)[0]
+    concept = load_concept([options.concept], allow_pickle=options.allow_pickle)
     if widths := text_widths(options.model):  # a single file tells nothing before it is loaded
         check_fit(concept, widths, options.model, None)
     words = words_of(concept, options.words)
     job = TuneJob(
         token=concept.token,
-        outputs=TuneOutputs(options.concept, options.output),
+        outputs=TuneOutputs(options.concept, options.output, train_rows=options.train_rows),
         pictures=read_pictures(options.images, options.masks, options.crop, options),
         config=tune_config(options),
         words=words,
@@ -175,6 +175,7 @@ def tune_word(
 ) -> Report:
     """Train the LoRA, and write what came of it; of the word there may be images already."""
     from sentinv.cli.results import Clock, tuned_samples_of, word_is_safe
+    from sentinv.files.atomic import atomic_write
     from sentinv.report.outputs import write_result
     from sentinv.report.run_page import Report
     from sentinv.training.checkpoint import Checkpoints
@@ -186,9 +187,10 @@ def tune_word(
         tuned = train(
             backbone, concept, job.pictures, config, words=job.words, checkpoints=checkpoints, on_step=on_step
         )
-    if config.train_rows:
+    content = tuned.lora.to_bytes()  # that it can be written is seen before anything is
+    if outputs.rows is not None:
         tuned.concept.save(outputs.rows, overwrite=options.force)
-    tuned.lora.save(outputs.concept, overwrite=options.force)
+    atomic_write(outputs.concept, content, overwrite=options.force)
     clock.lap("training")
     report_samples = tuned_samples_of(tuned, backbone, options.samples, quiet=options.quiet, alone=alone)
     clock.lap("images of this page")

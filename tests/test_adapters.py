@@ -9,6 +9,7 @@ from conftest import same, snapshot
 from diffusers.loaders.single_file_utils import convert_ldm_unet_checkpoint
 from safetensors.torch import save_file
 
+from sentinv.adapters.bases import UNETS
 from sentinv.adapters.fitting import fit
 from sentinv.adapters.install import adapted, check_words, fresh_layers, learning
 from sentinv.adapters.layouts import ADAPTER_METADATA, LoraLayer
@@ -253,6 +254,7 @@ HOSTILE = {
     "half a layer": (lambda t: {k: v for k, v in t.items() if "up" not in k}, "lacks one"),
     "shapes that do not fit": (lambda t: t | {k: v[:, :1] for k, v in t.items() if "up.weight" in k}, "expected matrices"),
     "unknown keys": (lambda t: t | {"what.is.this": torch.ones(2)}, "expected the tensors of a LoRA"),
+    "differences": (lambda t: t | {"diffusion_model.out.2.diff_b": torch.ones(2)}, "whole differences"),
     "LoHa": (lambda t: {"lora_unet_mid.hada_w1_a": torch.ones(2)}, "LoHa"),
     "DoRA": (lambda t: t | {"lora_unet_mid.dora_scale": torch.ones(2)}, "DoRA"),
     "text encoder only": (lambda t: matrices("lora_te_a", (2, 2), (2, 2)), "layers of a UNet"),
@@ -320,11 +322,14 @@ def test_what_cannot_be_put_on_is_told(sd1_backbone):
         adapted(sd1_backbone, [lora]).__enter__()
 
 
-def test_numbers_too_large_for_the_file_are_told(sd1_backbone):
+def test_numbers_that_float16_has_not_are_kept_and_infinite_ones_told(sd1_backbone, tmp_path):
     layers = random_layers(sd1_backbone.unet)
     first = next(iter(layers))
-    layers[first] = replace(layers[first], up=layers[first].up * 1e6)
-    with pytest.raises(ConceptError, match="float16"):
+    layers[first] = replace(layers[first], up=layers[first].up * 1e6, down=layers[first].down * 1e-9)
+    read = load_lora(Lora(layers=layers).save(tmp_path / "a.safetensors")).layers[first]
+    assert torch.equal(read.up, layers[first].up) and torch.equal(read.down, layers[first].down)
+    layers[first] = replace(layers[first], up=layers[first].up / 0)
+    with pytest.raises(ConceptError, match="not finite"):
         Lora(layers=layers).to_bytes()
 
 
@@ -361,8 +366,73 @@ def test_a_lora_belongs_to_a_word(sd1_backbone):
         check_words([own, Lora(layers=layers)], [concept])
     with pytest.warns(UserWarning, match="belongs to <c>"):
         check_words([own], [])
-    with pytest.warns(UserWarning, match="other rows of <c>"):
-        check_words([own], [replace(concept, rows={"text_encoder": torch.zeros(1, 16) + 2})])
+    other = replace(concept, rows={"text_encoder": torch.zeros(1, 16) + 2})
+    with adapted(sd1_backbone, own):
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            encode_prompts(sd1_backbone, ["a <c>"], [concept])
+        with pytest.warns(UserWarning, match="other rows of <c>"):
+            encode_prompts(sd1_backbone, ["a <c>"], [other])
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        encode_prompts(sd1_backbone, ["a <c>"], [other])
+
+
+def test_a_lora_whose_header_names_another_base_is_told(sd1_backbone, monkeypatch):
+    theirs = Lora(
+        layers=random_layers(sd1_backbone.unet, ("attn1.to_q",)), metadata={"ss_base_model_version": "sd_v2_v"}
+    )
+    width = sd1_backbone.unet.config.cross_attention_dim
+    monkeypatch.setitem(UNETS, "sd1", {**UNETS["sd1"], "cross_attention_dim": width})
+    with pytest.warns(UserWarning, match="is for Stable Diffusion 2, and tiny is Stable Diffusion 1"):
+        adapted(sd1_backbone, theirs).__enter__()
+
+
+@pytest.mark.parametrize("wrong", ["c-lora.safetensors", ["c-lora.safetensors"], [("c-lora.safetensors", 1.0)], [1.0]])
+def test_what_is_no_lora_is_told(wrong, sd1_backbone):
+    with pytest.raises(TypeError, match=r"sentinv\.load_lora reads a file"), adapted(sd1_backbone, wrong):
+        pass
+
+
+def test_alpha_beside_a_file_of_peft_counts(sd1_backbone, tmp_path):
+    layers = random_layers(sd1_backbone.unet, rank=4)
+    tensors = {key: value.contiguous() for key, value in LAYOUTS["peft"](sd1_backbone.unet, layers).items()}
+    save_file(tensors, tmp_path / "adapter_model.safetensors")
+    assert {one.scale for one in load_lora(tmp_path / "adapter_model.safetensors").layers.values()} == {1}
+    (tmp_path / "adapter_config.json").write_text(json.dumps({"r": 4, "lora_alpha": 2}))
+    assert {one.scale for one in load_lora(tmp_path / "adapter_model.safetensors").layers.values()} == {0.5}
+    (tmp_path / "adapter_config.json").write_bytes(b"\xff")
+    with pytest.raises(ConceptError, match=r"adapter_config\.json, which says how strong"):
+        load_lora(tmp_path / "adapter_model.safetensors")
+
+
+def test_names_of_another_program_are_not_saved_as_ours(sd1_backbone, tmp_path):
+    for layout in ("kohya", "ComfyUI"):
+        tensors = {
+            k: v.contiguous() for k, v in LAYOUTS[layout](sd1_backbone.unet, random_layers(sd1_backbone.unet)).items()
+        }
+        save_file(tensors, tmp_path / "theirs.safetensors")
+        with pytest.raises(ConceptError, match=r"names of another program.*sentinv\.export"):
+            load_lora(tmp_path / "theirs.safetensors").save(tmp_path / "x.safetensors")
+
+
+def test_a_converted_file_is_told_not_to_be_what_it_was(sd1_backbone, tmp_path):
+    """In bfloat16, alpha, which has no dimension, too."""
+    tensors = LAYOUTS["kohya"](sd1_backbone.unet, random_layers(sd1_backbone.unet))
+    header = {"sentinv.lora_format": "1", "sha256": "0"}
+    save_file(
+        {key: value.bfloat16().contiguous() for key, value in tensors.items()}, tmp_path / "c.safetensors", header
+    )
+    with pytest.raises(ConceptError, match="is damaged or was changed"):
+        load_lora(tmp_path / "c.safetensors")
+
+
+def test_a_header_with_a_strange_word_names_the_file(sd1_backbone, tmp_path):
+    header = {**Lora(layers=random_layers(sd1_backbone.unet), token="<c>").header(), "sentinv.token": "C\nat"}
+    data = Lora(layers=random_layers(sd1_backbone.unet)).to_bytes(header)
+    (tmp_path / "c.safetensors").write_bytes(data)
+    with pytest.raises(ConceptError, match=r"c\.safetensors: expected a placeholder"):
+        load_lora(tmp_path / "c.safetensors")
 
 
 def test_targets_that_name_nothing(sd1_backbone):

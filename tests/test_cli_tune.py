@@ -3,6 +3,7 @@
 import json
 import os
 import shlex
+import shutil
 from pathlib import Path
 
 import pytest
@@ -16,6 +17,7 @@ from sentinv.adapters.lora import Lora, load_lora
 from sentinv.cli.main import cli
 from sentinv.concepts.concept import Concept
 from sentinv.errors import Interrupted, TrainingError
+from sentinv.models.built_in import built_in
 from sentinv.models.loading import load
 from sentinv.training import samples
 from sentinv.training.history import WRONG
@@ -60,7 +62,7 @@ def test_tune_writes_a_lora_that_generate_and_evaluate_take():
     told = run(*plain, "-o", "half", "--lora", "c-lora.safetensors:0.5")
     assert "c-lora.safetensors: 56 of 56 layers found" in told.output and "warning" not in told.output
     settings = json.loads(Image.open("half/seed-0.png").text["sentinv"])
-    assert settings["loras"] == {"c-lora.safetensors": 0.5}
+    assert settings["loras"] == [["c-lora.safetensors", 0.5]]
     run(*plain, "-o", "none", "--lora", "c-lora.safetensors:0")
     assert Image.open("none/seed-0.png").tobytes() == Image.open("plain/seed-0.png").tobytes()
 
@@ -73,7 +75,19 @@ def test_the_same_seed_gives_the_same_file_and_nothing_is_overwritten():
     assert Path("c-lora.safetensors").read_bytes() == first
     facts = json.loads(told.stdout)
     assert facts["lora"] == "c-lora.safetensors" and facts["rows"] is None and facts["layers"] == 56
-    assert "the word itself" in run("tune", "c.safetensors", "mug.png", "-o", "c.safetensors", "--force", code=1).output
+    Path("folder").mkdir()
+    Path("folder/c.safetensors").symlink_to(Path("c.safetensors").resolve())
+    word = Path("c.safetensors").read_bytes()
+    Path("x-word.safetensors").write_bytes(word)
+    for name, output, *more in (
+        ("c.safetensors", "c.safetensors"),
+        ("c.safetensors", Path("c.safetensors").resolve()),
+        ("folder", "c.safetensors"),
+        ("x-word.safetensors", "x.safetensors", "--train-rows"),
+    ):
+        told = run("tune", name, "mug.png", *QUICK, *more, "-o", output, "--force", code=1)
+        assert "the word itself" in told.output
+    assert Path("c.safetensors").read_bytes() == Path("x-word.safetensors").read_bytes() == word
 
 
 def test_rows_that_learn_too_are_a_word_of_their_own():
@@ -94,7 +108,11 @@ def test_rows_that_learn_too_are_a_word_of_their_own():
     assert word.token == "<c>" and load_lora("c-lora.safetensors").word_digest == word.digest
     assert word.thing == "a red mug" and word.metadata["sentinv.learning_rate"] == "0.005"
     told = run("generate", "<c>", "-c", "c.safetensors", "--lora", "c-lora.safetensors", "-n", "1", "--steps", "1")
-    assert "trained around other rows of <c>" in told.output
+    assert told.output.count("trained around other rows of <c>") == 1
+    Path("c-lora.safetensors").unlink()
+    shutil.rmtree("c-lora-run")
+    told = run("tune", "c.safetensors", "mug.png", *QUICK, "--train-rows", "-o", "c-lora.safetensors", code=1)
+    assert "c-lora-word.safetensors exists" in told.output
 
 
 def test_invert_can_tune_as_well():
@@ -229,7 +247,11 @@ def test_scenes_of_ones_own(tmp_path):
         (["tune", "c.safetensors", "mug.png", "--resume"], "nothing to resume", 1),
         (["generate", "<c>", "-c", "c.safetensors", "--lora", "no.safetensors"], "does not exist", 1),
         (["generate", "<c>", "-c", "c.safetensors", "--lora", "c.safetensors"], "learned word, not a LoRA", 1),
-        (["generate", "<c>", "-c", "c.safetensors", "--lora", "c.safetensors:nan"], "not a finite number", 2),
+        (
+            ["generate", "<c>", "-c", "c.safetensors", "--lora", "c.safetensors:nan"],
+            "expected a scale from -100 to 100, got nan",
+            2,
+        ),
         (
             ["generate", "<c>", "--lora", "c.safetensors:"],
             "a number behind the colon, such as c.safetensors:0.8, got ''",
@@ -241,6 +263,11 @@ def test_scenes_of_ones_own(tmp_path):
             2,
         ),
         (["generate", "<c>", "--lora", "x:y.safetensors"], "x:y.safetensors does not exist", 1),
+        (["generate", "<c>", "--lora", "x.safetensors:1e30"], "expected a scale from -100 to 100, got 1e30", 2),
+        (["generate", "<c>", "--lora", ":0.5"], "expected a file, and behind a colon its scale, got ':0.5'", 2),
+        (["tune", "c.safetensors", "mug.png", "--target", "nothing", "--plan"], "none has such", 1),
+        (["tune", "c.safetensors", "mug.png", "--words", "a <c>"], "such as 'a mug', got 'a <c>'", 1),
+        (["tune", "c.safetensors", "mug.png", "--words", "a mug {}"], "such as 'a mug', got 'a mug {}'", 1),
         (["tune", "c.safetensors", "mug.png", "--scenes", "none.txt"], "cannot read scenes from none.txt", 1),
         (["edit", "mug.png", "--archive", "a.safetensors", "--prompt", "x", "--lora", "l"], "neither --archive", 2),
     ],
@@ -266,7 +293,7 @@ def test_a_pickle_is_no_lora():
 
 def test_a_word_that_nobody_says_what_it_is():
     Concept(token="<d>", rows={"text_encoder": torch.ones(1, 16)}).save("d.safetensors")
-    assert "got none: such as 'a mug'" in run("tune", "d.safetensors", "mug.png", "--words", " ", code=1).output
+    assert "such as 'a mug', got none" in run("tune", "d.safetensors", "mug.png", "--words", " ", code=1).output
     told = run("tune", "d.safetensors", "mug.png", "--plan").output
     assert told.count("warning: nobody has said what <d> is, so it is taken for 'an object'") == 1
 
@@ -282,6 +309,19 @@ def test_edit_and_evaluate_have_it_on(tmp_path):
     told = run(*edit, "-o", "tuned.png", "--lora", "c-lora.safetensors")
     assert f"{len(layers)} of {len(layers)} layers found" in told.output
     assert Image.open("plain.png").tobytes() != Image.open("tuned.png").tobytes()
+    assert json.loads(Image.open("tuned.png").text["sentinv"])["loras"] == [["c-lora.safetensors", 1.0]]
+    left = [*edit, "-o", "left.png", "--lora", "c-lora.safetensors:0.7", "--source-prompt", "a mug"]
+    run(*["a mug on the moon" if one.endswith("moon") else one for one in left])
+    assert "loras" not in json.loads(Image.open("left.png").text["sentinv"])
+    Lora(layers=layers, token="<c>", metadata={"sentinv.concept_hash": "0"}).save("x-lora.safetensors")
+    rate = ["evaluate", "c.safetensors", "--images", "mug.png", "--count", "1", "--steps", "1", "--prompt", "a {}"]
+    rate += ["--json", "--clip", built_in("clip")]
+    plain, told = run(*rate), run(*rate, "--lora", "x-lora.safetensors:0.5")
+    assert json.loads(plain.stdout)["loras"] == [] and json.loads(told.stdout)["loras"] == [["x-lora.safetensors", 0.5]]
+    assert f"x-lora.safetensors: {len(layers)} of {len(layers)} layers found" in told.stderr
+    assert told.stderr.count("around other rows of <c>") == 1
+    worth = [[one["value"] for one in json.loads(each.stdout)["scores"]] for each in (plain, told)]
+    assert worth[0] != worth[1]
     told = run("generate", "a mug", "--lora", "c-lora.safetensors", "-n", "1", "--steps", "1", "-o", "x")
     assert "c-lora.safetensors is left out: <c>, to which it belongs, is not in the prompt" in told.output
     run("generate", "a mug", "-n", "1", "--steps", "1", "-o", "y")

@@ -14,7 +14,7 @@ from sentinv.cli.main import cli
 from sentinv.concepts.concept import Concept
 from sentinv.concepts.initialization import Initialization, starting_rows
 from sentinv.evaluation.evaluate import EvaluateConfig, Evaluator, describe, evaluate, image_only, without_placeholder
-from sentinv.evaluation.judges import ClipJudge, LpipsJudge, Unavailable
+from sentinv.evaluation.judges import ClipJudge, DinoJudge, LpipsJudge, Unavailable
 from sentinv.evaluation.metrics import mean_embedding_cosine, pairwise_cosine, psnr, ssim
 from sentinv.generation.generate import GenerateConfig, generate
 
@@ -179,3 +179,12 @@ def test_load_reads_a_folder(tmp_path, judge):
     assert isinstance(again.model, CLIPModel) and again.digest == judge.digest
     picture = Image.new("RGB", (20, 30), "red")
     assert torch.allclose(again.images([picture]), judge.images([picture]), atol=1e-6)
+
+
+def test_dino_is_looked_for_here_and_nobody_is_asked(monkeypatch, tmp_path):
+    asked = []
+    monkeypatch.setattr("socket.getaddrinfo", lambda *where, **how: asked.append(where) or [])
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
+    with pytest.raises(Unavailable, match="the weights of facebook/dino-vits16 are not here"):
+        DinoJudge()
+    assert asked == []

@@ -16,6 +16,7 @@ from sentinv.concepts.export import PROGRAMS, Export, export_word, write_exports
 from sentinv.concepts.layouts import ENCODER_KEYS, WIDTHS
 from sentinv.concepts.reading import load_concept
 from sentinv.errors import SentinvError
+from sentinv.files.atomic import atomic_write
 
 SAME = {"sd1": {"snail-sd1": ["emb_params"]}, "sd2": {"snail-sd2": ["emb_params"]}}
 XL = {"snail-sdxl": ["clip_g", "clip_l"]}
@@ -216,3 +217,32 @@ def test_a_second_file_that_fails_takes_the_first_with_it(tmp_path):
     with pytest.raises(SentinvError, match="too long"):
         write_exports([made], tmp_path / "out")
     assert not (tmp_path / "out").exists()
+
+
+def test_files_that_are_replaced_are_so_all_or_none(tmp_path, monkeypatch):
+    files = {"a.safetensors": b"1", "a_2.safetensors": b"2"}
+    made = Export("diffusers", "word", "<c>", "sdxl", files, "", "")
+    (tmp_path / "a.safetensors").write_bytes(b"old")
+    (tmp_path / "a_2.safetensors").mkdir()
+    with pytest.raises(SentinvError, match="a folder has that name"):
+        write_exports([made], tmp_path, overwrite=True)
+    assert (tmp_path / "a.safetensors").read_bytes() == b"old"
+    (tmp_path / "a_2.safetensors").rmdir()
+
+    def full(path: Path, content: bytes, *, overwrite: bool) -> Path:
+        if content == b"2":
+            raise SentinvError("the disk is full")
+        return atomic_write(path, content, overwrite=overwrite)
+
+    monkeypatch.setattr("sentinv.concepts.export.atomic_write", full)
+    with pytest.raises(SentinvError, match="disk is full"):
+        write_exports([made], tmp_path, overwrite=True)
+    assert [path.name for path in tmp_path.iterdir()] == ["a.safetensors"]
+    assert (tmp_path / "a.safetensors").read_bytes() == b"old"
+
+
+def test_a_name_that_is_too_long_is_told_before_anything_is_written(tmp_path):
+    made = Export("diffusers", "word", "<c>", "sdxl", {"a.safetensors": b"1", "x" * 300: b"2"}, "", "")
+    with pytest.raises(SentinvError, match="too long"):
+        write_exports([made], tmp_path)
+    assert list(tmp_path.iterdir()) == []

@@ -63,6 +63,12 @@ def base_of_lora(lora: Lora) -> str:
     return next((base for base, starts in _TOLD.items() for one in told if one.startswith(starts)), "")
 
 
+def base_of_unet(unet: Any) -> str:
+    """Short name of the base that a UNet is of, by the width of what it reads; "" for one of another width."""
+    width = unet.config.cross_attention_dim
+    return next((base for base, config in UNETS.items() if config["cross_attention_dim"] == width), "")
+
+
 @cache
 def bare_unet(base: str) -> Any:
     """The UNet of a base without weights, on torch's "meta" device."""

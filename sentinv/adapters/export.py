@@ -18,7 +18,7 @@ from torch import Tensor
 
 from sentinv.adapters.bases import NAMES, bare_unet, base_of_lora
 from sentinv.adapters.fitting import find
-from sentinv.adapters.layouts import ADAPTER_METADATA, AS_WORDS, LoraLayer
+from sentinv.adapters.layouts import ADAPTER_METADATA, AS_WORDS, LoraLayer, narrowed
 from sentinv.adapters.lora import Lora
 from sentinv.adapters.names import adaptable, flat, original_name
 from sentinv.concepts.concept import Concept
@@ -79,6 +79,8 @@ def export_bundle(lora: Lora, concept: Concept, program: str) -> Export:
             f"expected a LoRA and the word that it belongs to, got {lora.title} for {lora.token or 'a word'} on "
             f"{base or 'an unknown base'} and {concept.token} on {word.base}: they are no pair"
         )
+    if lora.is_around_another(concept):
+        raise ConceptError(f"{lora.of_another}: they are no pair; name the word it came with")
     rows = (
         {"string_to_param.*": concept.rows["text_encoder"]} if len(concept.rows) == 1 else to_tensors("", concept.rows)
     )
@@ -101,7 +103,7 @@ def export(
         program: "diffusers", "a1111", "comfyui", "invokeai", "kohya" or "onetrainer".
         folder: where to; it is made if it is not there.
         overwrite: replace what is there.
-        bundle: the word of a LoRA, if it is to be in its file.
+        bundle: the word of a LoRA, if it is to be in its file; for a LoRA only.
 
     Returns:
         What was written, where it goes (`place`) and what stands for the word in that program's prompts (`prompt`).
@@ -109,9 +111,18 @@ def export(
     Raises:
         ConceptError: If the program has no files of that kind for this base.
         SentinvError: If a file is there already and `overwrite` is not set, or cannot be written.
-        ValueError: If there is no such program.
+        TypeError: If it is neither.
+        ValueError: If there is no such program, or a word is given with another.
     """
+    if not isinstance(thing, Concept | Lora):
+        raise TypeError(
+            f"expected a Concept or a Lora, got {type(thing).__name__}: sentinv.load_concepts and load_lora read files"
+        )
     if isinstance(thing, Concept):
+        if bundle is not None:
+            raise ValueError(
+                "expected a LoRA for the bundle, got a word: give the LoRA first, and the word as its bundle"
+            )
         made = export_word(thing, program)
     else:
         made = export_lora(thing, program) if bundle is None else export_bundle(thing, bundle, program)
@@ -183,13 +194,15 @@ def _check_base_shows(title: str, layers: Mapping[str, LoraLayer], base: str) ->
 
 
 def _laid_out(lora: Lora, program: str, base: str, bundled: Mapping[str, Tensor] | None = None) -> Export:
-    word = PROGRAMS[program].prompt.format(name=file_stem(lora.token, base), token=lora.token) if lora.token else ""
+    word = lora.metadata.get("modelspec.trigger_phrase", "")
+    if lora.token:
+        word = PROGRAMS[program].prompt.format(name=file_stem(lora.token, base), token=lora.token)
     stem = re.sub(r"[^a-z0-9_]+", "-", Path(lora.name).stem.lower()).strip("-") or "lora"
     name = file_stem(f"{lora.token}-lora", base) if lora.token else f"{stem.removesuffix(f'-{base}')}-{base}"
     if program == "comfyui" and bundled:
         word = f"embedding:{name}"
     prompt = f"{word} <lora:{name}:1>".strip() if program == "a1111" else word
-    header = {**lora.header(), **({"modelspec.trigger_phrase": prompt} if prompt else {})}
+    header = {**lora.header(), **({"modelspec.trigger_phrase": prompt} if lora.token else {})}
     if base:
         header["modelspec.architecture"] = f"{ARCHITECTURES[base]}/lora"
     if program == "diffusers":
@@ -229,8 +242,6 @@ def _kohya_bytes(lora: Lora, base: str, header: Mapping[str, str], bundled: Mapp
         "ss_v2": str(base == "sd2"),
     }
     header = {key: value for key, value in header.items() if key != ADAPTER_METADATA} | told
-    exact = all(torch.equal(value.half().float(), value.float()) for value in tensors.values())
-    dtype = torch.float16 if exact else torch.float32
-    tensors = {key: value.to(dtype) for key, value in tensors.items()}
+    tensors, dtype = narrowed(tensors)
     header[DIGEST] = content_digest(tensors, header)
     return safetensors_bytes(tensors, header, dtype=dtype)

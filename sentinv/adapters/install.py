@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
+from sentinv.adapters.bases import NAMES, base_of_lora, base_of_unet
 from sentinv.adapters.fitting import Fitted, fit
 from sentinv.adapters.layouts import LoraLayer
 from sentinv.adapters.lora import Lora
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
     from sentinv.models.backbone import Backbone
 
 _SHOWN = 3  # names in a message
+_WORN = "_sentinv_loras"  # an attribute of the UNet: the LoRAs that are on
 
 
 class Adapters:
@@ -60,20 +62,21 @@ class Adapters:
 
 
 @contextmanager
-def adapted(backbone: Backbone, loras: Sequence[Lora | tuple[Lora, float]]) -> Iterator[Adapters]:
+def adapted(backbone: Backbone, loras: Lora | Sequence[Lora | tuple[Lora, float]]) -> Iterator[Adapters]:
     """Put LoRAs on a model inside a ``with`` block; undone on leaving it, also by an error.
 
     Args:
         backbone: its UNet is changed, and afterwards bit for bit what it was; its text encoders are left alone.
-        loras: each alone, or with the scale that it counts with; 1 is as it was trained, 0 has no effect.
+        loras: one or several, each alone or with the scale that it counts with; 1 is as it was trained, 0 has no effect.
 
     Raises:
         ConceptError: If a LoRA does not fit the model at all. Layers that the model has not, and a LoRA that was trained on
             another model, give a warning.
+        TypeError: If something else than LoRAs and scales is given.
         ValueError: If a scale is not finite, or the UNet has adapters of somebody else.
     """
+    pairs = [_pair(one) for one in ([loras] if isinstance(loras, Lora) else loras)]
     _refuse_adapters(backbone.unet)
-    pairs = [one if isinstance(one, tuple) else (one, 1.0) for one in loras]
     fitted = []
     for lora, scale in pairs:
         if not abs(scale) < float("inf"):
@@ -82,6 +85,15 @@ def adapted(backbone: Backbone, loras: Sequence[Lora | tuple[Lora, float]]) -> I
         _warn(fitted[-1], backbone)
     with _installed(backbone, fitted, [scale for _, scale in pairs]) as adapters:
         yield adapters
+
+
+def _pair(one: Any) -> tuple[Lora, float]:
+    """A LoRA and its scale."""
+    pair = (one, 1.0) if isinstance(one, Lora) else one
+    match pair:
+        case [Lora() as lora, float() | int() as scale]:
+            return lora, float(scale)
+    raise TypeError(f"expected a LoRA, or one and its scale, got {one!r:.80}: sentinv.load_lora reads a file")
 
 
 @contextmanager
@@ -95,18 +107,20 @@ def learning(backbone: Backbone, layers: Mapping[str, LoraLayer]) -> Iterator[Ad
 
 
 def check_words(loras: Sequence[Lora], concepts: Sequence[Concept]) -> None:
-    """Warn of LoRAs whose word is not there, or is another one of the same name."""
+    """Warn of LoRAs whose word is not there."""
     for lora in loras:
-        own = [concept for concept in concepts if concept.token == lora.token]
-        if lora.token and not own:
+        if lora.token and lora.token not in [concept.token for concept in concepts]:
             warnings.warn(
                 f"{lora.title} belongs to {lora.token}, which is not given: add its concept file", stacklevel=2
             )
-        elif lora.word_digest and own and own[0].digest != lora.word_digest:
-            warnings.warn(
-                f"{lora.title} was trained around other rows of {lora.token} than those given: use the word it came with",
-                stacklevel=2,
-            )
+
+
+def check_rows(backbone: Backbone, concepts: Sequence[Concept]) -> None:
+    """Warn of LoRAs that are on a model and were trained around another word of the same name."""
+    for lora in getattr(backbone.unet, _WORN, ()):
+        for concept in concepts:
+            if lora.is_around_another(concept):
+                warnings.warn(f"{lora.of_another}: use the word it came with", stacklevel=2)
 
 
 def fresh_layers(unet: Any, targets: Sequence[str], rank: int, generator: torch.Generator) -> dict[str, LoraLayer]:
@@ -149,6 +163,9 @@ def _warn(fitted: Fitted, backbone: Backbone) -> None:
     if lora.fingerprint and lora.fingerprint != backbone.fingerprint:
         made = f" ({lora.base_model})" if lora.base_model else ""
         warnings.warn(f"{lora.title} was trained on another model{made} than {backbone.name}", stacklevel=4)
+    own, told = base_of_unet(backbone.unet), base_of_lora(lora)
+    if own and told and told != own:
+        warnings.warn(f"{lora.title} is for {NAMES[told]}, and {backbone.name} is {NAMES[own]}", stacklevel=4)
     if fitted.missing:
         names = ", ".join(shown(name[:60]) for name in fitted.missing[:_SHOWN])
         warnings.warn(f"{lora.title}: {fitted.told}; not in {backbone.name}: {names} …", stacklevel=4)
@@ -162,9 +179,10 @@ def _installed(backbone: Backbone, fitted: Sequence[Fitted], scales: Sequence[fl
     modules = {name: unet.get_submodule(name) for name in places}
     with ExitStack() as undo:
         undo.callback(_take_off, unet, modules, before)
+        setattr(unet, _WORN, tuple(one.lora for one in fitted))
         names = [f"sentinv_{index}" for index in range(len(fitted))]
         for name, one in zip(names, fitted, strict=True):
-            _add(unet, name, one.lora.layers)
+            add_layers(unet, name, one.lora.layers)
         wrappers = [unet.get_submodule(place) for place in sorted(places)]
         for name, one, scale in zip(names, fitted, scales, strict=True):
             for place, layer in one.lora.layers.items():
@@ -175,7 +193,8 @@ def _installed(backbone: Backbone, fitted: Sequence[Fitted], scales: Sequence[fl
         yield Adapters(fitted, wrappers, _first(unet, names[:1], fitted))
 
 
-def _add(unet: Any, name: str, layers: Mapping[str, LoraLayer]) -> None:
+def add_layers(unet: Any, name: str, layers: Mapping[str, LoraLayer]) -> None:
+    """Have peft wrap the modules of layers, by the name of an adapter; values are not filled in."""
     from peft import LoraConfig
 
     ranks = {place: layer.rank for place, layer in layers.items()}

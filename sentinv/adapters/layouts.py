@@ -94,12 +94,19 @@ class Read:
 
 
 def to_tensors(layers: Mapping[str, LoraLayer]) -> dict[str, Tensor]:
-    """Lay layers out as diffusers does: float16, the name of the module in the UNet, no alpha among the tensors."""
+    """Lay layers out as diffusers does: the name of the module in the UNet, no alpha among the tensors."""
     tensors = {}
     for name, layer in layers.items():
-        tensors[f"unet.{name}.lora_A.weight"] = layer.down.half().contiguous()
-        tensors[f"unet.{name}.lora_B.weight"] = layer.up.half().contiguous()
+        tensors[f"unet.{name}.lora_A.weight"] = layer.down
+        tensors[f"unet.{name}.lora_B.weight"] = layer.up
     return tensors
+
+
+def narrowed(tensors: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], torch.dtype]:
+    """Tensors in float16 if that loses nothing, else in float32; and which it is."""
+    exact = all(torch.equal(value.half().float(), value.float()) for value in tensors.values())
+    dtype = torch.float16 if exact else torch.float32
+    return {key: value.to(dtype).contiguous() for key, value in tensors.items()}, dtype
 
 
 def adapter_metadata(layers: Mapping[str, LoraLayer]) -> str:
@@ -146,6 +153,8 @@ def from_tensors(file: str, tensors: Mapping[str, Tensor], header: Mapping[str, 
 
 
 def _refuse_other_kinds(file: str, key: str) -> None:
+    if key.endswith((".diff", ".diff_b")):
+        raise ConceptError(f"{file} has whole differences of weights, which is not supported; expected a plain LoRA")
     for mark, kind in _OTHER_KINDS.items():
         if mark in key:
             raise ConceptError(f"{file} is {kind}, which is not supported; expected a plain LoRA")

@@ -9,15 +9,28 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import torch
 
-from sentinv.adapters.layouts import ADAPTER_METADATA, AS_WORDS, LoraLayer, adapter_metadata, from_tensors, to_tensors
+from sentinv.adapters.layouts import (
+    ADAPTER_METADATA,
+    AS_WORDS,
+    LoraLayer,
+    adapter_metadata,
+    from_tensors,
+    narrowed,
+    to_tensors,
+)
+from sentinv.adapters.names import is_module_name
 from sentinv.concepts.names import check_token
-from sentinv.errors import ConceptError
+from sentinv.errors import ConceptError, PromptError
 from sentinv.files.atomic import StrPath, atomic_write, shown
 from sentinv.files.tensors import DIGEST, content_digest, read_tensors, safetensors_bytes
 from sentinv.version import __version__
+
+if TYPE_CHECKING:
+    from sentinv.concepts.concept import Concept
 
 MAX_BYTES = 2**30
 """The largest file that is read: rank 128 on every layer of Stable Diffusion XL has about 800 MB."""
@@ -77,6 +90,15 @@ class Lora:
         """Of the word's rows, as `Concept.digest`; "" if unknown."""
         return self.metadata.get("sentinv.concept_hash", "")
 
+    def is_around_another(self, concept: Concept) -> bool:
+        """Whether it was trained around other rows than those of a word of its name."""
+        return concept.token == self.token and self.word_digest not in ("", concept.digest)
+
+    @property
+    def of_another(self) -> str:
+        """That, in words."""
+        return f"{self.title} was trained around other rows of {self.token} than those given"
+
     @property
     def is_ours(self) -> bool:
         """Whether it was trained here, so that its layers have the names of the model's modules."""
@@ -103,27 +125,34 @@ class Lora:
         return header
 
     def to_bytes(self, header: Mapping[str, str] | None = None) -> bytes:
-        """The content of the file, weights in float16. Equal LoRAs give equal bytes.
+        """The content of the file, weights in float16 if that loses nothing. Equal LoRAs give equal bytes.
 
         Args:
             header: in place of its own.
 
         Raises:
-            ConceptError: If a number is too large for float16.
+            ConceptError: If a number is not finite.
         """
-        tensors = to_tensors(self.layers)
+        tensors, dtype = narrowed(to_tensors(self.layers))
         if not all(torch.isfinite(tensor).all() for tensor in tensors.values()):
-            raise ConceptError(f"{self.title} has values that are not finite in float16: train with a smaller rate")
+            raise ConceptError(f"{self.title} has values that are not finite: train with a smaller rate")
         header = dict(self.header() if header is None else header)
         header[DIGEST] = content_digest(tensors, header)
-        return safetensors_bytes(tensors, header, dtype=torch.float16)
+        return safetensors_bytes(tensors, header, dtype=dtype)
 
     def save(self, path: str | Path, *, overwrite: bool = False) -> Path:
         """Write the file, whole or not at all.
 
         Raises:
+            ConceptError: If its layers have the names of another program; `sentinv.export` finds those of diffusers.
             SentinvError: If it cannot be written, or exists and `overwrite` is not set.
         """
+        strange = next((name for name in self.layers if not is_module_name(name)), None)
+        if strange is not None:
+            raise ConceptError(
+                f"{self.title} has names of another program, such as {shown(strange[:80])}: sentinv.export(lora, 'diffusers') "
+                "writes it as diffusers reads it"
+            )
         return atomic_write(path, self.to_bytes(), overwrite=overwrite)
 
 
@@ -133,10 +162,13 @@ _OWN = {
     "sentinv.lora_format",
     "sentinv.token",
     "sentinv.base_model",
-    "modelspec.title",
-    "modelspec.trigger_phrase",
     "modelspec.sai_model_spec",
 }
+_NAMES = {"modelspec.title", "modelspec.trigger_phrase"}
+"""Made of the word, where it has one."""
+
+_PEFT_FILE, _PEFT_CONFIG = "adapter_model.safetensors", "adapter_config.json"
+"""As peft saves: rank and alpha lie beside the file."""
 
 
 def load_lora(path: StrPath) -> Lora:
@@ -151,15 +183,32 @@ def load_lora(path: StrPath) -> Lora:
     tensors, header = read_tensors(path, allow_pickle=None, max_bytes=MAX_BYTES)
     ours = any(key.startswith("sentinv.") for key in header)
     if ours and header.get(DIGEST) != content_digest(tensors, header):
-        raise ConceptError(f"{name} is damaged: its content does not match its sha256; get it again")
+        raise ConceptError(f"{name} is damaged or was changed: its content does not match its sha256; get it again")
     if ours and "sentinv.lora_format" not in header:
         raise ConceptError(f"{name} is a learned word, not a LoRA: give it as a concept")
+    if ADAPTER_METADATA not in header and Path(path).name == _PEFT_FILE:
+        header = {**header, **_beside(Path(path).with_name(_PEFT_CONFIG))}
     read = from_tensors(name, tensors, header)
-    return Lora(
-        layers=read.layers,
-        token=header.get("sentinv.token", ""),
-        base_model=header.get("sentinv.base_model", ""),
-        metadata={key: value for key, value in header.items() if key not in _OWN},
-        left_out=read.left_out,
-        name=name,
-    )
+    token = header.get("sentinv.token", "")
+    made = _OWN | _NAMES if token else _OWN
+    try:
+        return Lora(
+            layers=read.layers,
+            token=token,
+            base_model=header.get("sentinv.base_model", ""),
+            metadata={key: value for key, value in header.items() if key not in made},
+            left_out=read.left_out,
+            name=name,
+        )
+    except PromptError as error:
+        raise ConceptError(f"{name}: {error}") from error
+
+
+def _beside(config: Path) -> dict[str, str]:
+    """What peft's config says, in the place where diffusers has it; nothing if there is none."""
+    try:
+        return {ADAPTER_METADATA: config.read_text(encoding="utf-8")}
+    except FileNotFoundError:
+        return {}
+    except (OSError, ValueError) as error:
+        raise ConceptError(f"cannot read {shown(config)}, which says how strong the LoRA is: {error}") from error

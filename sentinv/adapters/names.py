@@ -21,6 +21,7 @@ _OUTSIDE = {
     "add_embedding.linear_1": "label_emb.0.0",
     "add_embedding.linear_2": "label_emb.0.2",
 }
+_ORIGINAL = ("input_blocks.", "middle_block.", "output_blocks.", "out.", "time_embed.", "label_emb.")
 _MIDDLE = {"resnets.0": 0, "attentions.0": 1, "resnets.1": 2}
 _INSIDE = re.compile(r"(down|up)_blocks\.(\d+)\.(resnets|attentions|downsamplers|upsamplers)\.(\d+)\.(.+)")
 
@@ -28,6 +29,11 @@ _INSIDE = re.compile(r"(down|up)_blocks\.(\d+)\.(resnets|attentions|downsamplers
 def flat(name: str) -> str:
     """A name with "_" for every ".", as kohya's scripts write it."""
     return name.replace(".", "_")
+
+
+def is_module_name(name: str) -> bool:
+    """Whether diffusers could call a module so, and not only the original or kohya's scripts."""
+    return name in ("conv_in", "conv_out") or ("." in name and not name.startswith(_ORIGINAL))
 
 
 def adaptable(unet: nn.Module) -> dict[str, nn.Linear | nn.Conv2d]:

@@ -172,7 +172,9 @@ def load_all(path: str | Path, *, allow_pickle: bool = False) -> list[Concept]:
         tensors, header = read_tensors(path, allow_pickle=allow_pickle)
     ours = any(key.startswith("sentinv.") for key in header)
     if ours and header.get(DIGEST) != content_digest(tensors, header):
-        raise ConceptError(f"{path.name} is damaged: its content does not match its sha256; get it again")
+        raise ConceptError(
+            f"{path.name} is damaged or was changed: its content does not match its sha256; get it again"
+        )
     metadata = {key: value for key, value in header.items() if key not in _OWN}
     concepts = []
     words = layouts.bundled(tensors)

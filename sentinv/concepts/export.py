@@ -5,7 +5,6 @@ What each program's own code takes, of which version, and how that was found out
 
 from __future__ import annotations
 
-import os
 import re
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
@@ -18,7 +17,7 @@ from sentinv.concepts.concept import Concept, signed_bytes
 from sentinv.concepts.layouts import ENCODER_KEYS, WIDTHS, base_of, to_tensors
 from sentinv.concepts.reading import PART
 from sentinv.errors import ConceptError, SentinvError
-from sentinv.files.atomic import StrPath, atomic_write, make_folder, shown
+from sentinv.files.atomic import StrPath, atomic_write, is_one_of, make_folder, shown, told
 
 Layout = Callable[[str, Mapping[str, Tensor]], list[dict[str, Tensor]]]
 """Placeholder and rows → the tensors of each file."""
@@ -174,15 +173,19 @@ def write_exports(
     """
     targets = [(Path(folder) / name, content) for export in exports for name, content in export.files.items()]
     _check_targets([path for path, _ in targets], overwrite=overwrite, sources=sources)
-    new = [path for path, _ in targets if not path.exists()]
-    existed = Path(folder).exists()
+    with told(Path(folder)):
+        before = {path: path.read_bytes() for path, _ in targets if path.exists()}
+        existed = Path(folder).exists()
     make_folder(folder)
+    written: list[Path] = []
     try:
-        return [atomic_write(path, content, overwrite=overwrite) for path, content in targets]
+        for path, content in targets:
+            written.append(atomic_write(path, content, overwrite=overwrite))
+        return written
     except BaseException:
-        for path in new:
-            with suppress(OSError):
-                path.unlink()
+        for path in written:
+            with suppress(OSError, SentinvError):
+                atomic_write(path, before[path], overwrite=True) if path in before else path.unlink()
         if not existed:
             with suppress(OSError):
                 Path(folder).rmdir()
@@ -219,12 +222,15 @@ def _check_targets(paths: Sequence[Path], *, overwrite: bool, sources: Sequence[
     twice = next((path for path in paths if paths.count(path) > 1), None)
     if twice is not None:
         raise SentinvError(f"two of the files would be written to {shown(twice)}: export them to folders of their own")
-    given = [Path(source) for source in sources]
-    originals = {
-        os.path.realpath(file) for source in given for file in (source.iterdir() if source.is_dir() else [source])
-    }
     for path in paths:
-        if os.path.realpath(path) in originals:
-            raise SentinvError(f"{shown(path)} is a file that is being exported: choose another folder with -o")
-        if path.exists() and not overwrite:
-            raise SentinvError(f"{shown(path)} exists: give --force to replace it, or choose another folder with -o")
+        with told(path):
+            _check_target(path, overwrite=overwrite, sources=sources)
+
+
+def _check_target(path: Path, *, overwrite: bool, sources: Sequence[StrPath]) -> None:
+    if is_one_of(path, sources):
+        raise SentinvError(f"{shown(path)} is a file that is being exported: choose another folder with -o")
+    if path.is_dir():
+        raise SentinvError(f"cannot write {shown(path)}: a folder has that name; choose another folder with -o")
+    if path.exists() and not overwrite:
+        raise SentinvError(f"{shown(path)} exists: give --force to replace it, or choose another folder with -o")

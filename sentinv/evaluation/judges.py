@@ -12,10 +12,12 @@ import torch
 from torch import Tensor
 from torch.nn.functional import normalize
 
+from sentinv.errors import ModelError
 from sentinv.models.built_in import TOYBOX
 from sentinv.models.eyes import load_eye
 from sentinv.models.memory import Thrift
 from sentinv.models.names import eye
+from sentinv.models.parts import load_part
 from sentinv.models.weights import refuse_missing
 
 if TYPE_CHECKING:
@@ -167,18 +169,16 @@ class DinoJudge:
     """
 
     def __init__(self, name: str | None = None) -> None:
+        from huggingface_hub import snapshot_download
         from transformers import AutoImageProcessor, AutoModel
 
         self.name = name or HUB_DINO
-        try:
-            options: dict[str, Any] = {
-                "dtype": torch.float32,
-                "local_files_only": name is None,
-                "use_safetensors": True,
-            }
-            self.model, info = AutoModel.from_pretrained(self.name, **options, output_loading_info=True)
-            self.processor = AutoImageProcessor.from_pretrained(self.name, local_files_only=name is None)
-        except (OSError, ValueError, KeyError, TypeError, RuntimeError) as error:
+        options: dict[str, Any] = {"dtype": torch.float32, "use_safetensors": True, "output_loading_info": True}
+        try:  # by its folder nobody asks the hub
+            source = name or snapshot_download(HUB_DINO, local_files_only=True)
+            self.model, info = load_part(source, "DINO", lambda: AutoModel.from_pretrained(source, **options))
+            self.processor = load_part(source, "processor", lambda: AutoImageProcessor.from_pretrained(source))
+        except (ModelError, OSError, ValueError) as error:
             raise Unavailable(f"the weights of {self.name} are not here; name a DINO model or folder") from error
         refuse_missing(self.name, "DINO", (key for key in info["missing_keys"] if not key.startswith("pooler.")))
         self.model.eval().requires_grad_(False)

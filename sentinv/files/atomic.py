@@ -16,7 +16,7 @@ import os
 import re
 import shutil
 import stat
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
@@ -105,6 +105,12 @@ def make_folder(path: StrPath) -> Path:
     with told(Path(path)):
         os.makedirs(path, exist_ok=True)
     return Path(path)
+
+
+def is_one_of(path: StrPath, files: Iterable[StrPath]) -> bool:
+    """Whether a path is one of files, or of the files in folders, by whatever name."""
+    own, given = os.path.realpath(path), map(Path, files)
+    return any(own == os.path.realpath(one) for file in given for one in (file.iterdir() if file.is_dir() else [file]))
 
 
 def check_writable(path: StrPath) -> None:

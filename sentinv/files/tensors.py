@@ -132,7 +132,7 @@ def content_digest(tensors: Mapping[str, Tensor], header: Mapping[str, str]) -> 
     for key in sorted(tensors):
         tensor = tensors[key].contiguous()
         digest.update(json.dumps([key, str(tensor.dtype), list(tensor.shape)]).encode())
-        digest.update(tensor.view(torch.uint8).numpy().tobytes() if tensor.ndim else tensor.numpy().tobytes())
+        digest.update(tensor.reshape(-1).view(torch.uint8).numpy().tobytes())
     return digest.hexdigest()
 
 

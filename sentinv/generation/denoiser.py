@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
+from sentinv.adapters.install import check_rows
 from sentinv.concepts.concept import several
 from sentinv.concepts.dialects import foreign_syntax
 from sentinv.concepts.placeholder import PlaceholderRows
@@ -38,7 +39,8 @@ def encode_prompts(
         backbone: the model.
         prompts: B of them; placeholders in their short form ``<c>``. None is no prompt: zeros where the model has those for
             it (`zeros_for_empty_prompt`), else the empty one.
-        concepts: the learned words. One that was learned on another model gives a warning.
+        concepts: the learned words. One that was learned on another model gives a warning, and so does a LoRA on this one that
+            was trained around other rows.
         weights: how much learned words count in the last of the prompts.
 
     Raises:
@@ -50,6 +52,7 @@ def encode_prompts(
         if concept.fingerprint and concept.fingerprint != backbone.fingerprint:
             made = f" ({concept.base_model})" if concept.base_model else ""
             warnings.warn(f"{concept.token} was learned on another model{made} than {backbone.name}", stacklevel=3)
+    check_rows(backbone, concepts)
     rows = PlaceholderRows.of_concepts(concepts) if concepts else None
     texts = [prompt or "" for prompt in prompts]
     for text in texts:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from sentinv.concepts.names import latin
 from sentinv.errors import SentinvError
-from sentinv.files.atomic import atomic_write, make_folder, remove_leftovers, shown, told
+from sentinv.files.atomic import atomic_write, is_one_of, make_folder, remove_leftovers, shown, told
 from sentinv.files.locks import lock
 
 if TYPE_CHECKING:
@@ -108,19 +108,22 @@ class TuneOutputs(Outputs):
 
     Attributes:
         concept: the LoRA's file; `<name>-lora.safetensors` beside the word's if not given.
-        word: the word's file.
-        rows: the word's file again, where its rows learn too.
+        word: the word's file, or the folder that it is in.
+        rows: the word's file again, where its rows learn too; None where they don't.
     """
 
-    def __init__(self, word: Path, output: Path | None = None) -> None:
+    def __init__(self, word: Path, output: Path | None = None, *, train_rows: bool = False) -> None:
         super().__init__(output or word.with_name(f"{word.stem.removesuffix(SUFFIX)}-lora.safetensors"))
         self.word = word
-        self.rows = self.concept.with_name(f"{self.concept.stem}-word.safetensors")
+        self.rows = self.concept.with_name(f"{self.concept.stem}-word.safetensors") if train_rows else None
 
     def _check(self, *, force: bool, resume: bool) -> None:
+        for path in filter(None, (self.concept, self.rows)):
+            if is_one_of(path, [self.word]):
+                raise SentinvError(f"{shown(path)} is the word itself: choose another --output")
         super()._check(force=force, resume=resume)
-        if self.concept == self.word:
-            raise SentinvError(f"{shown(self.word)} is the word itself: choose another --output")
+        if self.rows is not None and self.rows.exists() and not force:
+            raise SentinvError(f"{shown(self.rows)} exists: give --force to replace it, or choose another --output")
 
 
 def name_of(path: Path) -> str:

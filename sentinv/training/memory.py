@@ -19,6 +19,7 @@ from torch.nn import functional
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
+from sentinv.adapters.install import add_layers, fresh_layers
 from sentinv.generation.generate import GenerateConfig
 from sentinv.models.describe import written
 from sentinv.models.folders import parts_of, text_encoder_class
@@ -85,11 +86,14 @@ def training_memory(
 
 
 def adapt(unet: Any, config: TuneConfig) -> None:
-    """Put layers that learn on a UNet without values."""
-    from peft import LoraConfig
+    """Put layers that learn on a UNet without values.
 
+    Raises:
+        ConceptError: If it has no module that they are for.
+    """
+    layers = fresh_layers(unet, config.targets, config.rank, torch.Generator())
     with torch.device("meta"):
-        unet.add_adapter(LoraConfig(r=config.rank, target_modules=list(config.targets)))
+        add_layers(unet, "planned", layers)
 
 
 def step_memory(backbone: Backbone, batch: int = 1) -> int:

@@ -91,8 +91,11 @@ def tune(
     Raises:
         PromptError: If `words` are none.
         ConceptError: If the word does not fit the model.
+        TypeError: If it is none.
         SentinvError: As `train_concept` and `read_image`.
     """
+    if not isinstance(concept, Concept):
+        raise TypeError(f"expected a Concept, got {type(concept).__name__}: sentinv.load_concepts reads files")
     config = config or TuneConfig()
     blend = Blend.of(config, words_of(concept, words), config.others)
     pictures = pictures_of(images)
@@ -170,10 +173,11 @@ def words_of(concept: Concept, words: str | None = None) -> str:
     """Words for a concept's thing: those given, or those that it started from; `named` if these do not say it.
 
     Raises:
-        PromptError: If none are given.
+        PromptError: If none are given, or a placeholder or ``{}`` is among them.
     """
-    if words is not None and not words.strip(" *"):
-        raise PromptError(f"expected words for the thing that {concept.token} means, got none: such as 'a mug'")
+    if words is not None and (not words.strip(" *") or set("<>{}") & set(words)):
+        got = repr(words) if words.strip() else "none"
+        raise PromptError(f"expected words for the thing that {concept.token} means, such as 'a mug', got {got}")
     return named(words or concept.thing, concept.token)
 
 
