@@ -52,6 +52,9 @@ def test_put_on_and_taken_off_without_a_trace(backbone):
     with adapted(backbone, [Lora(layers=random_layers(backbone.unet, EVERY_KIND))]) as adapters:
         changed = answer(backbone)
         assert not torch.equal(changed, plain) and backbone.fingerprint == fingerprint
+        on = {key.replace(".base_layer", ""): value for key, value in backbone.unet.state_dict().items()}
+        weights = next(part for part in before[0] if part.keys() <= on.keys())
+        assert all(torch.equal(on[key], value) for key, value in weights.items())
         with adapters.off():
             assert torch.equal(answer(backbone), plain)
         assert torch.equal(answer(backbone), changed)
@@ -150,6 +153,10 @@ def diffusers_old(unet, layers):
     return {f"{key(n)}.{part}.weight": getattr(layer, part) for n, layer in layers.items() for part in ("down", "up")}
 
 
+def diffusers_oldest(unet, layers):
+    return {key.removeprefix("unet."): value for key, value in diffusers_old(unet, layers).items()}
+
+
 def tensors_of(layers, name_of, down, up, alpha=True):
     tensors = {f"{name_of(n)}.{down}.weight": layer.down for n, layer in layers.items()}
     tensors |= {f"{name_of(n)}.{up}.weight": layer.up for n, layer in layers.items()}
@@ -161,6 +168,7 @@ def tensors_of(layers, name_of, down, up, alpha=True):
 LAYOUTS = {
     "diffusers": lambda unet, layers: tensors_of(layers, lambda n: f"unet.{n}", "lora_A", "lora_B", alpha=False),
     "diffusers, old": diffusers_old,
+    "diffusers, oldest": diffusers_oldest,
     "diffusers, middle": lambda unet, layers: tensors_of(layers, lambda n: f"unet.{n}", "lora.down", "lora.up", False),
     "peft": lambda unet, layers: tensors_of(layers, lambda n: f"base_model.model.{n}", "lora_A", "lora_B", alpha=False),
     "peft, named": lambda unet, layers: tensors_of(layers, lambda n: n, "lora_A.default", "lora_B.default", False),
@@ -181,7 +189,8 @@ LAYOUTS = {
 @pytest.mark.parametrize("layout", LAYOUTS)
 def test_reads_what_other_programs_write(layout, sd1_backbone, tmp_path):
     alpha = 1.5 if "alpha" in str(LAYOUTS[layout](sd1_backbone.unet, random_layers(sd1_backbone.unet)).keys()) else None
-    layers = random_layers(sd1_backbone.unet, alpha=alpha)
+    targets = ATTENTION if "old" in layout else EVERY_KIND
+    layers = random_layers(sd1_backbone.unet, targets, alpha=alpha)
     tensors = {key: value.contiguous() for key, value in LAYOUTS[layout](sd1_backbone.unet, layers).items()}
     tensors["lora_te_text_model_encoder_layers_0_mlp_fc1.lora_down.weight"] = torch.ones(2, 16)
     tensors["lora_te_text_model_encoder_layers_0_mlp_fc1.lora_up.weight"] = torch.ones(32, 2)
@@ -194,6 +203,28 @@ def test_reads_what_other_programs_write(layout, sd1_backbone, tmp_path):
     told = adapters.fitted[0].told
     count = len(layers)
     assert told == f"{count} of {count} layers found, 1 bundled as words left out, 1 of the text encoder left out"
+
+
+@pytest.mark.parametrize(
+    "place", ["lora_te1_", "lora_te2_", "clip_l.", "text_encoders.clip_g.", "text_encoder.", "te2."]
+)
+def test_layers_of_text_encoders_are_counted_and_left_out(place, sd1_backbone, tmp_path):
+    tensors = {
+        k: v.contiguous() for k, v in LAYOUTS["kohya"](sd1_backbone.unet, random_layers(sd1_backbone.unet)).items()
+    }
+    for part, shape in (("down", (2, 16)), ("up", (32, 2))):
+        tensors[f"{place}text_model_encoder_layers_0_mlp_fc1.lora_{part}.weight"] = torch.ones(shape)
+    save_file(tensors, tmp_path / "theirs.safetensors")
+    assert load_lora(tmp_path / "theirs.safetensors").left_out == {"of the text encoder": 1}
+
+
+def test_bfloat16_is_read_as_it_is(sd1_backbone, tmp_path):
+    layers = random_layers(sd1_backbone.unet, alpha=1.5)
+    tensors = LAYOUTS["kohya"](sd1_backbone.unet, layers)
+    save_file({key: value.bfloat16().contiguous() for key, value in tensors.items()}, tmp_path / "theirs.safetensors")
+    found = fit(load_lora(tmp_path / "theirs.safetensors"), sd1_backbone).lora.layers
+    assert all(torch.equal(found[name].up, layer.up.bfloat16().float()) for name, layer in layers.items())
+    assert {layer.alpha for layer in found.values()} == {1.5}
 
 
 def test_kohyas_alpha_means_what_diffusers_takes_it_for(sd1, sd1_backbone, tmp_path):

@@ -31,6 +31,11 @@ def test_killed_runs_resume_to_the_same_bytes_and_the_control_does_not():
     assert (found["controls"], found["equal controls"]) == (1, 0)
 
 
+def test_killed_runs_of_a_lora_do_so_too():
+    found = resume.killed(count=3, controls=0, learn=resume.tuned_result)
+    assert found["kills"] >= 3 and found["equal"] == found["runs"]
+
+
 def test_signals_end_a_run_in_time_with_all_but_a_step_saved():
     codes, slowest, wrong = resume.signalled(4)
     assert wrong == [] and sum(codes.values()) == 4 and max(slowest.values()) < 10

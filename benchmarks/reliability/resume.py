@@ -15,6 +15,7 @@ import sys
 import tempfile
 import time
 import warnings
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -24,29 +25,56 @@ from kit import report
 from tiny import backbone, command, ended, forked, picture, pipeline_folder
 
 from sentinv.concepts.concept import Concept
-from sentinv.concepts.initialization import Initialization
+from sentinv.concepts.initialization import Initialization, starting_rows
 from sentinv.files.atomic import remove_leftovers
 from sentinv.models.backbone import Backbone
 from sentinv.training import train as training
 from sentinv.training.checkpoint import Checkpoints, read_checkpoint
-from sentinv.training.config import TrainConfig
+from sentinv.training.config import TrainConfig, TuneConfig
+from sentinv.training.history import History
 from sentinv.training.loop import Loop
 from sentinv.training.train import train_concept
+from sentinv.training.tune import tune
+
+Learn = Callable[[Backbone, Path], bytes]
+"""Trains, or goes on where a checkpoint is; what came of it."""
 
 CONFIG = TrainConfig(steps=20, batch_size=2, evaluate_every=5, evaluation_timesteps=2, checkpoint_every=1)
+TUNING = TuneConfig(
+    steps=20,
+    batch_size=1,
+    blended=1,
+    others=1,
+    rank=2,
+    train_rows=True,
+    evaluate_every=5,
+    evaluation_timesteps=2,
+    checkpoint_every=1,
+)
 INVERT = ["invert", "mug.png", "--word", "red", "--steps", "40", "--samples", "0", "--batch-size", "1", "--model"]
 
 
 def result(model: Backbone, folder: Path) -> bytes:
     """Train, or go on where a checkpoint is: the concept's file and every loss of the way."""
-    resume = folder.is_dir() and any(folder.glob("step-*"))
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        concept, history = train_concept(
-            model, [picture()], Initialization("red cat"), CONFIG, checkpoints=Checkpoints(folder, resume)
-        )
-    losses = [[asdict(record) for record in history.records], history.evaluations]
-    return concept.to_bytes() + json.dumps(losses).encode()
+    concept, history = train_concept(
+        model, [picture()], Initialization("red cat"), CONFIG, checkpoints=_checkpoints(folder)
+    )
+    return concept.to_bytes() + _losses(history)
+
+
+def tuned_result(model: Backbone, folder: Path) -> bytes:
+    """The same of a LoRA around a word that learns on: both files."""
+    word = Concept(token="<c>", rows=starting_rows(Initialization("red cat"), model).rows)
+    tuned = tune(model, word, picture(), TUNING, words="a red cat", checkpoints=_checkpoints(folder))
+    return tuned.lora.to_bytes() + tuned.concept.to_bytes() + _losses(tuned.history)
+
+
+def _checkpoints(folder: Path) -> Checkpoints:
+    return Checkpoints(folder, folder.is_dir() and any(folder.glob("step-*")))
+
+
+def _losses(history: History) -> bytes:
+    return json.dumps([[asdict(record) for record in history.records], history.evaluations]).encode()
 
 
 def forgetful_restore(run: Loop, checkpoint: object, restore: object = Loop.restore) -> None:
@@ -55,7 +83,9 @@ def forgetful_restore(run: Loop, checkpoint: object, restore: object = Loop.rest
     run.generator.manual_seed(run.config.seed)
 
 
-def one_run(model: Backbone, seconds: float, chance: random.Random, *, control: bool = False) -> tuple[int, int, bytes]:
+def one_run(
+    model: Backbone, learn: Learn, seconds: float, chance: random.Random, *, control: bool = False
+) -> tuple[int, int, bytes]:
     """Kill and resume until a run is done: kills, those of them that were in a run that had been resumed, its result."""
     with tempfile.TemporaryDirectory() as name:
         done, folder = Path(name) / "done", Path(name) / "checkpoints"
@@ -63,7 +93,9 @@ def one_run(model: Backbone, seconds: float, chance: random.Random, *, control: 
         def child() -> None:
             if control:
                 Loop.restore = forgetful_restore  # type: ignore[method-assign]
-            done.write_bytes(result(model, folder))
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")
+                done.write_bytes(learn(model, folder))
 
         kills = resumed = 0
         while True:
@@ -81,24 +113,25 @@ def one_run(model: Backbone, seconds: float, chance: random.Random, *, control: 
             resumed += 0 < max(steps, default=0) < CONFIG.steps
 
 
-def killed(count: int, controls: int) -> dict[str, int]:
+def killed(count: int, controls: int, learn: Learn = result) -> dict[str, int]:
     """R7: so many kills, and as many runs of the control."""
     model, chance = backbone(), random.Random(7)
-    with tempfile.TemporaryDirectory() as name:
-        whole = result(model, Path(name) / "warm")
+    with tempfile.TemporaryDirectory() as name, warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        whole = learn(model, Path(name) / "warm")
         begun = time.perf_counter()
-        if result(model, Path(name) / "again") != whole:
+        if learn(model, Path(name) / "again") != whole:
             raise SystemExit("two uninterrupted runs differ")
         seconds = time.perf_counter() - begun
     found = {"kills": 0, "resumed": 0, "runs": 0, "equal": 0, "controls": 0, "equal controls": 0}
     while found["kills"] < count:
-        kills, resumed, got = one_run(model, seconds, chance)
+        kills, resumed, got = one_run(model, learn, seconds, chance)
         found["kills"] += kills
         found["resumed"] += resumed
         found["runs"] += 1
         found["equal"] += got == whole
     while found["controls"] < controls:
-        _, resumed, got = one_run(model, seconds, chance, control=True)
+        _, resumed, got = one_run(model, learn, seconds, chance, control=True)
         if resumed:
             found["controls"] += 1
             found["equal controls"] += got == whole
@@ -203,21 +236,23 @@ def main() -> None:
     parser.add_argument("--signals", type=int, default=200)
     arguments = parser.parse_args()
     torch.set_num_threads(1)
-    kills = killed(arguments.kills, 20)
+    kills, tuned = killed(arguments.kills, 20), killed(arguments.kills // 3, 5, tuned_result)
     codes, slowest, wrong = signalled(arguments.signals)
     milliseconds, share = saving(backbone())
     report(
         "resume",
         f"{kills['kills']} kills ({kills['resumed']} with a checkpoint to go on from) in {kills['runs']} runs: "
-        f"{kills['equal']} bit-identical; control: {kills['equal controls']} of {kills['controls']}; "
+        f"{kills['equal']} bit-identical; control: {kills['equal controls']} of {kills['controls']}; LoRAs: {tuned['kills']} "
+        f"kills in {tuned['runs']} runs, {tuned['equal']} bit-identical; "
         f"{arguments.signals} runs signalled: {len(wrong)} wrong, slowest end {max(slowest.values()):.1f} s; "
         f"a save takes {milliseconds:.0f} ms, {share:.1%} of 100 steps of the tiny model",
         kills=kills,
+        tuned=tuned,
         codes=codes,
         slowest=slowest,
         wrong=wrong[:20],
     )
-    sys.exit(bool(wrong or kills["equal"] < kills["runs"] or kills["equal controls"]))
+    sys.exit(bool(wrong or any(one["equal"] < one["runs"] or one["equal controls"] for one in (kills, tuned))))
 
 
 if __name__ == "__main__":
