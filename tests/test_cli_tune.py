@@ -4,6 +4,7 @@ import json
 import os
 import shlex
 import shutil
+import signal
 from pathlib import Path
 
 import pytest
@@ -17,6 +18,7 @@ from sentinv.adapters.lora import Lora, load_lora
 from sentinv.cli.main import cli
 from sentinv.concepts.concept import Concept
 from sentinv.errors import Interrupted, TrainingError
+from sentinv.files.json_lines import JsonLines
 from sentinv.models.built_in import built_in
 from sentinv.models.loading import load
 from sentinv.training import samples
@@ -88,6 +90,30 @@ def test_the_same_seed_gives_the_same_file_and_nothing_is_overwritten():
         told = run("tune", name, "mug.png", *QUICK, *more, "-o", output, "--force", code=1)
         assert "the word itself" in told.output
     assert Path("c.safetensors").read_bytes() == Path("x-word.safetensors").read_bytes() == word
+
+
+def test_a_stopped_run_goes_on_to_the_same_file(monkeypatch):
+    more = [*QUICK, "--steps", "6"]
+    run("tune", "c.safetensors", "mug.png", *more, "-o", "whole.safetensors")
+    write = JsonLines.write
+
+    def stop(lines, record):
+        write(lines, record)
+        if record["step"] == 3:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(JsonLines, "write", stop)
+        told = run("tune", "c.safetensors", "mug.png", *more, code=143)
+    assert "stopped after step 3 of 6: resume to go on" in told.output and not Path("c-lora.safetensors").exists()
+    for options, why in (
+        (["--rank", "3"], "rank"),
+        (["--words", "a pot"], "blend"),
+        (["--others-weight", "1"], "weight"),
+    ):
+        assert why in run("tune", "c.safetensors", "mug.png", *more, *options, "--resume", code=1).output
+    run("tune", "c.safetensors", "mug.png", *more, "--resume")
+    assert Path("c-lora.safetensors").read_bytes() == Path("whole.safetensors").read_bytes()
 
 
 def test_rows_that_learn_too_are_a_word_of_their_own():
