@@ -22,7 +22,7 @@ from sentinv.cli.options import (
 )
 from sentinv.cli.progress import progress
 from sentinv.errors import EditError, SentinvError
-from sentinv.files.atomic import check_writable
+from sentinv.files.atomic import check_writable, is_one_of
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -85,13 +85,17 @@ def _check_outputs(options: EditOptions) -> None:
     """Refuse what is in the way, before any work.
 
     Raises:
-        SentinvError: If a file would be overwritten, has another ending than its kind, or its folder does not exist.
+        SentinvError: If a file would be overwritten, is one that is read, has another ending than its kind, or its folder does not
+            exist.
     """
+    read = [options.image, options.mask_file, options.archive_file, *options.files]
     for path, ending in ((options.target, ".png"), (options.save_archive, ".safetensors")):
         if path is None:
             continue
         if path.suffix.lower() != ending:
             raise SentinvError(f"cannot write {path}: expected a name that ends in {ending}; choose one")
+        if is_one_of(path, filter(None, read)):
+            raise SentinvError(f"{path} is read for this edit: choose another name for what it gives")
         if path.exists() and not options.force:
             raise SentinvError(f"{path} exists: give --force to replace it, or choose another name")
         if not path.parent.is_dir():

@@ -71,6 +71,15 @@ def test_never_overwrites_without_force(run, tmp_path):
     assert (tmp_path / "mug-edit.png").read_bytes() != b"mine"
 
 
+def test_never_overwrites_what_it_reads(run, folder, tmp_path):
+    (tmp_path / "linked.png").symlink_to(folder / "mug.png")
+    for name in (folder / "mug.png", tmp_path / "linked.png"):
+        before = name.read_bytes()
+        result = run("mug.png", "--ddim-invert", "--prompt", "a mug", *STEPS, "-o", str(name), "--force")
+        assert result.exit_code == 1 and "is read for this edit" in lines(result)[-1]
+        assert name.read_bytes() == before
+
+
 def test_an_archive_serves_several_edits(run, tmp_path):
     common = ("-c", "c.safetensors", "--prompt", "a red <c>")
     first = run("mug.png", "--ddim-invert", *common, *STEPS, "--save-archive", "a.safetensors")
