@@ -85,8 +85,7 @@ def _check_outputs(options: EditOptions) -> None:
     """Refuse what is in the way, before any work.
 
     Raises:
-        SentinvError: If a file would be overwritten, is one that is read, has another ending than its kind, or its folder does not
-            exist.
+        SentinvError: If a file would be overwritten, is read, has another ending than its kind, or its folder does not exist.
     """
     read = [options.image, options.mask_file, options.archive_file, *options.files]
     for path, ending in ((options.target, ".png"), (options.save_archive, ".safetensors")):
