@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from functools import cached_property
 from typing import Any
@@ -9,6 +10,7 @@ from typing import Any
 from PIL import Image
 
 from sentinv.concepts.initialization import Initialization, Initializer
+from sentinv.errors import ModelError
 from sentinv.initializers.caption import believed, characters
 from sentinv.models.eyes import load_eye, looking
 from sentinv.models.names import EYES
@@ -58,9 +60,14 @@ class ClassLabel:
         from transformers import AutoImageProcessor, AutoModelForImageClassification
 
         otherwise = "go online, name a folder with --classifier, or give a word with --word, which needs no classifier"
-        return load_eye(
+        model, processor = load_eye(
             self.model, "classifier", AutoModelForImageClassification, AutoImageProcessor, otherwise=otherwise
         )
+        if all(re.fullmatch(r"LABEL_\d+", str(label)) for label in model.config.id2label.values()):
+            raise ModelError(
+                f"{self.model} has no names for its classes in its config (id2label): name another classifier"
+            )
+        return model, processor
 
 
 def first_synonym(label: str) -> str:

@@ -17,7 +17,7 @@ from diffusers import (
 
 from sentinv.errors import ModelError
 from sentinv.models.backbone import Backbone
-from sentinv.models.check import CLASSES, check_model
+from sentinv.models.check import CLASSES, check_files, check_model
 from sentinv.models.distilled import own_guidance
 from sentinv.models.folders import describe_folder
 from sentinv.models.loading import load
@@ -50,7 +50,72 @@ def folder(tmp_path, tokenizer):
 def judged(source):
     model = describe_folder("it", source)
     check_model(model)
+    check_files(model)
     return model
+
+
+GONE = object()
+
+
+@pytest.mark.parametrize(
+    ("name", "part", "field", "value", "why"),
+    [
+        ("sdxl", "vae", "scaling_factor", GONE, "the autoencoder's config does not say its scaling_factor"),
+        ("sdxl", "unet", "attention_head_dim", GONE, "the unet's config does not say its attention_head_dim"),
+        ("sd21", "unet", "sample_size", GONE, "the unet's config does not say its sample_size"),
+        (
+            "sd21",
+            "text_encoder",
+            "num_attention_heads",
+            GONE,
+            "the text_encoder's config does not say its num_attention_heads",
+        ),
+        ("sd21", "text_encoder", "hidden_act", GONE, "the text_encoder's config does not say its hidden_act"),
+        ("sd15", "unet", "sample_size", None, "sample_size None, expected whole numbers"),
+        ("sd15", "unet", "cross_attention_dim", None, "cross_attention_dim None, expected whole numbers"),
+        ("sd15", "unet", "in_channels", "4", "in_channels '4', expected a whole number"),
+        ("sd15", "unet", "in_channels", True, "in_channels True, expected a whole number"),
+        (
+            "sd15",
+            "unet",
+            "_class_name",
+            "UNetMotionModel",
+            "expected a unet of class UNet2DConditionModel, got UNetMotionModel",
+        ),
+        ("sd15", "scheduler", "num_train_timesteps", None, "num_train_timesteps None, expected a whole number"),
+        ("sd15", "scheduler", "steps_offset", None, "steps_offset None, expected a whole number"),
+        ("sd15", "scheduler", "trained_betas", [], r"trained_betas \[\], expected a list of numbers"),
+        ("sd15", "scheduler", "beta_start", "0.00085", "beta_start '0.00085', expected a number between 0 and 1"),
+        ("sd15", "scheduler", "beta_end", 12, "beta_end 12, expected a number between 0 and 1"),
+        ("sd15", "vae", "scaling_factor", None, "scaling_factor None, expected a number above 0"),
+        ("sd15", "vae", "scaling_factor", "0.18", "scaling_factor '0.18', expected a number above 0"),
+        ("sd15", "vae", "scaling_factor", 0, "scaling_factor 0, expected a number above 0"),
+        ("sd15", "vae", "scaling_factor", float("nan"), "scaling_factor nan, expected a number above 0"),
+        ("sd15", "vae", "latents_mean", [0.1] * 4, "got 4 of latents_mean and 0 of latents_std"),
+        ("sd15", "vae", "latents_std", [0.1] * 3, "got 0 of latents_mean and 3 of latents_std"),
+    ],
+)
+def test_what_a_library_would_fill_in_or_fall_over_is_named(folder, name, part, field, value, why):
+    configs = published(name)
+    configs[part] = {key: one for key, one in {**configs[part], field: value}.items() if one is not GONE}
+    with pytest.raises(ModelError, match=why):
+        judged(folder(configs))
+
+
+def test_a_prediction_type_of_null_is_asked_for(tmp_path, sd1):
+    sd1.save_pretrained(tmp_path)
+    path = tmp_path / FILES["scheduler"]
+    path.write_text(json.dumps({**json.loads(path.read_text()), "prediction_type": None}))
+    assert load(tmp_path, device="cpu").schedule.config["prediction_type"] in ("epsilon", "v_prediction")
+
+
+def test_layers_of_a_text_encoder_that_its_config_has_not_are_refused(tmp_path, sd1):
+    sd1.save_pretrained(tmp_path)
+    path = tmp_path / "text_encoder/config.json"
+    config = json.loads(path.read_text())
+    path.write_text(json.dumps({**config, "num_hidden_layers": config["num_hidden_layers"] - 1}))
+    with pytest.raises(ModelError, match=r"cannot load text_encoder .*layers\.1\..* without a place in it"):
+        load(tmp_path, device="cpu")
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,6 @@
 import json
 import math
+import shutil
 import warnings
 
 import pytest
@@ -11,10 +12,12 @@ import sentinv
 from sentinv.concepts.concept import Concept
 from sentinv.concepts.initialization import Initialization, Start, whole_words
 from sentinv.errors import ConceptError, ModelError, PromptError
+from sentinv.evaluation.judges import ClipJudge
 from sentinv.initializers import INITIALIZERS, Options, make
 from sentinv.initializers.caption import Caption, tidy
 from sentinv.initializers.class_ import ClassLabel, first_synonym
 from sentinv.initializers.concept import Continue
+from sentinv.models.built_in import built_in
 from sentinv.training.config import TrainConfig
 
 IMAGE = Image.new("RGB", (32, 24), "teal")
@@ -217,3 +220,20 @@ def test_where_the_captioner_is_not_sure_the_classifier_is_asked(tmp_path):
         assert (said.source, said.sure) == ("caption", False)
         unsure(captioner, -5.0)
         assert make("caption", **names)(image).source == "caption"
+
+
+@pytest.mark.parametrize(("part", "file"), [("clip", "tokenizer.json"), ("captioner", "tokenizer.json")])
+def test_an_eye_without_its_vocabulary_is_refused(part, file, tmp_path, picture):
+    folder = shutil.copytree(built_in(part), tmp_path / part)
+    (folder / file).unlink()
+    with pytest.raises(ModelError, match=r"cannot load tokenizer of .*: its vocabulary is missing"):
+        ClipJudge.load(str(folder)) if part == "clip" else Caption(str(folder))(picture)
+
+
+def test_a_classifier_without_names_is_refused(tmp_path, picture):
+    folder = shutil.copytree(built_in("classifier"), tmp_path / "classifier")
+    config = json.loads((folder / "config.json").read_text())
+    names = {name: value for name, value in config.items() if name not in ("id2label", "label2id")}
+    (folder / "config.json").write_text(json.dumps({**names, "num_labels": len(config["id2label"])}))
+    with pytest.raises(ModelError, match=r"has no names for its classes in its config \(id2label\)"):
+        ClassLabel(str(folder))(picture)

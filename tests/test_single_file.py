@@ -223,6 +223,13 @@ def test_a_checkpoint_without_some_weights_is_told_in_one_line(write, tokenizer,
     assert "\n" not in str(error.value)
 
 
+@pytest.mark.parametrize("key", ["input_blocks.7.0.in_layers.0.weight", "extra.weight", "middle_block.1.extra.weight"])
+def test_a_checkpoint_with_weights_that_have_no_place_is_told(write, tokenizer, key):
+    path = write(build_pipeline(tokenizer, 16, "epsilon"), **{f"model.diffusion_model.{key}": torch.ones(4)})
+    with pytest.raises(ModelError, match=r"cannot load unet of .*without a place in it; the file is of another kind"):
+        load(path, device="cpu")
+
+
 def test_a_second_text_encoder_without_some_weights_is_told(write, xl):
     key = "conditioner.embedders.1.model.transformer.resblocks.1.ln_1"
     with pytest.raises(ModelError, match=r"text_encoder_2 of .*2 weights .*layers.1.layer_norm1.* missing"):

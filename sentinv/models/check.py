@@ -7,15 +7,23 @@ listed here, and everything else is refused by name.
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from functools import lru_cache
-from typing import Any
 
 from sentinv.errors import ModelError
-
-Config = Mapping[str, Any]
+from sentinv.models.fields import (
+    SCHEDULER_VALUES,
+    SCHEDULERS,
+    TEXT_VALUES,
+    UNET_VALUES,
+    VAE_VALUES,
+    Config,
+    check_fields,
+    check_kinds,
+    check_said,
+    known,
+    known_of_text,
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,83 +63,6 @@ CLASSES = {
 }
 """Part of a pipeline → the classes that it may be of."""
 
-SCHEDULERS = (
-    "DDIMScheduler",
-    "DDIMParallelScheduler",
-    "DDPMScheduler",
-    "DDPMParallelScheduler",
-    "DEISMultistepScheduler",
-    "DPMSolverMultistepScheduler",
-    "DPMSolverSDEScheduler",
-    "DPMSolverSinglestepScheduler",
-    "EulerAncestralDiscreteScheduler",
-    "EulerDiscreteScheduler",
-    "HeunDiscreteScheduler",
-    "KDPM2AncestralDiscreteScheduler",
-    "KDPM2DiscreteScheduler",
-    "LCMScheduler",
-    "LMSDiscreteScheduler",
-    "PNDMScheduler",
-    "SASolverScheduler",
-    "TCDScheduler",
-    "UniPCMultistepScheduler",
-)
-"""Schedulers of the discrete noise process that Stable Diffusion was trained with: their configs say its betas."""
-
-_UNET_VALUES: dict[str, tuple[Any, ...]] = {
-    "addition_embed_type": (None, "text_time"),
-    "attention_type": (None, "default"),
-    "center_input_sample": (None, False),
-    "class_embed_type": (None,),
-    "class_embeddings_concat": (None, False),
-    "encoder_hid_dim": (None,),
-    "encoder_hid_dim_type": (None,),
-    "num_class_embeds": (None,),
-    "time_cond_proj_dim": (None,),
-}
-"""Fields by which a UNet's forward pass needs other inputs → values with which it does not."""
-
-_VAE_VALUES: dict[str, tuple[Any, ...]] = {"in_channels": (None, 3), "out_channels": (None, 3)}
-_SCHEDULER_VALUES: dict[str, tuple[Any, ...]] = {
-    "beta_schedule": (None, "linear", "scaled_linear", "squaredcos_cap_v2"),
-    "clip_sample": (None, False),
-    "sigma_max": (None,),
-    "sigma_min": (None,),
-    "snr_shift_scale": (None, 1.0),
-    "thresholding": (None, False),
-    "timestep_spacing": (None, "leading", "trailing", "linspace"),
-    "timestep_type": (None, "discrete"),
-    "use_flow_sigmas": (None, False),
-}
-"""Likewise for schedulers: another noise process, or samples cut off, which ruins latents."""
-
-_TEXT_VALUES: dict[str, tuple[Any, ...]] = {
-    "activation_function": (None, "gelu"),
-    "add_cross_attention": (None, False),
-    "hidden_act": (None, "gelu", "quick_gelu"),
-    "is_decoder": (None, False),
-    "model_type": (None, "clip", "clip_text_model", "ldmbert"),
-    "pruned_heads": (None, {}),
-    "quantization_config": (None,),
-    "return_dict": (None, True),
-}
-"""Likewise for text encoders: another network than CLIP's, or numbers that are none of their own."""
-
-_HARMLESS = frozenset(
-    "decay inv_gamma min_decay optimization_step power update_after_step use_ema_warmup "  # noqa: SIM905 - of EMA
-    "architectures dtype dropout torch_dtype timestep_values requires_safety_checker "
-    "cross_attention_hidden_size finetuning_task gradient_checkpointing prefix sep_token_id torchscript "  # of old ones
-    "task_specific_params tf_legacy_loss tie_encoder_decoder tie_word_embeddings tokenizer_class "
-    "use_attention_mask use_bfloat16".split()
-)
-_ADVICE = {
-    "quantization_config": "quantised models are not supported: get it in 16 bits",
-    "return_dict": "set it to true there",
-    **dict.fromkeys(("clip_sample", "thresholding"), "it ruins latents: set it to false in the scheduler's config"),
-    "time_cond_proj_dim": "that is a latent consistency model which takes its guidance as an input: use the LoRA of it, or "
-    "another model",
-}
-
 
 def check_model(model: Described) -> None:
     """Refuse a model that cannot be run as what it is.
@@ -139,32 +70,57 @@ def check_model(model: Described) -> None:
     Raises:
         ModelError: If a class, a field of a config or the fit of two parts is not one that is supported. It names it.
     """
-    for part, found in model.classes.items():
-        if part in CLASSES and found not in CLASSES[part]:
+    told = {"unet": model.unet.get("_class_name", "")}  # a model_index.json need not say it
+    for part, found in (*model.classes.items(), *told.items()):
+        if found and part in CLASSES and found not in CLASSES[part]:
             raise ModelError(
                 f"{model.name}: expected a {part} of class {' or '.join(CLASSES[part][:2])}, got {found}: choose another model"
             )
     _check_scheduler(model)
-    _check_fields(model.name, "unet", model.unet, _known("UNet2DConditionModel"), _UNET_VALUES)
+    check_fields(model.name, "unet", model.unet, known("UNet2DConditionModel"), UNET_VALUES)
+    check_said(model.name, "unet", model.unet, ("sample_size",))
+    check_kinds(model.name, "unet", model.unet)
     kind = str(model.vae.get("_class_name", "AutoencoderKL"))
     if kind not in CLASSES["vqvae"]:
         raise ModelError(
             f"{model.name}: expected an autoencoder of class AutoencoderKL, got {kind}: choose another model"
         )
-    _check_fields(model.name, "autoencoder", model.vae, _known(kind), _VAE_VALUES)
+    check_fields(model.name, "autoencoder", model.vae, known(kind), VAE_VALUES)
+    check_kinds(model.name, "autoencoder", model.vae)
+    _check_latents(model)
     _check_channels(model)
     for part, config in model.text_configs.items():
         check_text_config(model.name, part, config)
     _check_widths(model)
 
 
-def check_text_config(model: str, part: str, config: Config) -> None:
-    """Refuse a text encoder by its config, before it is built.
+def check_files(model: Described) -> None:
+    """Refuse configs of files that leave to the library what it cannot know; of parts that are loaded it is known.
 
     Raises:
-        ModelError: If a field is not one that is supported. It names it.
+        ModelError: If a field is not said. It names it.
     """
-    _check_fields(model, part, config, _known_of_text(), _TEXT_VALUES)
+    heads = () if model.unet.get("num_attention_heads") is not None else ("attention_head_dim",)
+    check_said(model.name, "unet", model.unet, heads)
+    if model.unet.get("addition_embed_type") == "text_time":  # the library's is that of Stable Diffusion 1 and 2
+        check_said(model.name, "autoencoder", model.vae, ("scaling_factor",))
+
+
+def check_text_config(model: str, part: str, config: Config, *, whole: bool = False) -> None:
+    """Refuse a text encoder by its config, before it is built.
+
+    Args:
+        model: name of the model.
+        part: name of the text encoder.
+        config: as written.
+        whole: whether it is all that is written, so that what it lacks would be the library's.
+
+    Raises:
+        ModelError: If a field is not one that is supported, or is not said. It names it.
+    """
+    if whole:
+        check_said(model, part, config, ("num_attention_heads", "hidden_act"))
+    check_fields(model, part, config, known_of_text(), TEXT_VALUES)
     width, heads, end = (
         config.get(name, usual)
         for name, usual in (("hidden_size", 512), ("num_attention_heads", 8), ("eos_token_id", 2))
@@ -195,59 +151,31 @@ def _check_scheduler(model: Described) -> None:
         raise ModelError(
             f"{model.name}: the scheduler's config does not say its beta_schedule: add the one that the model was trained with"
         )
-    _check_fields(model.name, "scheduler", config, _known(*SCHEDULERS), _SCHEDULER_VALUES)
+    check_fields(model.name, "scheduler", config, known(*SCHEDULERS), SCHEDULER_VALUES)
+    check_kinds(model.name, "scheduler", config)
 
 
 def _fits(config: Config, name: str) -> bool:
-    return config.get(name) in _SCHEDULER_VALUES[name]
+    return config.get(name) in SCHEDULER_VALUES[name]
 
 
-def _check_fields(
-    model: str, part: str, config: Config, known: frozenset[str], values: Mapping[str, tuple[Any, ...]]
-) -> None:
-    """Refuse fields that nobody knows, and values that need what is not given."""
-    for name, value in config.items():
-        if name.startswith("_") or name in _HARMLESS:
-            continue
-        if name in values:
-            if value not in values[name]:
-                wanted = " or ".join(str(one) for one in values[name] if one is not None) or "none"
-                advice = _ADVICE.get(name, "such models are not supported")
-                raise ModelError(f"{model}: the {part}'s config has {name} {value}, expected {wanted}: {advice}")
-        elif name not in known and value not in (None, False, "", [], {}, ()):
-            raise ModelError(
-                f"{model}: the {part}'s config has {name}, which is not known here: what it changes is not supported; take it "
-                "out of the config if it changes nothing"
-            )
+def _latent_channels(vae: Config) -> int:
+    return vae.get("latent_channels", 3 if vae.get("_class_name") == "VQModel" else 4)
 
 
-@lru_cache
-def _known(*classes: str) -> frozenset[str]:
-    """What the constructors of classes of diffusers take."""
-    import diffusers
-
-    return frozenset(name for one in classes for name in _parameters(diffusers, one))
-
-
-@lru_cache
-def _known_of_text() -> frozenset[str]:
-    """What configs of text encoders hold: of their classes, and what transformers writes into those of all models."""
-    from diffusers.pipelines.latent_diffusion.pipeline_latent_diffusion import LDMBertConfig
-    from transformers import CLIPTextConfig, GenerationConfig
-
-    classes = (*inspect.signature(CLIPTextConfig).parameters, *inspect.signature(LDMBertConfig).parameters)
-    return frozenset((*classes, *CLIPTextConfig().to_dict(), *vars(GenerationConfig())))
-
-
-def _parameters(library: Any, name: str) -> tuple[str, ...]:
-    try:
-        return tuple(inspect.signature(getattr(library, name).__init__).parameters)
-    except (AttributeError, ImportError):  # one whose own dependencies are not installed
-        return ()
+def _check_latents(model: Described) -> None:
+    count = _latent_channels(model.vae)
+    lengths = {name: len(model.vae.get(name) or ()) for name in ("latents_mean", "latents_std")}
+    if any(lengths.values()) and set(lengths.values()) != {count}:
+        told = " and ".join(f"{length} of {name}" for name, length in lengths.items())
+        raise ModelError(
+            f"{model.name}: expected a mean and a deviation for each of the {count} channels of its latents, got {told} in the "
+            "autoencoder's config: get the model again"
+        )
 
 
 def _check_channels(model: Described) -> None:
-    latents = model.vae.get("latent_channels", 3 if model.vae.get("_class_name") == "VQModel" else 4)
+    latents = _latent_channels(model.vae)
     taken, given = model.unet.get("in_channels", 4), model.unet.get("out_channels", 4)
     if taken != latents:
         raise ModelError(

@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 from sentinv.models.parts import load_part
-from sentinv.models.weights import load_whole
+from sentinv.models.weights import load_whole, refuse_wordless
 
 
 def load_eye(name: str, part: str, model: Any, processor: Any, *, otherwise: str = "") -> tuple[Any, Any]:
@@ -36,7 +36,10 @@ def load_eye(name: str, part: str, model: Any, processor: Any, *, otherwise: str
         return residual(model, name).from_pretrained(name, dtype=torch.float32, output_loading_info=True)
 
     loaded = load_whole(name, part, read, otherwise=otherwise).eval().requires_grad_(False)
-    return loaded, load_part(name, "processor", lambda: processor.from_pretrained(name), otherwise=otherwise)
+    inputs = load_part(name, "processor", lambda: processor.from_pretrained(name), otherwise=otherwise)
+    if (words := getattr(inputs, "tokenizer", None)) is not None:
+        refuse_wordless(name, "tokenizer", words)
+    return loaded, inputs
 
 
 def residual(model: Any, name: str) -> Any:

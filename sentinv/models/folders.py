@@ -12,7 +12,7 @@ from sentinv.models.check import CLASSES, Described, check_text_config
 from sentinv.models.describe import encoder_sizes, written
 from sentinv.models.names import SUPPORTED
 from sentinv.models.parts import load_part
-from sentinv.models.weights import refuse_pointers
+from sentinv.models.weights import refuse_pointers, refuse_wordless
 
 _OTHERS = {
     "StableDiffusionXLImg2ImgPipeline": "that is the refiner, or for changing pictures: give the base model",
@@ -164,7 +164,10 @@ def text_config(name: str, source: str, part: str) -> Any:
                 f"{name}: expected a {part} of class {CLASSES[part][0]}, got {built}: choose another model"
             )
         inner = raw.get("text_config") if raw.get("model_type") == "clip" else None
-        check_text_config(name, part, inner if isinstance(inner, Mapping) else raw)
+        if isinstance(inner, Mapping):  # of which only what differs from the usual is written
+            check_text_config(name, part, inner)
+        else:
+            check_text_config(name, part, raw, whole=part != "bert")
         return family.from_pretrained(source, subfolder=part)
 
     return load_part(name, part, read)
@@ -190,7 +193,6 @@ def load_tokenizer(name: str, source: str, encoder: str) -> Any:
         return family.from_pretrained(source, subfolder=part)
 
     words = load_part(name, part, read)
-    if len(words) < 256:  # what transformers builds, silently, where it finds no vocabulary
-        raise ModelError(f"cannot load {part} of {name}: its vocabulary is missing; the model is incomplete")
+    refuse_wordless(name, part, words)
     words.model_max_length = min(words.model_max_length, text_config(name, source, encoder).max_position_embeddings)
     return words

@@ -11,7 +11,7 @@ from sentinv.errors import ModelError
 from sentinv.models.asking import asked_prediction
 from sentinv.models.backbone import Backbone
 from sentinv.models.built_in import TOYBOX
-from sentinv.models.check import check_model
+from sentinv.models.check import check_files, check_model
 from sentinv.models.distilled import own_guidance
 from sentinv.models.folders import (
     describe_folder,
@@ -124,6 +124,7 @@ def _load_folder(
     vae = None if given is None else load_vae(str(given), source, dtype, part=autoencoder)
     model = describe_folder(name, source, vae)
     check_model(model)
+    check_files(model)
     unet = load_whole(
         name, "unet", lambda: read_weights(UNet2DConditionModel, source, "unet", dtype=dtype), surplus=False
     )
@@ -137,7 +138,9 @@ def _load_folder(
         unet,
         vae,
         [_text_encoder(name, source, part, dtype) for part in encoders],
-        DDIMScheduler.from_config(model.scheduler, **clips),
+        DDIMScheduler.from_config(
+            {name: value for name, value in model.scheduler.items() if value is not None}, **clips
+        ),
         guidance_scale=own_guidance(name, model.unet, model.scheduler) if scale is None else scale,
         zeros_for_empty_prompt=bool(index_of(name, source).get("force_zeros_for_empty_prompt", len(encoders) > 1)),
     ).to(device)

@@ -16,7 +16,7 @@ from sentinv.models.headers import Header, read_header
 from sentinv.models.kinds import UNET, check_checkpoint
 from sentinv.models.names import SHORT_NAMES
 from sentinv.models.parts import load_part
-from sentinv.models.weights import meta_weights, refuse_missing
+from sentinv.models.weights import meta_weights, refuse_missing, some
 
 CONFIGS = {"sd1": SHORT_NAMES["sd15"], "sd2": SHORT_NAMES["sd21"], "xl": SHORT_NAMES["sdxl"]}
 """Family of a checkpoint → the repository on the hub whose configs and tokenizers it is read with: a file has none."""
@@ -79,6 +79,7 @@ def load_single_file(
         module = getattr(pipeline, part, None)
         if module is not None:
             refuse_missing(name, part, meta_weights(module))
+    _refuse_surplus(name, header, pipeline.unet)
     backbone = Backbone.from_pipeline(pipeline, name)
     if device is not None:
         backbone.to(device)
@@ -106,6 +107,29 @@ def _missing(header: Header, configs: str) -> list[str]:
                 return [str(error.args[0])]
             lost += [f"{part}.{key}" for key in family.from_config(config).state_dict() if key not in found]
     return lost
+
+
+def _refuse_surplus(name: str, header: Header, unet: Any) -> None:
+    """Refuse weights of a UNet for which there is no place: they would be left out without a word.
+
+    Raises:
+        ModelError: If there are any.
+    """
+    from diffusers.loaders.single_file_utils import convert_ldm_unet_checkpoint
+
+    weights = {key: torch.empty(shape, device="meta") for key, shape in header.shapes.items()}
+    places = unet.state_dict().keys()
+    taken = {
+        id(value)
+        for key, value in convert_ldm_unet_checkpoint(dict(weights), config=unet.config).items()
+        if key in places
+    }
+    more = [key for key, value in weights.items() if key.startswith(UNET) and id(value) not in taken]
+    if more:
+        raise ModelError(
+            f"cannot load unet of {name}: {some(sorted(more))} without a place in it; the file is of another kind of model "
+            "than it seems, or damaged: get it again, or as a diffusers folder"
+        )
 
 
 def _settle_prediction(backbone: Backbone, header: Header, family: str) -> None:

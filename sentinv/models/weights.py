@@ -19,6 +19,9 @@ from sentinv.files.kinds import POINTER
 from sentinv.models.headers import read_header, refuse_quantised
 from sentinv.models.parts import load_part
 
+_TEXT_LAYER = re.compile(r"(text_model\.)?encoder\.layers\.\d+\.")
+"""Weights of which a text encoder has too many only by a config that is not its own."""
+
 _PRECISIONS = {"bfloat16", "float16", "float32", "float64"}
 
 
@@ -36,7 +39,7 @@ def load_whole(
         name: of the model.
         part: what it is called in messages.
         read: loads it with `output_loading_info`, of diffusers or transformers.
-        surplus: whether a file may have weights that the part has no place for.
+        surplus: whether a file may have weights that the part has no place for, but for whole layers of text.
         otherwise: as for `load_part`.
 
     Raises:
@@ -49,13 +52,13 @@ def load_whole(
     )
     if mismatched:
         raise ModelError(
-            f"cannot load {part} of {name}: {_some(mismatched)} of another shape than its config says; the two do not belong "
+            f"cannot load {part} of {name}: {some(mismatched)} of another shape than its config says; the two do not belong "
             "together"
         )
-    more = sorted(info.get("unexpected_keys", ()))
-    if more and not surplus:
+    more = sorted(key for key in info.get("unexpected_keys", ()) if not surplus or _TEXT_LAYER.match(key))
+    if more:
         raise ModelError(
-            f"cannot load {part} of {name}: {_some(more)} without a place in it; the weights and the config do not belong "
+            f"cannot load {part} of {name}: {some(more)} without a place in it; the weights and the config do not belong "
             "together"
         )
     return model
@@ -76,9 +79,19 @@ def refuse_missing(name: str, part: str, missing: Iterable[str], otherwise: str 
     found = sorted(set(missing))
     if found:
         raise ModelError(
-            f"cannot load {part} of {name}: {_some(found)} missing; the model is incomplete: get it again, or another "
+            f"cannot load {part} of {name}: {some(found)} missing; the model is incomplete: get it again, or another "
             f"one{otherwise}"
         )
+
+
+def refuse_wordless(name: str, part: str, tokenizer: Any) -> None:
+    """Refuse what transformers builds, silently, where it finds no vocabulary.
+
+    Raises:
+        ModelError: If a tokenizer is that.
+    """
+    if len(tokenizer) <= len(tokenizer.all_special_tokens):
+        raise ModelError(f"cannot load {part} of {name}: its vocabulary is missing; the model is incomplete")
 
 
 def meta_weights(module: nn.Module) -> list[str]:
@@ -128,7 +141,7 @@ def refuse_spoiled(name: str, parts: Mapping[str, nn.Module]) -> None:
             half = any(weight.dtype == torch.float16 for weight in module.parameters())
             more = "; if they are too large for float16, load it in bfloat16 or float32 (--dtype)" if half else ""
             raise ModelError(
-                f"cannot use {part} of {name}: {_some(found)} NaN or infinite, and every picture would be black; the file is "
+                f"cannot use {part} of {name}: {some(found)} NaN or infinite, and every picture would be black; the file is "
                 f"damaged or a merge that went wrong: get it again, or another one{more}"
             )
 
@@ -230,7 +243,7 @@ def refuse_pointers(source: str, part: str) -> None:
             )
 
 
-def _some(keys: Sequence[str]) -> str:
+def some(keys: Sequence[str]) -> str:
     """Count keys and name the first: "3 weights (a, b, …) are"."""
     shown = ", ".join(keys[:2]) + (", …" if len(keys) > 2 else "")
     return f"the weight {shown} is" if len(keys) == 1 else f"{len(keys)} weights ({shown}) are"
