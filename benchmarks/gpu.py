@@ -187,11 +187,12 @@ def kernels(work: Callable[[], object], count: int = 8) -> str:
 
 def peaks(model: Path, config: TrainConfig, measure: Callable[[], object]) -> tuple[float, float]:
     """Gigabytes that a run took at its highest, and what the plan says."""
+    from sentinv.models.names import Place
     from sentinv.training.memory import training_memory
 
     torch.cuda.reset_peak_memory_stats()
     measure()
-    plan = training_memory(str(model), config, "bfloat16", "cuda", images=False)
+    plan = training_memory(Place(model=str(model), dtype="bfloat16", device="cuda"), config, images=False)
     assert plan is not None
     return torch.cuda.max_memory_allocated() / 1e9, plan["total"] / 1e9
 

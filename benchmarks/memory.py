@@ -127,13 +127,16 @@ def main() -> None:
     if options.run:
         run(options)
         return
+    from sentinv.models.names import Place
     from sentinv.training.config import TrainConfig
     from sentinv.training.memory import training_memory
 
     with tempfile.TemporaryDirectory() as scratch:
         folder = resized(options.folder, Path(scratch), options.side) if options.side else options.folder
         config = TrainConfig(batch_size=options.batch_size, gradient_checkpointing=options.gradient_checkpointing)
-        plan = training_memory(str(folder), config, options.dtype, options.device, images=options.images > 0)
+        plan = training_memory(
+            Place(model=str(folder), dtype=options.dtype, device=options.device), config, images=options.images > 0
+        )
         own = [sys.argv[0], str(folder), "--run", *(word for word in sys.argv[1:] if word != str(options.folder))]
         taken, on_device = highest([sys.executable, *own])
     if options.device == "cpu":

@@ -21,7 +21,8 @@ from sentinv.files.atomic import shown
 if TYPE_CHECKING:
     from sentinv.batch.book import Book
     from sentinv.batch.lists import Row
-    from sentinv.batch.tasks import Assignment, Base, Task
+    from sentinv.batch.tasks import Assignment, Task
+    from sentinv.models.names import Place
 
 _NOT_SHARED = {"images", "token", "output", "masks", "samples", "resume", "plan_only", "tune", "force"}
 """Options of `invert` that a batch has not: those of a single picture, and what it does not do."""
@@ -62,13 +63,13 @@ class BatchOptions:
         return bool(self.given["quiet"])
 
     @property
-    def base(self) -> Base:
+    def base(self) -> Place:
         """The model."""
-        from sentinv.batch.tasks import Base
+        from sentinv.models.names import Place
 
         vae = click.get_current_context().meta.get("sentinv.vae")
         names = ("model", "device", "dtype")
-        return Base(**{name: self.given[name] for name in names}, vae=vae)
+        return Place(**{name: self.given[name] for name in names}, vae=vae)
 
 
 @click.command()

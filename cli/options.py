@@ -17,7 +17,7 @@ from sentinv.cli.streams import can_show
 if TYPE_CHECKING:
     from sentinv.concepts.concept import Concept
     from sentinv.models.backbone import Backbone
-    from sentinv.training.planning import Place
+    from sentinv.models.names import Place
 
 Decorated = TypeVar("Decorated", bound=Callable[..., Any])
 
@@ -59,9 +59,11 @@ class ModelOptions:
     @property
     def place(self) -> Place:
         """Which model, and where it would run."""
-        from sentinv.training.planning import Place
+        from sentinv.models.names import Place
 
-        return Place(model=self.model, device=self.device, dtype=self.dtype)
+        context = click.get_current_context(silent=True)
+        vae = context.meta.get("sentinv.vae") if context else None
+        return Place(model=self.model, vae=vae, device=self.device, dtype=self.dtype)
 
     def load(self) -> Backbone:
         """Load the model.

@@ -108,8 +108,9 @@ def tune_plan(job: TuneJob, options: TuneOptions, thing: str, *, batch: bool = T
     from sentinv.training.memory import training_memory
 
     config, outputs = job.config, job.outputs
-    memory = training_memory(options.model, config, options.dtype, options.device, images=options.samples > 0)
-    room = fit(options.model, config, options.dtype, options.device, memory, batch=batch)
+    images = options.samples > 0
+    memory = training_memory(options.place, config, images=images)
+    room = fit(options.place, config, memory, batch=batch, images=images)
     blend = Blend.of(config, thing, config.others)
     mask = any(picture.mask is not None for picture in job.pictures)
     facts = {

@@ -50,9 +50,7 @@ def ui(**given: Any) -> None:
         folder=options.folder,
         host=options.host,
         port=options.port,
-        model=options.model,
-        device=options.device,
-        dtype=options.dtype,
+        place=options.place,
     )
 
     def ready(address: str) -> None:

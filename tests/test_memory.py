@@ -12,8 +12,10 @@ from sentinv.cli.tune import TuneOptions, tune, tune_config
 from sentinv.concepts.initialization import Initialization, starting_rows
 from sentinv.concepts.placeholder import PlaceholderRows
 from sentinv.diffusion.ddim import ddim_steps
+from sentinv.errors import ModelError
 from sentinv.generation.denoiser import Denoiser, encode_prompts
 from sentinv.models.loading import load
+from sentinv.models.names import Place
 from sentinv.training.config import TrainConfig, TuneConfig
 from sentinv.training.data import TrainingSet
 from sentinv.training.fitting import fit, ways
@@ -33,7 +35,7 @@ def test_memory_is_what_real_tensors_take(model_folder, checkpointing):
     """The same step and the same images on tensors with values, counted in the same way, to a few percent."""
     backbone = load(model_folder, device="cpu")
     config = TrainConfig(batch_size=3, blended=0, gradient_checkpointing=checkpointing)
-    estimate = training_memory(str(model_folder), config, "float32")
+    estimate = training_memory(Place(model=str(model_folder), dtype="float32"), config)
     parts = [backbone.unet, backbone.vae, backbone.text_encoders[0].model]
     assert estimate["weights"] == sum(weight.nbytes for part in parts for weight in part.parameters())
     rows = PlaceholderRows({"<c>": starting_rows(Initialization("cat"), backbone).rows})
@@ -53,45 +55,69 @@ def test_memory_is_what_real_tensors_take(model_folder, checkpointing):
 
 def test_memory_grows_with_the_batch_and_shrinks_by_checkpointing(model_folder):
     name = str(model_folder)
-    few, many = (training_memory(name, TrainConfig(batch_size=size, blended=0))["activations"] for size in (1, 8))
+    few, many = (
+        training_memory(Place(model=name), TrainConfig(batch_size=size, blended=0))["activations"] for size in (1, 8)
+    )
     assert 6 < many / few < 9
     assert (
-        training_memory(name, TrainConfig(batch_size=8, blended=0, gradient_checkpointing=True))["activations"]
+        training_memory(Place(model=name), TrainConfig(batch_size=8, blended=0, gradient_checkpointing=True))[
+            "activations"
+        ]
         < 0.6 * many
     )
     assert (
-        training_memory(name, TrainConfig(), "float16")["weights"] * 2
-        == training_memory(name, TrainConfig(), "float32")["weights"]
+        training_memory(Place(model=name, dtype="float16"), TrainConfig())["weights"] * 2
+        == training_memory(Place(model=name, dtype="float32"), TrainConfig())["weights"]
     )
 
 
 def test_memory_of_two_text_encoders(xl, tmp_path):
     xl.save_pretrained(tmp_path)
-    assert training_memory(str(tmp_path), TrainConfig())["activations"] > 0
+    assert training_memory(Place(model=str(tmp_path)), TrainConfig())["activations"] > 0
+
+
+@pytest.mark.parametrize(
+    ("part", "changes", "why"),
+    [
+        ("scheduler/scheduler_config.json", {"_class_name": "EDMEulerScheduler"}, "expected a scheduler with betas"),
+        ("unet/config.json", {"in_channels": 9}, "models for inpainting"),
+        ("unet/config.json", {"sample_size": None}, "sample_size None, expected whole numbers"),
+    ],
+)
+def test_a_model_that_no_run_would_take_is_not_planned_for(part, changes, why, sd1, tmp_path):
+    sd1.save_pretrained(tmp_path)
+    path = tmp_path / part
+    path.write_text(json.dumps({**json.loads(path.read_text()), **changes}))
+    with pytest.raises(ModelError, match=why):
+        training_memory(Place(model=str(tmp_path)), TrainConfig())
 
 
 def test_memory_of_a_single_file_is_unknown(tmp_path):
     (tmp_path / "model.safetensors").write_bytes(b"x")
-    assert training_memory(str(tmp_path / "model.safetensors"), TrainConfig()) is None
+    assert training_memory(Place(model=str(tmp_path / "model.safetensors")), TrainConfig()) is None
 
 
 def test_the_plan_says_with_which_options_a_run_fits(model_folder, monkeypatch):
     name, config = str(model_folder), TrainConfig(batch_size=8, blended=0)
-    memory = training_memory(name, config, "float32", "cpu")
-    sparing = training_memory(name, replace(config, gradient_checkpointing=True), "float32", "cpu")
-    half = training_memory(name, config, "bfloat16", "cpu")
+    memory = training_memory(Place(model=name, dtype="float32", device="cpu"), config)
+    sparing = training_memory(
+        Place(model=name, dtype="float32", device="cpu"), replace(config, gradient_checkpointing=True)
+    )
+    half = training_memory(Place(model=name, dtype="bfloat16", device="cpu"), config)
     assert half["total"] < sparing["total"] < memory["total"]
 
     def told(free):
         monkeypatch.setattr("sentinv.training.fitting.free_memory", lambda device: free)
-        return fit(name, config, "float32", "cpu", memory)
+        return fit(Place(model=name, dtype="float32", device="cpu"), config, memory)
 
     assert told(memory["total"]).enough and told(None).enough and told(memory["total"]).told == ""
     found = told(sparing["total"])
     assert (found.options, found.needed) == ("--gradient-checkpointing", sparing["total"]) and not found.enough
     assert told(half["total"]).options == "--dtype bfloat16"
     assert "no option makes it fit" in told(1).told
-    assert fit(name, config, "float32", "cpu", None).enough  # a single file, of which nobody knows
+    assert fit(
+        Place(model=name, dtype="float32", device="cpu"), config, None
+    ).enough  # a single file, of which nobody knows
 
 
 def test_the_plan_is_printed_with_what_to_do(model_folder, picture, tmp_path, monkeypatch):

@@ -12,9 +12,10 @@ import torch
 from PIL import Image
 
 from sentinv.concepts.concept import Concept
-from sentinv.errors import SentinvError
+from sentinv.errors import ModelError, SentinvError
 from sentinv.files.decoding import Picture
 from sentinv.models.built_in import TOYBOX
+from sentinv.models.names import Place
 from sentinv.training.config import TrainConfig
 
 pytest.importorskip("gradio", reason="the page needs Gradio: pip install 'sentinv[ui]'")
@@ -48,7 +49,7 @@ def folder(tmp_path):
 
 @pytest.fixture(scope="module")
 def engine(tmp_path_factory):
-    return Engine(TOYBOX, "cpu", None, tmp_path_factory.mktemp("models"))
+    return Engine(Place(model=TOYBOX, device="cpu"), tmp_path_factory.mktemp("models"))
 
 
 # The guard
@@ -82,6 +83,11 @@ def asked(guard, path="/", method="GET", body=b"", **headers):
 @pytest.fixture
 def guard(tmp_path):
     return Guard(everything, "127.0.0.1", 7860, tmp_path)
+
+
+def test_the_first_model_has_the_autoencoder_that_was_given(tmp_path):
+    with pytest.raises(ModelError, match="expected --vae to be"):
+        Engine(Place(model=TOYBOX, vae="nonsense", device="cpu"), tmp_path).backbone(TOYBOX)
 
 
 def test_the_page_answers_to_its_own_name_only(guard):

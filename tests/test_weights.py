@@ -24,6 +24,9 @@ from sentinv.initializers.class_ import ClassLabel
 from sentinv.models import eyes
 from sentinv.models.backbone import Backbone
 from sentinv.models.loading import load
+from sentinv.models.names import Place
+from sentinv.training.config import TrainConfig
+from sentinv.training.memory import training_memory
 
 IMAGE = Image.new("RGB", (32, 24), "teal")
 
@@ -315,8 +318,14 @@ def test_an_autoencoder_for_a_model_that_has_none(folder, other_vae, tmp_path):
     (folder / "model_index.json").write_text(json.dumps(index | {"vae": [None, None]}))
     with pytest.raises(ModelError, match=r"has no vae, says its model_index.json: give one with --vae"):
         load(folder, device="cpu")
+    with pytest.raises(ModelError, match="give one with --vae"):
+        training_memory(Place(model=str(folder)), TrainConfig())
     other_vae.save_pretrained(tmp_path / "other")
     assert same_vae(load(folder, device="cpu", vae=tmp_path / "other"), other_vae)
+    found = training_memory(Place(model=str(folder), vae=str(tmp_path / "other")), TrainConfig())
+    assert found is not None and found["images"] > 0
+    with pytest.raises(ModelError, match="expected --vae to be"):
+        training_memory(Place(model=str(folder), vae="nonsense"), TrainConfig())
 
 
 def test_a_scale_that_an_autoencoder_does_not_say_is_the_models(folder, other_vae, tmp_path):

@@ -9,11 +9,12 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from sentinv.batch.tasks import Assignment, Base, Digests, Task, settings_of
+from sentinv.batch.tasks import Assignment, Digests, Task, settings_of
 from sentinv.errors import SentinvError
 from sentinv.files.atomic import atomic_write, make_folder, remove_leftovers, shown
 from sentinv.files.json_lines import finite
 from sentinv.files.locks import lock
+from sentinv.models.names import Place
 
 Record = dict[str, Any]
 
@@ -32,7 +33,7 @@ class Book:
         base: the model.
     """
 
-    def __init__(self, folder: str | Path, base: Base) -> None:
+    def __init__(self, folder: str | Path, base: Place) -> None:
         self.folder, self.base = Path(folder), base
         self._digests = Digests()
 

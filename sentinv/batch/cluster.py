@@ -23,7 +23,8 @@ from sentinv.batch.learner import Learner, OnResult
 from sentinv.errors import SentinvError
 
 if TYPE_CHECKING:
-    from sentinv.batch.tasks import Assignment, Base
+    from sentinv.batch.tasks import Assignment
+    from sentinv.models.names import Place
 
 LOCAL = "local"
 """The address that starts a cluster on this machine."""
@@ -57,7 +58,7 @@ class Worker:
     The work is done in a thread of its own, so that signals end the process and not the step.
     """
 
-    def __init__(self, folder: str, base: Base, at_once: int, threads: int) -> None:
+    def __init__(self, folder: str, base: Place, at_once: int, threads: int) -> None:
         import torch
 
         self.book = Book(folder, base)
@@ -99,7 +100,7 @@ def check_cluster(address: str) -> None:
 
 
 def learn_with(
-    cluster: Cluster, folder: Path, base: Base, assignments: Sequence[Assignment], on_result: OnResult
+    cluster: Cluster, folder: Path, base: Place, assignments: Sequence[Assignment], on_result: OnResult
 ) -> None:
     """Do assignments on the workers of a cluster, and tell of each.
 

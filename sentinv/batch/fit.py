@@ -12,7 +12,7 @@ from sentinv.training.batch import AT_ONCE
 from sentinv.training.memory import training_memory
 
 if TYPE_CHECKING:
-    from sentinv.batch.tasks import Base
+    from sentinv.models.names import Place
     from sentinv.training.config import TrainConfig
 
 _SHARE = 0.7
@@ -24,7 +24,7 @@ def evenly(count: int, most: int) -> int:
     return -(-count // -(-count // most)) if count else most
 
 
-def words_that_fit(base: Base, config: TrainConfig) -> int:
+def words_that_fit(base: Place, config: TrainConfig) -> int:
     """How many words to train at a time: 8, or as many as memory has room for; at least one.
 
     Args:
@@ -34,7 +34,7 @@ def words_that_fit(base: Base, config: TrainConfig) -> int:
     Raises:
         ModelError: If the model's configs cannot be loaded.
     """
-    needed = training_memory(base.model, config, base.dtype, base.device)
+    needed = training_memory(base, config)
     free = free_memory(torch.device(base.device) if base.device else best_device())
     if needed is None or free is None:
         return 1

@@ -12,6 +12,7 @@ from typing import Any
 from sentinv.errors import SentinvError
 from sentinv.files.atomic import shown
 from sentinv.files.cropping import Crop
+from sentinv.models.names import Place
 from sentinv.training.config import TrainConfig
 
 Settings = dict[str, Any]
@@ -26,23 +27,6 @@ _TOLD = {
     "random": ("seed",),
 }
 """Initializer → what it is told that has an effect."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Base:
-    """The model that all words are for.
-
-    Attributes:
-        model: as `sentinv.load` takes it.
-        vae: another autoencoder for it; None for its own.
-        device: None for the best there is.
-        dtype: "float32", "float16" or "bfloat16"; None for the device's.
-    """
-
-    model: str
-    vae: str | None = None
-    device: str | None = None
-    dtype: str | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -101,7 +85,7 @@ class Assignment:
     files: Mapping[str, Sequence[Any]] = field(default_factory=dict)
 
 
-def settings_of(task: Task, base: Base, digests: Digests) -> Settings:
+def settings_of(task: Task, base: Place, digests: Digests) -> Settings:
     """All that decides what comes of a task.
 
     Raises:

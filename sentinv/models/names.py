@@ -6,6 +6,7 @@ Likewise the models that say what an image shows: captioner and classifier.
 from __future__ import annotations
 
 import re
+from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -13,6 +14,24 @@ from sentinv.errors import ModelError
 from sentinv.models.built_in import TOYBOX, built_in
 from sentinv.models.kinds import explain_folder
 from sentinv.models.parts import local_path
+
+
+@dataclass(frozen=True, kw_only=True)
+class Place:
+    """Which model, and where it runs.
+
+    Attributes:
+        model: as `sentinv.load` takes it.
+        vae: another autoencoder for it; None for its own.
+        device: None for the best there is.
+        dtype: "float32", "float16" or "bfloat16"; None for the device's.
+    """
+
+    model: str
+    vae: str | None = None
+    device: str | None = None
+    dtype: str | None = None
+
 
 SHORT_NAMES = {
     "sd14": "CompVis/stable-diffusion-v1-4",

@@ -9,6 +9,7 @@ import torch
 
 from sentinv.models.loading import best_device, best_dtype
 from sentinv.models.memory import free_memory, in_bytes
+from sentinv.models.names import Place
 from sentinv.training.memory import training_memory
 
 if TYPE_CHECKING:
@@ -46,37 +47,29 @@ class Fit:
 
 
 def fit(
-    name: str,
-    config: TrainConfig,
-    dtype: str | None,
-    device: str | None,
-    memory: dict[str, int] | None,
-    *,
-    batch: bool = True,
+    place: Place, config: TrainConfig, memory: dict[str, int] | None, *, batch: bool = True, images: bool = True
 ) -> Fit:
     """Hold what a run needs against what is free; where it is too much, try what the command offers against it.
 
     Args:
-        name: of the model.
+        place: the model, and where it would run.
         config: of the training.
-        dtype: as `training_memory` takes it.
-        device: likewise.
         memory: what `training_memory` said.
         batch: whether the command decides on the batch size.
+        images: whether images are drawn for a report.
     """
-    place = torch.device(device) if device else best_device()
-    free = free_memory(place)
-    beside = 0 if place.type == "cpu" else _BESIDE
+    device = torch.device(place.device) if place.device else best_device()
+    free = free_memory(device)
+    beside = 0 if device.type == "cpu" else _BESIDE
     if memory is None or free is None or memory["total"] + beside <= free:
         return Fit(free=free, enough=True)
-    half = dtype or str(best_dtype(place)).removeprefix("torch.")
+    half = place.dtype or str(best_dtype(device)).removeprefix("torch.")
     for options, changes in ways(config, whole=half == "float32"):
         own = {key: value for key, value in changes.items() if hasattr(config, key)}
         if "batch_size" in own and not batch:
             continue
-        found = training_memory(
-            name, replace(config, **own), changes.get("dtype", dtype), device, images=changes.get("images", True)
-        )
+        there = replace(place, dtype=changes.get("dtype", place.dtype))
+        found = training_memory(there, replace(config, **own), images=changes.get("images", images))
         if found is not None and found["total"] + beside <= free:
             return Fit(free=free, enough=False, options=options, needed=found["total"])
     return Fit(free=free, enough=False)

@@ -21,12 +21,13 @@ from torch.utils._pytree import tree_leaves
 
 from sentinv.adapters.install import add_layers, fresh_layers
 from sentinv.generation.generate import GenerateConfig
+from sentinv.models.check import check_files, check_model
 from sentinv.models.describe import written
-from sentinv.models.folders import parts_of, text_encoder_class
+from sentinv.models.folders import describe_folder, parts_of, text_config, text_encoder_class
 from sentinv.models.loading import best_device, best_dtype
-from sentinv.models.names import source_of
+from sentinv.models.names import Place, source_of
 from sentinv.models.parts import load_part
-from sentinv.models.vae import autoencoder_class
+from sentinv.models.vae import autoencoder_class, load_vae
 from sentinv.training.config import TrainConfig, TuneConfig
 from sentinv.training.lean_convolutions import lean_convolutions
 
@@ -40,16 +41,12 @@ PAIRS = SAMPLING.batch_size // 2
 """Seeds of them at a time, each without the training and with it."""
 
 
-def training_memory(
-    name: str, config: TrainConfig, dtype: str | None = None, device: str | None = None, *, images: bool = True
-) -> dict[str, int] | None:
-    """Estimate what training with a model takes.
+def training_memory(place: Place, config: TrainConfig, *, images: bool = True) -> dict[str, int] | None:
+    """Estimate what training with a model takes, which is judged first as `load` judges it.
 
     Args:
-        name: as `load` takes it.
+        place: the model, and where it would run.
         config: of the training; batch size and gradient checkpointing count.
-        dtype: "float32", "float16" or "bfloat16"; what `load` would choose for the device if not given.
-        device: where it would run; the best there is if not given.
         images: whether images are drawn for a report.
 
     Returns:
@@ -58,14 +55,14 @@ def training_memory(
         has no configs.
 
     Raises:
-        ModelError: If the model's configs cannot be loaded.
+        ModelError: If the model's configs cannot be loaded, or are of a model that is not supported.
     """
-    source = source_of(name)
+    source = source_of(place.model)
     if isinstance(source, Path):
         return None
-    precision = getattr(torch, dtype) if dtype else best_dtype(torch.device(device) if device else best_device())
-    with torch.device("meta"):
-        unet, vae, encoders = _networks(name, source)
+    device = torch.device(place.device) if place.device else best_device()
+    precision = getattr(torch, place.dtype) if place.dtype else best_dtype(device)
+    unet, vae, encoders = _networks(place, source)
     parts = [network.to(precision) for network in (unet, vae, *encoders)]
     weights = sum(weight.nbytes for part in parts for weight in part.parameters())
     for part in parts:
@@ -108,19 +105,22 @@ def step_memory(backbone: Backbone, batch: int = 1) -> int:
     return step_peak(unet, encoders, batch)
 
 
-def _networks(name: str, source: str) -> tuple[Any, Any, list[Any]]:
+def _networks(place: Place, source: str) -> tuple[Any, Any, list[Any]]:
+    """The networks of a model without values."""
     from diffusers import UNet2DConditionModel
 
-    def built(family: Any, part: str) -> Any:
-        return load_part(name, part, lambda: family.from_config(family.load_config(source, subfolder=part)))
-
-    def encoder(part: str) -> Any:
-        family = text_encoder_class(part)
-        return load_part(name, part, lambda: family(family.config_class.from_pretrained(source, subfolder=part)))
-
-    vae, *encoders = parts_of(name, source)
-    vae_class = autoencoder_class(name, source, vae)
-    return built(UNet2DConditionModel, "unet"), built(vae_class, vae), [encoder(part) for part in encoders]
+    name = place.model
+    part, *encoders = parts_of(name, source)
+    given = None if place.vae is None else load_vae(place.vae, source, torch.float16, part=part)
+    model = describe_folder(name, source, given)
+    check_model(model)
+    check_files(model)
+    vae_class = type(given) if given is not None else autoencoder_class(name, source, part)
+    configs = {one: text_config(name, source, one) for one in encoders}
+    with torch.device("meta"):
+        unet = load_part(name, "unet", lambda: UNet2DConditionModel.from_config(model.unet))
+        vae = load_part(name, part, lambda: vae_class.from_config(given.config if given is not None else model.vae))
+        return unet, vae, [load_part(name, one, lambda: text_encoder_class(one)(configs[one])) for one in encoders]  # noqa: B023
 
 
 def side_of(unet: Any) -> int:

@@ -13,6 +13,7 @@ from sentinv.concepts.names import check_free
 from sentinv.concepts.prompts import TEMPLATES, fill
 from sentinv.concepts.tokens import padded_ids
 from sentinv.models.loading import load_tokenizers, text_widths
+from sentinv.models.names import Place
 from sentinv.models.parts import local_path
 from sentinv.models.text_encoder import TextEncoder
 from sentinv.training.fitting import Fit, fit
@@ -66,21 +67,6 @@ class RunPlan:
     fit: Fit
 
 
-@dataclass(frozen=True, kw_only=True)
-class Place:
-    """Which model, and where it would run.
-
-    Attributes:
-        model: as `sentinv.load` takes it.
-        device: the best there is if None.
-        dtype: "float32", "float16" or "bfloat16"; the device's if None.
-    """
-
-    model: str
-    device: str | None = None
-    dtype: str | None = None
-
-
 def plan_run(
     place: Place,
     pictures: Sequence[Picture],
@@ -108,7 +94,7 @@ def plan_run(
         ModelError: If tokenizer or configs cannot be loaded.
     """
     found = _checked(place.model, said, config, token, max_vectors)
-    memory = training_memory(place.model, config, place.dtype, place.device, images=images)
+    memory = training_memory(place, config, images=images)
     tokens = list(found.tokens) if found else said.concept.vector_names if said.concept else []
     return RunPlan(
         model=place.model,
@@ -127,7 +113,7 @@ def plan_run(
         blended=config.blended,
         learning_rate=config.rate_in_words(place.model),
         memory=memory,
-        fit=fit(place.model, config, place.dtype, place.device, memory),
+        fit=fit(place, config, memory, images=images),
     )
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
 from threading import Lock
@@ -17,7 +17,7 @@ from sentinv.initializers import make
 from sentinv.models.built_in import TOYBOX
 from sentinv.models.loading import best_device, load, load_tokenizers
 from sentinv.models.memory import free_memory
-from sentinv.models.names import SHORT_NAMES, SUPPORTED
+from sentinv.models.names import SHORT_NAMES, SUPPORTED, Place
 from sentinv.training.config import TrainConfig
 from sentinv.training.memory import training_memory
 from sentinv.ui.line import Line
@@ -51,18 +51,16 @@ class Engine:
     """Loads models when they are needed, and keeps the last one.
 
     Args:
-        model: that the page begins with.
-        device: None for the best there is.
-        dtype: None for its device's.
+        place: the model that the page begins with, and where models run.
         folder: where folders of models may lie, too.
 
     Attributes:
         line: who may use the base model.
     """
 
-    def __init__(self, model: str, device: str | None, dtype: str | None, folder: Path) -> None:
+    def __init__(self, place: Place, folder: Path) -> None:
         self.line = Line()
-        self._first, self._device, self._dtype, self._folder = model, device, dtype, folder
+        self._place, self._folder = place, folder
         self._loaded: tuple[str, Backbone] | None = None
         self._loading, self._seeing = Lock(), Lock()
         self._eyes: dict[tuple[str, str], Initializer] = {}
@@ -73,7 +71,7 @@ class Engine:
 
     def models(self) -> list[str]:
         """Names of the models that can be chosen: the first, the built-in one, those of the folder and of the hub's cache."""
-        return list(dict.fromkeys([self._first, TOYBOX, *self._in_folder(), *_in_cache()]))
+        return list(dict.fromkeys([self._place.model, TOYBOX, *self._in_folder(), *_in_cache()]))
 
     def _in_folder(self) -> list[str]:
         return [str(path.parent) for path in sorted(self._folder.glob("*/model_index.json")) if not path.is_symlink()]
@@ -106,15 +104,20 @@ class Engine:
         with self._loading:
             if self._loaded is None or self._loaded[0] != model:
                 self._loaded = None  # one at a time is enough for any memory
-                dtype = getattr(torch, self._dtype) if self._dtype else None
-                self._loaded = (model, load(self.checked(model), device=self._device, dtype=dtype))
+                place = self._at(self.checked(model))
+                dtype = getattr(torch, place.dtype) if place.dtype else None
+                self._loaded = (model, load(model, device=place.device, dtype=dtype, vae=place.vae))
             return self._loaded[1]
+
+    def _at(self, model: str) -> Place:
+        """Where a model runs: another autoencoder than its own is for the first one only."""
+        return self._place if model == self._place.model else replace(self._place, model=model, vae=None)
 
     def where(self) -> str:
         """The device, in words."""
         import torch
 
-        device = torch.device(self._device) if self._device else best_device()
+        device = torch.device(self._place.device) if self._place.device else best_device()
         names = {"cpu": "the processor (no graphics card is used)", "mps": "Apple's graphics processor"}
         return torch.cuda.get_device_name(device) if device.type == "cuda" else names.get(device.type, str(device))
 
@@ -122,12 +125,12 @@ class Engine:
         """Bytes that learning takes and bytes that are free; None where nobody can tell."""
         import torch
 
-        free = free_memory(torch.device(self._device) if self._device else best_device())
+        free = free_memory(torch.device(self._place.device) if self._place.device else best_device())
         return self._memory(self.checked(model), config.batch_size, config.gradient_checkpointing), free
 
     def _estimate(self, model: str, batch_size: int, sparing: bool) -> int | None:
         config = TrainConfig(batch_size=batch_size, gradient_checkpointing=sparing)
-        found = training_memory(model, config, self._dtype, self._device)
+        found = training_memory(self._at(model), config)
         return found["total"] if found else None
 
     # What a picture shows
@@ -168,9 +171,9 @@ class Engine:
 
         grey = Picture(image=Image.new("RGB", (64, 64), (128, 128, 128)))
         for work in (
-            lambda: self.seen([grey], self._first),
-            lambda: self.tokenizer(self._first),
-            lambda: self.backbone(self._first).fingerprint,
+            lambda: self.seen([grey], self._place.model),
+            lambda: self.tokenizer(self._place.model),
+            lambda: self.backbone(self._place.model).fingerprint,
         ):
             try:
                 work()

@@ -19,6 +19,7 @@ from sentinv.ui.folder import EXPORTS, Folder
 from sentinv.ui.guard import Guard
 
 if TYPE_CHECKING:
+    from sentinv.models.names import Place
     from sentinv.ui.desk import Desk
 
 _REPORT_POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'; sandbox allow-downloads"
@@ -30,19 +31,15 @@ class Serving:
 
     Attributes:
         folder: that words, pictures and reports go to.
+        place: the model that the page begins with, and where models run.
         host: address to listen at.
         port: 0 for any that is free.
-        model: that the page begins with.
-        device: None for the best there is.
-        dtype: None for its device's.
     """
 
     folder: Path
+    place: Place
     host: str = "127.0.0.1"
     port: int = 7860
-    model: str = "toybox"
-    device: str | None = None
-    dtype: str | None = None
 
 
 def stay_offline(cache: Path) -> None:
@@ -89,8 +86,8 @@ def _serve(serving: Serving, folder: Folder, ready: Callable[[str], None]) -> No
     except ImportError as error:
         raise SentinvError("the page needs Gradio, which is not installed: pip install 'sentinv[ui]'") from error
     _quieten()
-    desk = Desk.of(folder, Engine(serving.model, serving.device, serving.dtype, folder.path))
-    desk.engine.checked(serving.model)
+    desk = Desk.of(folder, Engine(serving.place, folder.path))
+    desk.engine.checked(serving.place.model)
     app = Guard(application(desk), serving.host, port, folder.cache)
     Thread(target=desk.engine.warm, daemon=True).start()
     shown = "localhost" if serving.host in ("0.0.0.0", "::", "") else serving.host  # noqa: S104 - compared, not bound
