@@ -2,7 +2,7 @@
 
 python benchmarks/sampling_steps.py                      # the built-in model: its images of 25 steps, against those of 50
 python benchmarks/sampling_steps.py sd15 200 10 25 50    # another: to 200 steps, those of 10, 25 and 50
-python benchmarks/sampling_steps.py toybox 50 25 15 --judged benchmarks/results/evidence   # 40 minutes on one core
+python benchmarks/sampling_steps.py toybox 50 25 15 --judged benchmarks/results/evidence   # half an hour on one core
 
 By default the root mean square difference of pixels to the images of the most steps. With `--judged`, what the judge says of
 images that have the words of a study (from the caption, seed 0, by our defaults), two of each prompt: the concept's mean, and
@@ -53,7 +53,7 @@ def compared(name: str, finest: int, counts: list[int]) -> None:
         print(f"{count:4d} steps: {apart.mean():.4f} [{apart.min():.4f}, {apart.max():.4f}]")
 
 
-def judged(name: str, finest: int, counts: list[int], study: Path) -> None:
+def judged(name: str, finest: int, counts: list[int], study: Path, only: list[str]) -> None:
     backbone, clip = load(name), ClipJudge.load(base_model=name)
     concepts = {one.name: one for one in read_concepts(CONCEPTS)}
     views = {concept: [read_image(path).image for path in one.views] for concept, one in concepts.items()}
@@ -63,6 +63,7 @@ def judged(name: str, finest: int, counts: list[int], study: Path) -> None:
         record["settings"]["concept"]: key
         for key, record in read_records(study).items()
         if (record["settings"]["start"], record["settings"]["seed"]) == ("caption", 0)
+        and record["settings"]["concept"] in (only or concepts)
     }
     found: dict[int, list[list[float]]] = {steps: [] for steps in (finest, *counts)}
     for concept, key in sorted(keys.items()):
@@ -96,11 +97,14 @@ def main() -> None:
     parser.add_argument("finest", nargs="?", type=int, default=50)
     parser.add_argument("counts", nargs="*", type=int, default=[25])
     parser.add_argument("--judged", type=Path, metavar="STUDY", help="folder with records and rows.safetensors")
+    parser.add_argument(
+        "--concepts", nargs="+", default=[], metavar="NAME", help="of its words, only those; all if not given"
+    )
     given = parser.parse_args()
     if given.judged is None:
         compared(given.model, given.finest, given.counts or [25])
     else:
-        judged(given.model, given.finest, given.counts or [25], given.judged)
+        judged(given.model, given.finest, given.counts or [25], given.judged, given.concepts)
 
 
 if __name__ == "__main__":

@@ -209,6 +209,8 @@ def _make(concepts: list[Concept], loras: list[tuple[Lora, float]], options: Gen
 
     backbone = options.load()
     config = options.config(backbone)
+    if options.negative and config.guidance_scale == 1:
+        options.notice("--negative has no effect at a guidance of 1, which is this model's own: give --guidance")
     settings = settings_of(backbone, options, config, concepts)
     if loras:
         settings["loras"] = [[lora.name, scale] for lora, scale in loras]

@@ -150,7 +150,7 @@ def finish(job: Job, options: InvertOptions, backbone: Backbone, report: Report,
     try:
         if not options.as_json:
             print_result(job.outputs, report, options, last=second is None)
-        check_end(job.outputs, report, "rows", "--relative-lr")
+        check_end(job.outputs, report, "rows", "--relative-lr" if options.learning_rate is None else "--lr")
         if second is not None:
             tuned = second.run(backbone, report.learned.concept, report.samples)
             facts["lora"] = tuned_facts_of(second.job.outputs, tuned)

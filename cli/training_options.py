@@ -46,8 +46,16 @@ class RunOptions(ModelOptions, OutputOptions):
     force: bool
 
     def values_for(self, config: type[TrainConfig]) -> dict[str, Any]:
-        """What the options say of a config; that settings files ask for blended items is not meant for styles."""
+        """What the options say of a config; that settings files ask for blended items is not meant for styles.
+
+        Raises:
+            click.UsageError: If two of them say one thing.
+        """
         names = {field.name for field in fields(config)} & {field.name for field in fields(self)}
+        absolute = "rows_learning_rate" if "rows_learning_rate" in names else "learning_rate"
+        if was_given(absolute) and was_given("relative_learning_rate"):
+            option = "--rows-lr" if absolute.startswith("rows") else "--lr"
+            raise click.UsageError(f"{option} takes the place of --relative-lr: give one of them")
         values = {name: getattr(self, name) for name in names}
         if self.kind == "style" and not was_given("blended"):
             values["blended"] = None

@@ -153,7 +153,7 @@ CASES = [
         2,
         None,
         INVERT + " --lr 10 --max-norm 0 --steps 9",
-        "a row grew to more than 1000 times the vocabulary's median length in step 3 of 9: the best rows until then are in mug-concept.safetensors; try a smaller --relative-lr",
+        "a row grew to more than 1000 times the vocabulary's median length in step 3 of 9: the best rows until then are in mug-concept.safetensors; try a smaller --lr",
     ),
     (
         3,

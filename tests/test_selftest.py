@@ -110,3 +110,14 @@ def test_the_command(_pipelines, tmp_path):
     result = CliRunner().invoke(cli, arguments)
     assert result.exit_code == 1
     assert "clip_sample" in result.stderr.splitlines()[-1]
+
+
+@pytest.mark.parametrize("steps", [48, 61])
+def test_trailing_steps_are_rounded_as_diffusers_rounds_them(sd1_backbone, steps):
+    scheduler = {**sd1_backbone.schedule.config, "timestep_spacing": "trailing"}
+    schedule = sd1_backbone.schedule
+    sd1_backbone.schedule = schedule.with_config(scheduler)
+    try:
+        assert "sampling steps are those of diffusers" not in failures(sd1_backbone, steps)
+    finally:
+        sd1_backbone.schedule = schedule

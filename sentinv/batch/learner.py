@@ -147,11 +147,13 @@ def picture_of(task: Task) -> Picture:
 def _result(outcome: Outcome) -> tuple[dict[str, Any], bytes | None]:
     """What the record says, and the concept's file."""
     history, start, concept = outcome.history, outcome.start, outcome.concept
+    config = outcome.job.config
+    rate = "--lr" if config is not None and config.learning_rate is not None else "--relative-lr"
     if concept is None or history is None or start is None:
         return {"status": "failed", "error": _line(outcome.error)}, None
     facts = {
         "status": "failed" if history.stop in WRONG else "done",
-        "error": f"{WRONG[history.stop]}: try a smaller --lr" if history.stop in WRONG else None,
+        "error": f"{WRONG[history.stop]}: try a smaller {rate}" if history.stop in WRONG else None,
         "initializer": start.initialization.source,
         "text": start.text,
         "dropped": start.dropped,

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -120,7 +121,7 @@ def ddim_steps(schedule: NoiseSchedule, count: int) -> list[Step]:
 
 
 def _timesteps(spacing: str, steps: int, total: int, offset: int) -> list[int]:
-    """Timesteps from high to low (Lin et al. 2024, arXiv:2305.08891, table 2)."""
+    """Timesteps from high to low (Lin et al. 2024, arXiv:2305.08891, table 2), rounded as diffusers rounds them."""
     match spacing:
         case "leading":
             if (steps - 1) * (total // steps) + offset >= total:
@@ -129,9 +130,7 @@ def _timesteps(spacing: str, steps: int, total: int, offset: int) -> list[int]:
                 )
             return [index * (total // steps) + offset for index in reversed(range(steps))]
         case "trailing":
-            return [round(total - index * total / steps) - 1 for index in range(steps)]
+            return [int(one) - 1 for one in np.round(np.arange(total, 0, -total / steps))[:steps]]
         case "linspace":
-            if steps == 1:
-                return [0]
-            return [round(index * (total - 1) / (steps - 1)) for index in reversed(range(steps))]
+            return [int(one) for one in np.linspace(0, total - 1, steps).round()[::-1]]
     raise ModelError(f"expected a timestep_spacing of leading, trailing or linspace, got {spacing!r}")

@@ -27,14 +27,15 @@ def own_guidance(name: str, unet: Mapping[str, Any], scheduler: Mapping[str, Any
     """
     if why := few_steps(name, unet, scheduler):
         warnings.warn(
-            f"{name} is taken for a model of few steps without guidance ({why}): guidance is 1 unless --guidance says "
-            "otherwise, and 4 to 8 --steps are enough",
+            f"{name} is taken for a model of few steps without guidance ({why}): it draws with a guidance of 1, and 4 to 8 "
+            "steps are enough; generate and edit take another by --guidance",
             stacklevel=2,
         )
         return 1.0
     if may_be_few_steps(scheduler):
         warnings.warn(
-            f"{name} may be a model of few steps (its scheduler is Euler, trailing): if so, add --guidance 1 and few --steps",
+            f"{name} may be a model of few steps (its scheduler is Euler, trailing): if so, generate and edit with "
+            "--guidance 1 and few --steps",
             stacklevel=2,
         )
     return USUAL
