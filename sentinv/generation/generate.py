@@ -28,7 +28,7 @@ class GenerateConfig:
     """How images are sampled.
 
     Attributes:
-        steps: DDIM steps, ≥ 1. Twice as many change pixels by a hundredth (`benchmarks/sampling_steps.py`).
+        steps: DDIM steps, ≥ 1. Twice as many give other detail (`benchmarks/sampling_steps.py`).
         guidance_scale: classifier-free guidance (Ho & Salimans 2022), ≥ 0; 1 turns it off, None is the model's own.
         negative_prompt: what guidance leads away from; "" for no prompt.
         weights: placeholder → how much the word counts in the prompt, in [0, 3]; 1 where it is not named.
