@@ -20,7 +20,7 @@ from sentinv.training.config import TrainConfig, TuneConfig
 from sentinv.training.data import TrainingSet
 from sentinv.training.fitting import fit, ways
 from sentinv.training.lean_convolutions import lean_convolutions
-from sentinv.training.memory import peak, training_memory
+from sentinv.training.memory import WORTHWHILE, peak, training_memory
 from sentinv.training.objective import DenoisingObjective
 from sentinv.training.rescue import Rescue
 from sentinv.training.samples import PAIRS
@@ -157,3 +157,15 @@ def test_all_that_is_advised_is_taken_by_the_command_that_advises_it(command, co
         own = {name: value for name, value in changes.items() if hasattr(config, name)}
         assert config_of(*given, *options.split()) == replace(config, **own)
     assert config_of("--kind", "style").blended == 0
+
+
+def test_on_an_accelerator_evaluations_count_and_a_graph_keeps_its_step(model_folder):
+    def activations(device, **more):
+        config = TrainConfig(batch_size=2, blended=0, **more)
+        return training_memory(Place(model=str(model_folder), dtype="float32", device=device), config)["activations"]
+
+    step, short = activations("cpu"), activations("cuda", steps=WORTHWHILE - 1)
+    with_graph, sparing = activations("cuda"), activations("cuda", gradient_checkpointing=True)
+    assert step <= short < with_graph < 2 * step
+    assert sparing == activations("cpu", gradient_checkpointing=True)
+    assert activations("mps") == short

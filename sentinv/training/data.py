@@ -199,7 +199,7 @@ class TrainingSet:
             weights,
         )
         batches = []
-        for part in torch.arange(len(timesteps)).split(self._together()):
+        for part in torch.arange(len(timesteps)).split(evaluated_together(self.config, self.backbone.device)):
             which = (part % self.image_count).to(mean.device)
             own = timesteps[part].to(mean.device)
             still = torch.zeros_like(mean[which])
@@ -216,18 +216,6 @@ class TrainingSet:
             )
         return batches
 
-    def _together(self) -> int:
-        """Items of the fixed grid that are evaluated at a time.
-
-        A pass that keeps nothing for a gradient takes a tenth of a step's memory for each item (counted, in Stable Diffusion
-        1.5's shape). An accelerator, which waits for the host to launch the operations of few items, gets four times as many as
-        in a step; a CPU does not.
-        """
-        config = self.config
-        if self.backbone.device.type == "cpu" or config.gradient_checkpointing:
-            return max(config.batch_size, config.evaluation_noises)
-        return 4 * config.items
-
     def to_device(self, tensor: Tensor) -> Tensor:
         """Copy to the model's device."""
         return copied_to(tensor, self.backbone.device)
@@ -238,6 +226,18 @@ def copied_to(tensor: Tensor, device: torch.device) -> Tensor:
     if device.type == "cuda":  # from pinned memory the copy does not make the host wait
         return tensor.pin_memory().to(device, non_blocking=True)
     return tensor.to(device)
+
+
+def evaluated_together(config: TrainConfig, device: torch.device) -> int:
+    """Items of the fixed grid that are evaluated at a time.
+
+    A pass that keeps nothing for a gradient takes a tenth of a step's memory for each item (counted, in Stable Diffusion 1.5's
+    shape). An accelerator, which waits for the host to launch the operations of few items, gets four times as many as in a
+    step; a CPU does not.
+    """
+    if device.type == "cpu" or config.gradient_checkpointing:
+        return max(config.batch_size, config.evaluation_noises)
+    return 4 * config.items
 
 
 def only(tokens: Collection[str]) -> str:

@@ -15,6 +15,8 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
+from sentinv.training.memory import WORTHWHILE
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
@@ -26,9 +28,6 @@ Capture = Callable[[Callable[[], Tensor]], tuple[Any, Tensor]]
 
 WARMUP = 3
 """Steps before the capture, in which libraries choose their kernels."""
-
-WORTHWHILE = 20
-"""Steps below which the capture, which takes about as long as three of them, is left out."""
 
 _TOLERANCE = 0.05
 """Relative difference of gradients that is rounding: of a graph's to those of the same batch without it."""

@@ -29,6 +29,7 @@ from sentinv.models.names import Place, source_of
 from sentinv.models.parts import load_part
 from sentinv.models.vae import autoencoder_class, load_vae
 from sentinv.training.config import TrainConfig, TuneConfig
+from sentinv.training.data import evaluated_together
 from sentinv.training.lean_convolutions import lean_convolutions
 
 if TYPE_CHECKING:
@@ -36,6 +37,9 @@ if TYPE_CHECKING:
 
 SAMPLING = GenerateConfig()
 """How the images of a report are drawn."""
+
+WORTHWHILE = 20
+"""Steps below which a CUDA graph, whose capture takes about as long as three of them, is left out."""
 
 PAIRS = SAMPLING.batch_size // 2
 """Seeds of them at a time, each without the training and with it."""
@@ -50,9 +54,9 @@ def training_memory(place: Place, config: TrainConfig, *, images: bool = True) -
         images: whether images are drawn for a report.
 
     Returns:
-        Bytes: "weights"; "activations", what a step takes beside them at its highest; "images", what encoding a picture and
-        drawing the report's takes; and "total", the weights and the larger of these. None for a single checkpoint file, which
-        has no configs.
+        Bytes: "weights"; "activations", what steps and evaluations take beside them at their highest; "images", what encoding a
+        picture and drawing the report's takes; and "total", the weights and the larger of these. None for a single checkpoint
+        file, which has no configs.
 
     Raises:
         ModelError: If the model's configs cannot be loaded, or are of a model that is not supported.
@@ -74,6 +78,10 @@ def training_memory(place: Place, config: TrainConfig, *, images: bool = True) -
         adapt(unet, config)
     rows = not isinstance(config, TuneConfig) or config.train_rows
     activations = step_peak(unet, encoders, -(-config.items // config.parts(side_of(unet))), rows=rows)
+    evaluation = evaluation_peak(unet, encoders, evaluated_together(config, device))
+    if device.type == "cuda" and config.steps >= WORTHWHILE and not config.gradient_checkpointing:
+        activations += evaluation  # a graph keeps the memory of its step
+    activations = max(activations, evaluation)
     return {
         "weights": weights,
         "activations": activations,
@@ -142,6 +150,18 @@ def step_peak(unet: Any, encoders: list[Any], batch: int, *, rows: bool = True) 
         return peak(step, (unet, *encoders))
 
 
+def evaluation_peak(unet: Any, encoders: list[Any], batch: int) -> int:
+    """Bytes that a pass takes at its highest which keeps nothing for a gradient."""
+    hidden = sum(encoder.config.hidden_size for encoder in encoders)
+    length = encoders[0].config.max_position_embeddings
+
+    def evaluate() -> None:
+        _predicted(unet, encoders, batch, torch.empty(batch, length, hidden, dtype=unet.dtype))
+
+    with torch.no_grad():
+        return peak(evaluate, (unet,))
+
+
 def _drawing_memory(unet: Any, vae: Any, encoders: list[Any], *, images: bool) -> int:
     """Bytes that encoding a picture takes at its highest, and drawing those of a report."""
     side = side_of(unet)
@@ -151,15 +171,9 @@ def _drawing_memory(unet: Any, vae: Any, encoders: list[Any], *, images: bool) -
     if upcast:  # for the time being
         worker = type(vae).from_config(vae.config).to("meta").eval().requires_grad_(False)
         more = sum(weight.nbytes for weight in vae.parameters())
-    hidden = sum(encoder.config.hidden_size for encoder in encoders)
-    length = encoders[0].config.max_position_embeddings
-    rows = 2 * GenerateConfig.batch_size  # each with its prompt and without
 
     def encode() -> None:
         worker.encode(torch.empty(1, 3, side * scale, side * scale, dtype=worker.dtype))
-
-    def sample() -> None:
-        _predicted(unet, encoders, rows, torch.empty(rows, length, hidden, dtype=unet.dtype))
 
     def decode() -> None:
         worker.decode(torch.empty(1, unet.config.in_channels, side, side, dtype=worker.dtype))
@@ -167,7 +181,8 @@ def _drawing_memory(unet: Any, vae: Any, encoders: list[Any], *, images: bool) -
     with torch.no_grad():
         found = [peak(encode, (worker,)) + more]
         if images:
-            found += [peak(sample, (unet,)), peak(decode, (worker,)) + more]
+            rows = 2 * GenerateConfig.batch_size  # each with its prompt and without
+            found += [evaluation_peak(unet, encoders, rows), peak(decode, (worker,)) + more]
     return max(found)
 
 
