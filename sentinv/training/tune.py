@@ -176,7 +176,7 @@ def words_of(concept: Concept, words: str | None = None) -> str:
         PromptError: If none are given, or a placeholder or ``{}`` is among them.
     """
     if words is not None and (not words.strip(" *") or set("<>{}") & set(words)):
-        got = repr(words) if words.strip() else "none"
+        got = repr(words) if words.strip(" *") else "none"
         raise PromptError(f"expected words for the thing that {concept.token} means, such as 'a mug', got {got}")
     return named(words or concept.thing, concept.token)
 
