@@ -11,11 +11,13 @@ from test_editing import calmed, learned
 
 from sentinv.bench.concepts import StudyConcept
 from sentinv.bench.editing_arms import ARMS, DEFAULT_ARMS, EditingStudy
+from sentinv.bench.editing_runner import EditingBench
 from sentinv.bench.editing_study import Case, run_case
 from sentinv.bench.leditspp import LeditsConfig, _EveryChannel, _pipeline, _Words, leditspp
 from sentinv.editing.inversion import relative_rms
 from sentinv.errors import EditError, PromptError
 from sentinv.models.backbone import Backbone
+from sentinv.training.config import TrainConfig
 
 TARGET = "a painting of <c> on the moon"
 
@@ -186,3 +188,9 @@ def test_peers_are_arms_of_the_study_where_they_are_named(backbone, square, tmp_
         assert len({images[name, skip] for name in ledits}) == len(ledits) == 4
         assert costs["flow-edit", skip] == 4 * left
     assert all(record["target_ratio"] > 0 for record, _ in made)
+
+
+def test_a_study_is_refused_before_it_begins(sd1_backbone, tmp_path):
+    study = EditingStudy(steps=2, arms=("pec-npi", "leditspp-wide"))
+    with pytest.raises(EditError, match="quarter of the latents' side, and tiny has none"):
+        EditingBench(sd1_backbone, study, TrainConfig(steps=1), None, tmp_path)

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from sentinv.adapters.install import adapted, check_words
 from sentinv.bench.editing_arms import ARMS, EditingStudy
 from sentinv.bench.editing_study import Case, run_case
+from sentinv.bench.leditspp import check_model
 from sentinv.bench.records import Record, same_settings
 from sentinv.concepts.concept import Concept
 from sentinv.editing.edit import EditConfig
@@ -46,6 +47,9 @@ class EditingBench:
         judge: of edit success; None to measure none.
         folder: of all that is written.
         loras: with their scales: each is on while the edits of its word are made.
+
+    Raises:
+        EditError: If an arm cannot run on the model.
     """
 
     backbone: Backbone
@@ -54,6 +58,10 @@ class EditingBench:
     judge: AttributeJudge | None
     folder: Path
     loras: Sequence[tuple[Lora, float]] = ()
+
+    def __post_init__(self) -> None:
+        if any(ARMS[name].method.startswith("leditspp") for name in self.study.arms):
+            check_model(self.backbone)
 
     def records(self, source: StudyConcept) -> list[Record] | None:
         """Read the records of a concept; None if there are none yet.

@@ -101,7 +101,8 @@ def leditspp(
     """
     config, concepts = config or LeditsConfig(), several(concepts)
     pixels = prepared(backbone, image)
-    _check(backbone, pixels)
+    check_model(backbone)
+    _check_size(pixels)
     scale = backbone.guidance_scale if config.guidance_scale is None else config.guidance_scale
     made = config.steps - first_step(config.skip, config.steps)
     evaluations: list[int] = []
@@ -121,8 +122,8 @@ def leditspp(
     return Edited(to_pil(backbone.decode(latents))[0], latents, config.skip, sum(evaluations))
 
 
-def _check(backbone: Backbone, pixels: Tensor) -> None:
-    """Refuse what the pipeline would end on with an error of its own.
+def check_model(backbone: Backbone) -> None:
+    """Refuse a model that the pipeline would end on with an error of its own.
 
     Raises:
         EditError: If so.
@@ -134,6 +135,10 @@ def _check(backbone: Backbone, pixels: Tensor) -> None:
         raise EditError(
             f"leditspp masks by the cross-attention at a quarter of the latents' side, and {backbone.name} has none there"
         )
+
+
+def _check_size(pixels: Tensor) -> None:
+    """Likewise of pictures."""
     height, width = pixels.shape[-2:]
     if height % 32 or width % 32:
         raise EditError(f"leditspp takes pictures whose sides are multiples of 32, got {width} x {height}")
