@@ -15,7 +15,7 @@ from PIL import Image
 
 from sentinv.concepts.initialization import Initialization, Initializer
 from sentinv.concepts.scenes import without_scene
-from sentinv.models.eyes import load_eye, looking
+from sentinv.models.eyes import load_eye, look
 from sentinv.models.names import EYES
 
 _LEAD = re.compile(
@@ -75,14 +75,8 @@ class Caption:
 
         model, processor = self._loaded
         inputs = processor(images=[image.convert("RGB") for image in images], return_tensors="pt")
-        with looking(model, self.device) as device, torch.no_grad():
-            output = model.generate(
-                **inputs.to(device),
-                max_new_tokens=32,
-                do_sample=False,
-                output_scores=True,
-                return_dict_in_generate=True,
-            )
+        how = {"max_new_tokens": 32, "do_sample": False, "output_scores": True, "return_dict_in_generate": True}
+        output = look(model, self.device, lambda device: model.generate(**inputs.to(device), **how), "give a --phrase")
         logprobs = torch.stack([step.log_softmax(-1).max(-1).values for step in output.scores], 1).tolist()
         ends = model.config.text_config.sep_token_id
         said = [self._said(*own, ends) for own in zip(output.sequences.tolist(), logprobs, strict=True)]

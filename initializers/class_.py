@@ -12,7 +12,7 @@ from PIL import Image
 from sentinv.concepts.initialization import Initialization, Initializer
 from sentinv.errors import ModelError
 from sentinv.initializers.caption import believed, characters
-from sentinv.models.eyes import load_eye, looking
+from sentinv.models.eyes import load_eye, look
 from sentinv.models.names import EYES
 
 
@@ -42,12 +42,10 @@ class ClassLabel:
 
     def several(self, images: Sequence[Image.Image]) -> list[Initialization]:
         """Name the classes of images, all in one pass."""
-        import torch
-
         model, processor = self._loaded
         inputs = processor(images=[image.convert("RGB") for image in images], return_tensors="pt")
-        with looking(model, self.device) as device, torch.no_grad():
-            probabilities, best = model(**inputs.to(device)).logits.softmax(dim=-1).max(dim=-1)
+        logits = look(model, self.device, lambda device: model(**inputs.to(device)).logits, "give a --word")
+        probabilities, best = logits.softmax(dim=-1).max(dim=-1)
         labels = [first_synonym(model.config.id2label[index]) for index in best.tolist()]
         limit = getattr(model.config, "unsure_below", None)
         return [

@@ -2,6 +2,7 @@ import json
 import math
 import shutil
 import warnings
+from contextlib import contextmanager
 
 import pytest
 import torch
@@ -17,6 +18,7 @@ from sentinv.initializers import INITIALIZERS, Options, make
 from sentinv.initializers.caption import Caption, tidy
 from sentinv.initializers.class_ import ClassLabel, first_synonym
 from sentinv.initializers.concept import Continue
+from sentinv.models import eyes
 from sentinv.models.built_in import built_in
 from sentinv.training.config import TrainConfig
 
@@ -237,3 +239,26 @@ def test_a_classifier_without_names_is_refused(tmp_path, picture):
     (folder / "config.json").write_text(json.dumps({**names, "num_labels": len(config["id2label"])}))
     with pytest.raises(ModelError, match=r"has no names for its classes in its config \(id2label\)"):
         ClassLabel(str(folder))(picture)
+
+
+@pytest.mark.parametrize(("make_eye", "build"), [(Caption, build_captioner), (ClassLabel, build_classifier)])
+def test_where_memory_ends_the_picture_is_looked_at_on_the_cpu(make_eye, build, tmp_path, picture, monkeypatch):
+    eye = make_eye(str(build(tmp_path)), device="cpu")
+    plain = eye(picture)
+    looked = []
+
+    @contextmanager
+    def scarce(model, device):
+        looked.append(device.type)
+        if device.type in short:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        yield device
+
+    monkeypatch.setattr(eyes, "looking", scarce)
+    short, eye.device = ("cuda",), "cuda"
+    with pytest.warns(UserWarning, match="out of memory on cuda: the picture is looked at on the CPU"):
+        assert eye(picture) == plain
+    short = ("cuda", "cpu")
+    with pytest.warns(UserWarning), pytest.raises(ModelError, match=r"while the picture was looked at: .* give a --"):
+        eye(picture)
+    assert looked == ["cuda", "cpu"] * 2

@@ -3,16 +3,22 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+import warnings
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import nn
 
+from sentinv.errors import ModelError
+from sentinv.models.loading import best_device
+from sentinv.models.memory import is_out_of_memory, release
 from sentinv.models.parts import load_part
 from sentinv.models.weights import load_whole, refuse_wordless
+
+Seen = TypeVar("Seen")
 
 
 def load_eye(name: str, part: str, model: Any, processor: Any, *, otherwise: str = "") -> tuple[Any, Any]:
@@ -59,6 +65,32 @@ def residual(model: Any, name: str) -> Any:
     return {"BlipForConditionalGeneration": ResidualBlip, "CLIPModel": ResidualClip}.get(model.__name__, model)
 
 
+def look(model: nn.Module, device: str | None, work: Callable[[torch.device], Seen], otherwise: str) -> Seen:
+    """Let a model look at pictures on a device; where memory ends there on the CPU, more slowly, with a warning.
+
+    Args:
+        model: that looks.
+        device: where; the best there is if None.
+        work: what it does there.
+        otherwise: what one can do without it.
+
+    Raises:
+        ModelError: If memory ends on the CPU, too.
+    """
+    places = list(dict.fromkeys((torch.device(device) if device else best_device(), torch.device("cpu"))))
+    for place in places:
+        try:
+            with looking(model, place), torch.no_grad():
+                return work(place)
+        except (RuntimeError, MemoryError) as error:
+            if not is_out_of_memory(error):
+                raise
+        release()
+        if place != places[-1]:
+            warnings.warn(f"out of memory on {place}: the picture is looked at on the CPU, more slowly", stacklevel=3)
+    raise ModelError(f"out of memory while the picture was looked at: end other programs, or {otherwise}")
+
+
 @contextmanager
 def looking(model: nn.Module, device: torch.device | str | None = None) -> Iterator[torch.device]:
     """Have a model on a device while it is needed, and its memory there free afterwards.
@@ -70,8 +102,6 @@ def looking(model: nn.Module, device: torch.device | str | None = None) -> Itera
     Yields:
         The device.
     """
-    from sentinv.models.loading import best_device
-
     there = best_device() if device is None else torch.device(device)
     model.to(there)
     try:
