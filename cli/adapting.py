@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +13,7 @@ import click
 from sentinv.cli.options import Decorated, OutputOptions
 
 if TYPE_CHECKING:
+    from sentinv.adapters.fitting import Fitted
     from sentinv.adapters.lora import Lora
     from sentinv.concepts.concept import Concept
     from sentinv.models.backbone import Backbone
@@ -89,9 +90,13 @@ class LoraOptions(OutputOptions):
             return
         check_words([lora for lora, _ in loras], concepts)
         with adapted(backbone, loras) as adapters:
-            for fitted in adapters.fitted:
-                self.notice(f"{fitted.lora.title}: {fitted.told}")
+            self.tell(adapters.fitted)
             yield
+
+    def tell(self, found: Iterable[Fitted]) -> None:
+        """Say how many layers a model has of each LoRA."""
+        for fitted in found:
+            self.notice(f"{fitted.lora.title}: {fitted.told}")
 
 
 def lora_option(command: Decorated) -> Decorated:

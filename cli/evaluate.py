@@ -96,16 +96,14 @@ def evaluate(**given: Any) -> None:
     if wrong is not None:
         raise click.UsageError(f"--prompt needs {{}} where the placeholder goes, got {wrong!r}")
     learned = load_concept([options.concept])
-    loras = options.loras()
+    loras, real = options.loras(), _pictures(options)
     check_words([lora for lora, _ in loras], [learned])
-    real = _pictures(options)
     tell_toybox(options.model, quiet=options.quiet)
     backbone = options.load()
-    for lora, _ in loras:
-        options.notice(f"{lora.title}: {fit(lora, backbone).told}")
+    options.tell(fit(lora, backbone) for lora, _ in loras)
     config = _config(backbone, options)
     judge = ClipJudge.load(options.clip, base_model=options.model, device=backbone.device)
-    evaluator = Evaluator(real, judge, (backbone.resolution, backbone.resolution), dino=options.dino)
+    evaluator = Evaluator(real, judge, (backbone.resolution,) * 2, dino=options.dino)
     total = (len(config.prompts) + 1) * (2 if options.caption is None else 3)
     with progress("evaluate", total, quiet=options.quiet) as bar:
         scores = scores_of(
@@ -119,13 +117,17 @@ def evaluate(**given: Any) -> None:
         )
     facts = describe(scores, config)
     if options.as_json:
-        worn = [[str(path), scale] for path, scale in options.lora_files]
-        print_json({"concept": str(options.concept), "loras": worn, "model": backbone.name, **facts})
+        worn = {"loras": [[str(path), scale] for path, scale in options.lora_files]}
+        print_json({"concept": str(options.concept), **worn, "model": backbone.name, **facts})
     else:
-        on = "".join(f"; LoRA: {path}:{scale:g}" for path, scale in options.lora_files)
-        _print(scores, facts, f"model: {backbone.name}{on}; judge: {judge.name}")
+        _print(scores, facts, f"{_on(backbone, options)}; judge: {judge.name}")
         for note in dict.fromkeys(score.note for score in scores if score.note):
             options.notice(note)
+
+
+def _on(backbone: Backbone, options: EvaluateOptions) -> str:
+    """The model, and what was on it."""
+    return "; LoRA: ".join([f"model: {backbone.name}", *(f"{path}:{scale:g}" for path, scale in options.lora_files)])
 
 
 def _pictures(options: EvaluateOptions) -> list[Image.Image]:

@@ -174,7 +174,8 @@ _PEFT_FILE, _PEFT_CONFIG = "adapter_model.safetensors", "adapter_config.json"
 def load_lora(path: StrPath) -> Lora:
     """Read a LoRA, of ours or of another program: diffusers, peft, kohya's scripts, ComfyUI, OneTrainer.
 
-    Which layers a model has of it is seen when it is put on.
+    Which layers a model has of it is seen when it is put on. Of one that peft saved, alpha is read from
+    `adapter_config.json` beside it.
 
     Raises:
         ConceptError: If the file cannot be read, is damaged, or is no LoRA of a UNet.

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from sentinv.adapters.install import adapted, check_words
 from sentinv.bench.editing_arms import ARMS, EditingStudy
 from sentinv.bench.editing_study import Case, run_case
-from sentinv.bench.leditspp import check_model
+from sentinv.bench.leditspp import refuse_model
 from sentinv.bench.records import Record, same_settings
 from sentinv.concepts.concept import Concept
 from sentinv.editing.edit import EditConfig
@@ -61,7 +61,7 @@ class EditingBench:
 
     def __post_init__(self) -> None:
         if any(ARMS[name].method.startswith("leditspp") for name in self.study.arms):
-            check_model(self.backbone)
+            refuse_model(self.backbone)
 
     def records(self, source: StudyConcept) -> list[Record] | None:
         """Read the records of a concept; None if there are none yet.

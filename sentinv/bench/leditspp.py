@@ -101,7 +101,7 @@ def leditspp(
     """
     config, concepts = config or LeditsConfig(), several(concepts)
     pixels = prepared(backbone, image)
-    check_model(backbone)
+    refuse_model(backbone)
     _check_size(pixels)
     scale = backbone.guidance_scale if config.guidance_scale is None else config.guidance_scale
     made = config.steps - first_step(config.skip, config.steps)
@@ -122,7 +122,7 @@ def leditspp(
     return Edited(to_pil(backbone.decode(latents))[0], latents, config.skip, sum(evaluations))
 
 
-def check_model(backbone: Backbone) -> None:
+def refuse_model(backbone: Backbone) -> None:
     """Refuse a model that the pipeline would end on with an error of its own.
 
     Raises:
