@@ -26,13 +26,13 @@ class TunePlan:
     Attributes:
         facts: what `--json` says of it.
         lines: what else is said of it: label → text.
-        memory: what it needs; None where it cannot be told.
+        memory: what it needs.
         fit: whether there is room for it.
     """
 
     facts: dict[str, Any]
     lines: dict[str, str]
-    memory: dict[str, int] | None
+    memory: dict[str, int]
     fit: Fit
 
 
@@ -52,7 +52,7 @@ def print_plan(job: Job, options: InvertOptions, second: SecondHalf | None) -> N
     )
     lora = None if second is None else second.plan(plan.text, plan.initializer)
     plans: list[RunPlan | TunePlan] = [plan, lora] if lora else [plan]
-    most = max(plans, key=lambda one: one.memory["total"] if one.memory else 0)
+    most = max(plans, key=lambda one: one.memory["total"])
     outputs = job.outputs
     if options.as_json:
         files = [str(path) for path in (outputs.concept, outputs.report, outputs.metrics)]
@@ -171,10 +171,8 @@ def _print_lines(lines: Mapping[str, str]) -> None:
             click.echo(f"{label:<12}{value}")
 
 
-def _memory(estimate: dict[str, int] | None) -> str:
+def _memory(estimate: dict[str, int]) -> str:
     from sentinv.models.memory import in_bytes
 
-    if estimate is None:
-        return "unknown for a single file"
     parts = ", ".join(f"{name} {in_bytes(estimate[name])}" for name in ("weights", "activations", "images"))
     return f"about {in_bytes(estimate['total'])} and what PyTorch itself needs ({parts})"

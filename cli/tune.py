@@ -126,8 +126,7 @@ def tune(**given: Any) -> None:
 
     options = TuneOptions(**given)
     concept = load_concept([options.concept], allow_pickle=options.allow_pickle)
-    if widths := text_widths(options.model):  # a single file tells nothing before it is loaded
-        check_fit(concept, widths, options.model, None)
+    check_fit(concept, text_widths(options.model), options.model, None)
     words = words_of(concept, options.words)
     job = TuneJob(
         token=concept.token,

@@ -228,14 +228,11 @@ def test_words_drawn_at_random_do_not_say_what_the_thing_is():
     assert "nobody has said what <again> is" in run(*again).output
 
 
-def test_a_word_of_another_width_leaves_nothing_behind(monkeypatch):
+def test_a_word_of_another_width_leaves_nothing_behind():
     Concept(token="<d>", rows={"text_encoder": torch.ones(1, 24)}).save("d.safetensors")
     before = {*Path().iterdir()}
     line = "expected rows of width 16, got 24"
     assert line in run("tune", "d.safetensors", "mug.png", "--words", "a mug", *QUICK, code=1).output
-    assert {*Path().iterdir()} == before
-    monkeypatch.setattr("sentinv.models.loading.text_widths", lambda model: {})  # as for a single file
-    assert "do not fit" in run("tune", "d.safetensors", "mug.png", "--words", "a mug", *QUICK, code=1).output
     assert {*Path().iterdir()} == before
 
 

@@ -92,11 +92,6 @@ def test_a_model_that_no_run_would_take_is_not_planned_for(part, changes, why, s
         training_memory(Place(model=str(tmp_path)), TrainConfig())
 
 
-def test_memory_of_a_single_file_is_unknown(tmp_path):
-    (tmp_path / "model.safetensors").write_bytes(b"x")
-    assert training_memory(Place(model=str(tmp_path / "model.safetensors")), TrainConfig()) is None
-
-
 def test_the_plan_says_with_which_options_a_run_fits(model_folder, monkeypatch):
     name, config = str(model_folder), TrainConfig(batch_size=8, blended=0)
     memory = training_memory(Place(model=name, dtype="float32", device="cpu"), config)
@@ -115,9 +110,6 @@ def test_the_plan_says_with_which_options_a_run_fits(model_folder, monkeypatch):
     assert (found.options, found.needed) == ("--gradient-checkpointing", sparing["total"]) and not found.enough
     assert told(half["total"]).options == "--dtype bfloat16"
     assert "no option makes it fit" in told(1).told
-    assert fit(
-        Place(model=name, dtype="float32", device="cpu"), config, None
-    ).enough  # a single file, of which nobody knows
 
 
 def test_the_plan_is_printed_with_what_to_do(model_folder, picture, tmp_path, monkeypatch):

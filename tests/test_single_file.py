@@ -13,7 +13,11 @@ from sentinv.concepts.tokens import tokenize
 from sentinv.errors import ModelError
 from sentinv.models import asking, single_file
 from sentinv.models.backbone import Backbone
-from sentinv.models.loading import load, load_tokenizers
+from sentinv.models.loading import load, load_tokenizers, text_widths
+from sentinv.models.meta import networks_on_meta
+from sentinv.models.names import Place
+from sentinv.training.config import TrainConfig
+from sentinv.training.memory import training_memory
 
 
 @pytest.fixture
@@ -254,6 +258,37 @@ def test_words_of_a_file_are_known_without_its_weights(write, tokenizer, monkeyp
     monkeypatch.setattr(StableDiffusionPipeline, "from_single_file", None)
     (words,) = load_tokenizers(path)
     assert words.get_vocab() == tokenizer.get_vocab()
+
+
+def test_a_file_is_planned_for_like_the_folder_that_it_is_read_with(write, tokenizer, xl, tmp_path):
+    for pipeline in (build_pipeline(tokenizer, 16, "epsilon"), xl):
+        path = write(pipeline)
+        there = training_memory(Place(model=str(tmp_path / "configs")), TrainConfig())
+        assert training_memory(Place(model=str(path)), TrainConfig()) == there
+        assert text_widths(path) == text_widths(tmp_path / "configs")
+
+
+def test_what_a_file_says_it_predicts_decides_on_the_side_that_is_planned_for(write, tokenizer):
+    pipeline = build_pipeline(tokenizer, 1024, "epsilon")  # as wide as Stable Diffusion 2's
+    pipeline.unet.register_to_config(sample_size=96)
+    sides = {}
+    for told in ("epsilon", "v", None):
+        path = write(pipeline, metadata=told and {"modelspec.prediction_type": told})
+        unet, *_ = networks_on_meta(Place(model=str(path)))
+        sides[told] = unet.config.sample_size
+    assert sides == {"epsilon": 64, "v": 96, None: 96}
+
+
+def test_a_file_that_no_run_would_take_is_not_planned_for(write, tokenizer, tmp_path):
+    pipeline = build_pipeline(tokenizer, 16, "epsilon")
+    path = write(pipeline, without=["model.diffusion_model.middle_block.1"])
+    with pytest.raises(ModelError, match=r"cannot load checkpoint of .*unet.mid_block.attentions.* missing"):
+        training_memory(Place(model=str(path)), TrainConfig())
+    path = write(pipeline, without=["first_stage_model."])
+    with pytest.raises(ModelError, match="without an autoencoder: give one with --vae"):
+        training_memory(Place(model=str(path)), TrainConfig())
+    given = Place(model=str(path), vae=str(tmp_path / "configs" / "vae"))
+    assert training_memory(given, TrainConfig())["total"] > 0
 
 
 def test_a_folder_with_weights_in_half_precision_only(tokenizer, tmp_path):

@@ -21,8 +21,13 @@ _OTHERS = {
 }
 
 
-def index_of(name: str, source: str) -> dict[str, Any]:
+def index_of(name: str, source: str, *, needs: str = "") -> dict[str, Any]:
     """What model_index.json says.
+
+    Args:
+        name: of the model.
+        source: folder or hub id.
+        needs: as for `load_part`.
 
     Raises:
         ModelError: If it cannot be read.
@@ -37,7 +42,7 @@ def index_of(name: str, source: str) -> dict[str, Any]:
         path = folder / file if folder.is_dir() else Path(hf_hub_download(source, file))
         return as_config(json.loads(path.read_text(encoding="utf-8-sig")))
 
-    return load_part(name, "model_index.json", read)
+    return load_part(name, "model_index.json", read, needs=needs)
 
 
 def parts_of(name: str, source: str) -> tuple[str, ...]:

@@ -25,7 +25,7 @@ from sentinv.models.headers import read_header
 from sentinv.models.kinds import check_checkpoint
 from sentinv.models.memory import free_memory, in_bytes, is_out_of_memory, release
 from sentinv.models.names import GUIDANCE_SCALES, source_of
-from sentinv.models.single_file import CONFIGS, family_of, load_single_file
+from sentinv.models.single_file import CONFIGS, configs_for, family_of, load_single_file
 from sentinv.models.text_encoder import TextEncoder
 from sentinv.models.vae import autoencoder_class, load_vae
 from sentinv.models.weights import load_whole, read_weights, refuse_spoiled
@@ -91,26 +91,31 @@ def load_tokenizers(name: str | Path = TOYBOX) -> list[Any]:
     Raises:
         ModelError: As `load`. Those of a single checkpoint file are in the repository that has its configs.
     """
+    name, source = _with_configs(name)
+    _, *encoders = parts_of(name, source)
+    return [load_tokenizer(name, source, part) for part in encoders]
+
+
+def _with_configs(name: str | Path) -> tuple[str, str]:
+    """A model that has its configs, by name and as folder or hub id: for a single file the one that it is read with."""
     source = source_of(name)
-    if isinstance(source, Path):
-        header = read_header(str(name), source)
-        check_checkpoint(str(name), header, vae=True)
-        name = source = CONFIGS[family_of(header)]
-    _, *encoders = parts_of(str(name), source)
-    return [load_tokenizer(str(name), source, part) for part in encoders]
+    if not isinstance(source, Path):
+        return str(name), source
+    header = read_header(str(name), source)
+    check_checkpoint(str(name), header, vae=True)
+    configs = configs_for(str(name), source, header)
+    return configs, configs
 
 
-def text_widths(name: str | Path = TOYBOX) -> dict[str, int] | None:
-    """Length of the rows of each text encoder of a model, by its configs; None for a single file, which has none.
+def text_widths(name: str | Path = TOYBOX) -> dict[str, int]:
+    """Length of the rows of each text encoder of a model, by its configs, or by those that a single file is read with.
 
     Raises:
         ModelError: As `load`.
     """
-    source = source_of(name)
-    if isinstance(source, Path):
-        return None
-    _, *encoders = parts_of(str(name), source)
-    configs = {part.replace("bert", "text_encoder"): text_config(str(name), source, part) for part in encoders}
+    name, source = _with_configs(name)
+    _, *encoders = parts_of(name, source)
+    configs = {part.replace("bert", "text_encoder"): text_config(name, source, part) for part in encoders}
     return {part: config.hidden_size for part, config in configs.items()}
 
 

@@ -12,6 +12,7 @@ import torch
 from sentinv.errors import ModelError
 from sentinv.models.asking import asked_prediction
 from sentinv.models.backbone import Backbone
+from sentinv.models.folders import index_of
 from sentinv.models.headers import Header, read_header
 from sentinv.models.kinds import UNET, check_checkpoint
 from sentinv.models.names import SHORT_NAMES
@@ -39,6 +40,26 @@ def family_of_unet(config: Mapping[str, Any]) -> str:
     if config.get("addition_embed_type") == "text_time":
         return "xl"
     return "sd2" if config.get("cross_attention_dim") == 1024 else "sd1"
+
+
+def configs_for(name: str, path: Path, header: Header) -> str:
+    """The folder or hub id whose configs and tokenizers a checkpoint is read with: a file has none.
+
+    Args:
+        name: how the user named it.
+        path: the file.
+        header: of the file.
+
+    Raises:
+        ModelError: If they are out of reach.
+    """
+    configs = CONFIGS[family_of(header)]
+    index_of(name, configs, needs=_needed(path, configs))
+    return configs
+
+
+def _needed(path: Path, configs: str) -> str:
+    return f"the configs of {configs}, which {path.name} is read with and does not hold"
 
 
 def load_single_file(
@@ -69,12 +90,10 @@ def load_single_file(
         try:
             return kind.from_single_file(str(path), config=CONFIGS[family], torch_dtype=dtype, **extra)
         except NotImplementedError as error:  # a weight without values cannot be moved
-            more = "; models that are smaller than their family's (SSD-1B and the like) are read from diffusers folders"
-            refuse_missing(name, "checkpoint", _missing(header, CONFIGS[family]) or ["of one"], more)
-            raise error
+            refuse_incomplete(name, header, CONFIGS[family], vae=vae is None)
+            raise ModelError(f"cannot load {name}: weights are missing; it is incomplete: get it again") from error
 
-    needs = f"the configs of {CONFIGS[family]}, which {path.name} is read with and does not hold"
-    pipeline = load_part(name, "checkpoint", read, needs=needs)
+    pipeline = load_part(name, "checkpoint", read, needs=_needed(path, CONFIGS[family]))
     for part in ("unet", "vae", "text_encoder", "text_encoder_2"):
         module = getattr(pipeline, part, None)
         if module is not None:
@@ -83,11 +102,27 @@ def load_single_file(
     backbone = Backbone.from_pipeline(pipeline, name)
     if device is not None:
         backbone.to(device)
-    _settle_prediction(backbone, header, family)
+    _settle_prediction(backbone, header)
     return backbone
 
 
-def _missing(header: Header, configs: str) -> list[str]:
+def refuse_incomplete(name: str, header: Header, configs: str, *, vae: bool = True) -> None:
+    """Refuse a file that lacks weights of its UNet or autoencoder, before any is read.
+
+    Args:
+        name: of the file.
+        header: of the file.
+        configs: what it is read with.
+        vae: whether its own autoencoder is used.
+
+    Raises:
+        ModelError: If so.
+    """
+    more = "; models that are smaller than their family's (SSD-1B and the like) are read from diffusers folders"
+    refuse_missing(name, "checkpoint", _missing(header, configs, vae=vae), more)
+
+
+def _missing(header: Header, configs: str, *, vae: bool) -> list[str]:
     """Which weights of UNet and autoencoder a file lacks: it is converted without its values."""
     from diffusers import AutoencoderKL, UNet2DConditionModel
     from diffusers.loaders import single_file_utils as original
@@ -98,7 +133,7 @@ def _missing(header: Header, configs: str) -> list[str]:
     )
     lost = []
     with torch.device("meta"):
-        for part, family, convert in parts:
+        for part, family, convert in parts if vae else parts[:1]:
             config = family.load_config(configs, subfolder=part)
             weights = {key: torch.empty(shape) for key, shape in header.shapes.items()}
             try:
@@ -132,11 +167,8 @@ def _refuse_surplus(name: str, header: Header, unet: Any) -> None:
         )
 
 
-def _settle_prediction(backbone: Backbone, header: Header, family: str) -> None:
-    """Find what the model predicts: what the file says, else what the model answers, else what its family does.
-
-    Stable Diffusion 2 comes in two kinds: one predicts v at 768 pixels, the other noise at 512.
-    """
+def _settle_prediction(backbone: Backbone, header: Header) -> None:
+    """Find what the model predicts: what the file says, else what the model answers, else what its family does."""
     config = dict(backbone.schedule.config)
     said = said_prediction(header)
     kind = said or asked_prediction(backbone) or config.get("prediction_type", "epsilon")
@@ -149,9 +181,18 @@ def _settle_prediction(backbone: Backbone, header: Header, family: str) -> None:
         )
     elif "ztsnr" in header.shapes:
         config |= {"rescale_betas_zero_snr": True, "timestep_spacing": "trailing"}
-    if family == "sd2" and kind == "epsilon":
-        backbone.unet.register_to_config(sample_size=64)
+    backbone.unet.register_to_config(**own_fields(header, kind))
     backbone.schedule = backbone.schedule.with_config(config)
+
+
+def own_fields(header: Header, prediction: str | None) -> dict[str, Any]:
+    """What the config of a file's UNet has in place of what it is read with: Stable Diffusion 2 of 512 pixels predicts noise.
+
+    Args:
+        header: of the file.
+        prediction: what it predicts; None if that is not known.
+    """
+    return {"sample_size": 64} if family_of(header) == "sd2" and prediction == "epsilon" else {}
 
 
 def said_prediction(header: Header) -> str | None:

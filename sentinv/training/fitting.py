@@ -46,9 +46,7 @@ class Fit:
         return f"{short}: {self.options} needs about {in_bytes(self.needed)}"
 
 
-def fit(
-    place: Place, config: TrainConfig, memory: dict[str, int] | None, *, batch: bool = True, images: bool = True
-) -> Fit:
+def fit(place: Place, config: TrainConfig, memory: dict[str, int], *, batch: bool = True, images: bool = True) -> Fit:
     """Hold what a run needs against what is free; where it is too much, try what the command offers against it.
 
     Args:
@@ -61,7 +59,7 @@ def fit(
     device = torch.device(place.device) if place.device else best_device()
     free = free_memory(device)
     beside = 0 if device.type == "cpu" else _BESIDE
-    if memory is None or free is None or memory["total"] + beside <= free:
+    if free is None or memory["total"] + beside <= free:
         return Fit(free=free, enough=True)
     half = place.dtype or str(best_dtype(device)).removeprefix("torch.")
     for options, changes in ways(config, whole=half == "float32"):
@@ -70,7 +68,7 @@ def fit(
             continue
         there = replace(place, dtype=changes.get("dtype", place.dtype))
         found = training_memory(there, replace(config, **own), images=changes.get("images", images))
-        if found is not None and found["total"] + beside <= free:
+        if found["total"] + beside <= free:
             return Fit(free=free, enough=False, options=options, needed=found["total"])
     return Fit(free=free, enough=False)
 

@@ -10,7 +10,6 @@ from __future__ import annotations
 import weakref
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -21,13 +20,10 @@ from torch.utils._pytree import tree_leaves
 
 from sentinv.adapters.install import add_layers, fresh_layers
 from sentinv.generation.generate import GenerateConfig
-from sentinv.models.check import check_files, check_model
 from sentinv.models.describe import written
-from sentinv.models.folders import describe_folder, parts_of, text_config, text_encoder_class
 from sentinv.models.loading import best_device, best_dtype
-from sentinv.models.names import Place, source_of
-from sentinv.models.parts import load_part
-from sentinv.models.vae import autoencoder_class, load_vae
+from sentinv.models.meta import networks_on_meta
+from sentinv.models.names import Place
 from sentinv.training.config import TrainConfig, TuneConfig
 from sentinv.training.data import evaluated_together
 from sentinv.training.lean_convolutions import lean_convolutions
@@ -45,7 +41,7 @@ PAIRS = SAMPLING.batch_size // 2
 """Seeds of them at a time, each without the training and with it."""
 
 
-def training_memory(place: Place, config: TrainConfig, *, images: bool = True) -> dict[str, int] | None:
+def training_memory(place: Place, config: TrainConfig, *, images: bool = True) -> dict[str, int]:
     """Estimate what training with a model takes, which is judged first as `load` judges it.
 
     Args:
@@ -55,18 +51,15 @@ def training_memory(place: Place, config: TrainConfig, *, images: bool = True) -
 
     Returns:
         Bytes: "weights"; "activations", what steps and evaluations take beside them at their highest; "images", what encoding a
-        picture and drawing the report's takes; and "total", the weights and the larger of these. None for a single checkpoint
-        file, which has no configs.
+        picture and drawing the report's takes; and "total", the weights and the larger of these. A single checkpoint file is
+        counted by the configs that it is read with; one of Stable Diffusion 2 that does not say what it predicts by 768 pixels.
 
     Raises:
         ModelError: If the model's configs cannot be loaded, or are of a model that is not supported.
     """
-    source = source_of(place.model)
-    if isinstance(source, Path):
-        return None
     device = torch.device(place.device) if place.device else best_device()
     precision = getattr(torch, place.dtype) if place.dtype else best_dtype(device)
-    unet, vae, encoders = _networks(place, source)
+    unet, vae, encoders = networks_on_meta(place)
     parts = [network.to(precision) for network in (unet, vae, *encoders)]
     weights = sum(weight.nbytes for part in parts for weight in part.parameters())
     for part in parts:
@@ -111,24 +104,6 @@ def step_memory(backbone: Backbone, batch: int = 1) -> int:
         part.requires_grad_(False).eval()
     unet.enable_gradient_checkpointing()
     return step_peak(unet, encoders, batch)
-
-
-def _networks(place: Place, source: str) -> tuple[Any, Any, list[Any]]:
-    """The networks of a model without values."""
-    from diffusers import UNet2DConditionModel
-
-    name = place.model
-    part, *encoders = parts_of(name, source)
-    given = None if place.vae is None else load_vae(place.vae, source, torch.float16, part=part)
-    model = describe_folder(name, source, given)
-    check_model(model)
-    check_files(model)
-    vae_class = type(given) if given is not None else autoencoder_class(name, source, part)
-    configs = {one: text_config(name, source, one) for one in encoders}
-    with torch.device("meta"):
-        unet = load_part(name, "unet", lambda: UNet2DConditionModel.from_config(model.unet))
-        vae = load_part(name, part, lambda: vae_class.from_config(given.config if given is not None else model.vae))
-        return unet, vae, [load_part(name, one, lambda: text_encoder_class(one)(configs[one])) for one in encoders]  # noqa: B023
 
 
 def side_of(unet: Any) -> int:

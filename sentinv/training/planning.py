@@ -14,7 +14,6 @@ from sentinv.concepts.prompts import TEMPLATES, fill
 from sentinv.concepts.tokens import padded_ids
 from sentinv.models.loading import load_tokenizers, text_widths
 from sentinv.models.names import Place
-from sentinv.models.parts import local_path
 from sentinv.models.text_encoder import TextEncoder
 from sentinv.training.fitting import Fit, fit
 from sentinv.training.memory import training_memory
@@ -44,7 +43,7 @@ class RunPlan:
         batch_size: items of each step that show the picture as it is.
         blended: those that name a scene.
         learning_rate: at its highest, in words.
-        memory: bytes of "weights", "activations", "images" and "total"; None where it cannot be told.
+        memory: bytes of "weights", "activations", "images" and "total".
         fit: whether there is room for it.
     """
 
@@ -63,7 +62,7 @@ class RunPlan:
     batch_size: int
     blended: int
     learning_rate: str
-    memory: dict[str, int] | None
+    memory: dict[str, int]
     fit: Fit
 
 
@@ -120,7 +119,7 @@ def plan_run(
 def check_run(
     place: Place, said: Initialization, config: TrainConfig, *, token: str, max_vectors: int | None = None
 ) -> None:
-    """Refuse, before a model is loaded, what its training would refuse. A single file tells nothing before it is loaded.
+    """Refuse, before a model is loaded, what its training would refuse.
 
     Args:
         place: the model.
@@ -134,15 +133,14 @@ def check_run(
         ConceptError: If a continued concept does not fit the model.
         ModelError: If tokenizer or configs cannot be loaded.
     """
-    if not local_path(place.model).is_file():
-        _checked(place.model, said, config, token, max_vectors)
+    _checked(place.model, said, config, token, max_vectors)
 
 
 def _checked(model: str, said: Initialization, config: TrainConfig, token: str, max_vectors: int | None) -> Plan | None:
     """What the words come to for the first tokenizer; None for a continued concept."""
     tokenizers = load_tokenizers(model)
-    if said.concept and (widths := text_widths(model)):
-        check_fit(said.concept, widths, model, max_vectors)
+    if said.concept:
+        check_fit(said.concept, text_widths(model), model, max_vectors)
     found = None
     for tokenizer in reversed(tokenizers):
         check_free(token, tokenizer.get_vocab())
