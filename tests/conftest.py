@@ -226,17 +226,16 @@ def sd1_backbone(sd1):
     return Backbone.from_pipeline(sd1, "tiny")
 
 
-@pytest.fixture
-def xl(tokenizer):
+def build_xl(tokenizer, widths=(16, 24)):
     torch.manual_seed(1)
     unet = build_unet(
-        16 + 24,
+        sum(widths),
         addition_embed_type="text_time",
         addition_time_embed_dim=8,
         projection_class_embeddings_input_dim=6 * 8 + 12,
     )
-    first = CLIPTextModel(build_text_config(tokenizer, 16))
-    second = CLIPTextModelWithProjection(build_text_config(tokenizer, 24, projection_dim=12))
+    first = CLIPTextModel(build_text_config(tokenizer, widths[0]))
+    second = CLIPTextModelWithProjection(build_text_config(tokenizer, widths[1], projection_dim=12))
     pipeline = StableDiffusionXLPipeline(
         vae=build_vae(),
         text_encoder=first,
@@ -250,6 +249,11 @@ def xl(tokenizer):
     )
     pipeline.set_progress_bar_config(disable=True)
     return pipeline
+
+
+@pytest.fixture
+def xl(tokenizer):
+    return build_xl(tokenizer)
 
 
 @pytest.fixture(scope="session")
