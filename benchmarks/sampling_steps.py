@@ -15,23 +15,13 @@ import argparse
 from pathlib import Path
 
 import numpy as np
-from learned import word
+from judged import compare
 
 from sentinv import load
-from sentinv.bench.concepts import read_concepts
-from sentinv.bench.measuring import ConceptPictures, Measuring
-from sentinv.bench.records import read_records
-from sentinv.evaluation.judges import AttributeJudge, ClipJudge
-from sentinv.evaluation.recognition import Gallery, Recogniser
-from sentinv.evaluation.statistics import bootstrap
-from sentinv.files.images import read_image
 from sentinv.generation.generate import GenerateConfig, generate
-from sentinv.models.built_in import built_in
 
-CONCEPTS = Path(__file__).resolve().parent / "concepts" / "concepts.json"
 PROMPTS = ("a photo of a cat", "a red striped mug on the beach", "a watercolor of a teapot", "a small blue backpack")
 SEEDS = 4
-MEASURES = ("recognised", "clip_i", "clip_i_views", "clip_i_edits", "clip_t", "right", "rms")
 
 
 def pixels(model: object, steps: int) -> np.ndarray:
@@ -54,41 +44,11 @@ def compared(name: str, finest: int, counts: list[int]) -> None:
 
 
 def judged(name: str, finest: int, counts: list[int], study: Path, only: list[str]) -> None:
-    backbone, clip = load(name), ClipJudge.load(base_model=name)
-    concepts = {one.name: one for one in read_concepts(CONCEPTS)}
-    views = {concept: [read_image(path).image for path in one.views] for concept, one in concepts.items()}
-    recogniser = Recogniser.of(clip, views, Gallery.read(CONCEPTS.with_name("things.safetensors")))
-    attributes = AttributeJudge.load(built_in("attributes"))
-    keys = {
-        record["settings"]["concept"]: key
-        for key, record in read_records(study).items()
-        if (record["settings"]["start"], record["settings"]["seed"]) == ("caption", 0)
-        and record["settings"]["concept"] in (only or concepts)
+    ways = {
+        f"{steps} steps": lambda backbone, concept, steps=steps: (concept, GenerateConfig(steps=steps))
+        for steps in (finest, *counts)
     }
-    found: dict[int, list[list[float]]] = {steps: [] for steps in (finest, *counts)}
-    for concept, key in sorted(keys.items()):
-        for steps, rows in found.items():
-            how = Measuring(
-                judge=clip,
-                lpips=None,
-                count=2,
-                sampling=GenerateConfig(steps=steps),
-                recogniser=recogniser,
-                attributes=attributes,
-            )
-            scores = ConceptPictures(concepts[concept], how, (backbone.resolution,) * 2).scores(
-                backbone, word(study, key)[0]
-            )
-            rows.append([scores[measure] for measure in MEASURES])
-            told = ", ".join(f"{measure} {value:.3f}" for measure, value in zip(MEASURES, rows[-1], strict=True))
-            print(f"{concept}, {steps} steps: {told}", flush=True)
-    print(f"\n| {len(keys)} concepts | {' | '.join(MEASURES)} |\n|---|{'---|' * len(MEASURES)}")
-    best = np.array(found[finest])
-    for steps, rows in found.items():
-        values, sign = (np.array(rows), "") if steps == finest else (np.array(rows) - best, "+")
-        cells = [bootstrap(column) for column in values.T]
-        texts = [f"{one.mean:{sign}.3f} [{one.low:{sign}.3f}, {one.high:{sign}.3f}]" for one in cells]
-        print(f"| {steps} steps{'' if steps == finest else f' less {finest}'} | {' | '.join(texts)} |")
+    compare(study, ways, only=only, name=name)
 
 
 def main() -> None:

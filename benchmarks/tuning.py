@@ -25,15 +25,15 @@ import sentinv
 from sentinv.adapters.install import adapted
 from sentinv.adapters.lora import Lora, load_lora
 from sentinv.bench.concepts import StudyConcept, read_concepts
-from sentinv.bench.measuring import ConceptPictures, Measuring
+from sentinv.bench.measuring import ConceptPictures, Measuring, recogniser_of
 from sentinv.bench.study import key_of
 from sentinv.bench.trials import training_pictures
 from sentinv.concepts.concept import Concept
 from sentinv.diffusion.conversions import add_noise
 from sentinv.evaluation.judges import AttributeJudge, ClipJudge
-from sentinv.evaluation.recognition import Gallery, Recogniser
+from sentinv.evaluation.recognition import Gallery
 from sentinv.files.decoding import Picture
-from sentinv.files.images import read_image, save_png
+from sentinv.files.images import save_png
 from sentinv.files.json_lines import JsonLines
 from sentinv.generation.denoiser import encode_prompts
 from sentinv.generation.generate import GenerateConfig, generate, generate_latents, seeded
@@ -69,8 +69,8 @@ class Bench:
         self.clip = ClipJudge.load(base_model="toybox")
         self._others: dict[float, float] = {}
         self.attributes = AttributeJudge.load(built_in("attributes"))
-        views = {one.name: [read_image(path).image for path in one.views] for one in read_concepts(given.pictures)}
-        self.recogniser = Recogniser.of(self.clip, views, Gallery.read(given.pictures.with_name("things.safetensors")))
+        gallery = Gallery.read(given.pictures.with_name("things.safetensors"))
+        self.recogniser = recogniser_of(self.clip, read_concepts(given.pictures), gallery)
 
     @cached_property
     def captioner(self) -> Any:

@@ -262,8 +262,8 @@ def _recogniser(judge: ClipJudge, options: StudyOptions) -> tuple[Recogniser | N
     Raises:
         SentinvError: If a gallery or picture can't be read.
     """
-    from sentinv.evaluation.recognition import Gallery, Recogniser
-    from sentinv.files.images import read_image
+    from sentinv.bench.measuring import recogniser_of
+    from sentinv.evaluation.recognition import Gallery
 
     path = options.concepts.with_name(GALLERY)
     if options.images or not path.is_file():
@@ -272,6 +272,5 @@ def _recogniser(judge: ClipJudge, options: StudyOptions) -> tuple[Recogniser | N
     if gallery.judge != judge.digest:
         return None, f"unavailable: {GALLERY} is of another judge"
     concepts = options.all_concepts()
-    own = {one.name: [read_image(view).image for view in one.views or (one.image,)] for one in concepts}
-    told = f"the nearest of {len(own)} concepts, by their held-out views, and {len(gallery.names)} things"
-    return Recogniser.of(judge, own, gallery), told
+    told = f"the nearest of {len(concepts)} concepts, by their held-out views, and {len(gallery.names)} things"
+    return recogniser_of(judge, concepts, gallery), told

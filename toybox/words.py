@@ -15,8 +15,9 @@ from torch.nn.functional import normalize
 
 import sentinv
 from sentinv.bench.concepts import StudyConcept, read_concepts
+from sentinv.bench.measuring import recogniser_of
 from sentinv.evaluation.judges import ClipJudge
-from sentinv.evaluation.recognition import Gallery, Recogniser
+from sentinv.evaluation.recognition import Gallery
 from sentinv.files.images import read_image
 from sentinv.initializers import make
 from sentinv.models.backbone import Backbone
@@ -49,8 +50,7 @@ def main(count: int, seed: int, results: Path) -> None:
     backbone = sentinv.load(TOYBOX)
     judge, gallery = ClipJudge.load(base_model=TOYBOX), Gallery.read(FOLDER / "things.safetensors")
     sources = read_concepts(FOLDER / "concepts.json")
-    views = {one.name: [read_image(path).image for path in one.views] for one in sources}
-    recogniser = Recogniser.of(judge, views, gallery)
+    recogniser = recogniser_of(judge, sources, gallery)
     found: dict[str, list[torch.Tensor]] = {}
     starts, sheet = {}, []
     for spec, source in zip(all_concepts(), sources, strict=True):

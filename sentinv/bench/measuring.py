@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -22,7 +22,7 @@ from sentinv.generation.generate import GenerateConfig, generate
 if TYPE_CHECKING:
     from sentinv.bench.concepts import StudyConcept
     from sentinv.evaluation.judges import AttributeJudge, ClipJudge, LpipsJudge
-    from sentinv.evaluation.recognition import Recogniser
+    from sentinv.evaluation.recognition import Gallery, Recogniser
     from sentinv.models.backbone import Backbone
 
 
@@ -47,6 +47,23 @@ class Measuring:
     bfloat16: bool = False
     recogniser: Recogniser | None = None
     attributes: AttributeJudge | None = None
+
+
+def recogniser_of(judge: ClipJudge, concepts: Iterable[StudyConcept], gallery: Gallery) -> Recogniser:
+    """What tells concepts from each other and from other things, by their held-out views; by its picture one that has none.
+
+    Args:
+        judge: CLIP.
+        concepts: all that a picture could be of.
+        gallery: other things, as the judge sees them.
+
+    Raises:
+        SentinvError: If a picture can't be read.
+    """
+    from sentinv.evaluation.recognition import Recogniser
+
+    own = {one.name: [read_image(view).image for view in one.views or (one.image,)] for one in concepts}
+    return Recogniser.of(judge, own, gallery)
 
 
 class ConceptPictures:
