@@ -16,7 +16,7 @@ from sentinv.errors import SentinvError
 from sentinv.files.images import read_image
 
 STARTS = {
-    "vanilla": "one vector from *, as Gal et al.",
+    "vanilla": "one vector from *, which says nothing of the thing",
     "random": "one random word of the vocabulary, another for each concept and seed",
     "word": "the concept's word",
     "class": "the classifier's label",
