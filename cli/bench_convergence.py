@@ -33,6 +33,7 @@ class ConvergenceOptions(StudyOptions):
     relative_learning_rate: float | None
     learning_rate: float | None
     max_norm: float | None
+    fixed_norms: bool
     schedule: str
     flip: bool
     count: int | None
@@ -72,7 +73,7 @@ def convergence(**given: Any) -> None:
 
     options = ConvergenceOptions(**given)
     small = options.small
-    names = ("steps", "relative_learning_rate", "learning_rate", "max_norm", "schedule", "flip")
+    names = ("steps", "relative_learning_rate", "learning_rate", "max_norm", "fixed_norms", "schedule", "flip")
     train = {name: getattr(options, name) for name in names}
     study = Study(
         title="Convergence",

@@ -44,6 +44,7 @@ class EditingOptions(LoraOptions, ModelOptions):
     relative_learning_rate: float | None
     learning_rate: float | None
     max_norm: float | None
+    fixed_norms: bool
     flip: bool
     steps: int
     guidance: float | None
@@ -138,7 +139,7 @@ def _bench(options: EditingOptions) -> EditingBench:
     loras = options.loras()
     folder = make_folder(options.output)
     tell_toybox(options.model, quiet=options.quiet)
-    names = ("relative_learning_rate", "learning_rate", "max_norm", "flip")
+    names = ("relative_learning_rate", "learning_rate", "max_norm", "fixed_norms", "flip")
     train = TrainConfig(steps=options.train_steps, **{name: getattr(options, name) for name in names})
     return EditingBench(options.load(), study, train, _judge(options), folder, loras)
 

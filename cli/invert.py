@@ -48,6 +48,7 @@ class InvertOptions(StartingOptions, RunOptions):
     relative_learning_rate: float | None
     learning_rate: float | None
     max_norm: float | None
+    fixed_norms: bool
     schedule: str
     flip: bool
     stop: str

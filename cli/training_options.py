@@ -133,9 +133,12 @@ def _off_at_zero(name: str, usual: float | None, text: str) -> Callable[[Decorat
 
 
 def learning_rate_option(command: Decorated) -> Decorated:
-    """Add --relative-lr, --lr and --max-norm."""
+    """Add --relative-lr, --lr, --max-norm and --fixed-norms."""
     command = click.option(
         "--lr", "learning_rate", type=float, help="An absolute learning rate in its place, such as 0.005."
+    )(command)
+    command = click.option(
+        "--fixed-norms", is_flag=True, help="Vectors keep the length that they start with: only directions are learned."
     )(command)
     command = _off_at_zero(
         "--max-norm",

@@ -169,6 +169,8 @@ def test_the_training_options_reach_the_training():
         ("--schedule constant", {"schedule": "constant"}),
         ("--min-snr 5", {"min_snr": 5.0}),
         ("--min-snr 0", {"min_snr": None}),
+        ("--max-norm 0", {"max_norm": None}),
+        ("--fixed-norms", {"fixed_norms": True}),
         ("--flip", {"flip": True}),
         ("--seed 7", {"seed": 7}),
         ("--gradient-checkpointing", {"gradient_checkpointing": True}),
