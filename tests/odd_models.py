@@ -29,7 +29,7 @@ from safetensors.torch import load_file, save_file
 from torch import zeros
 from transformers import CLIPTextModel, CLIPTextModelWithProjection, CLIPTokenizer
 
-from sentinv.models import loading, single_file, vae
+from sentinv.models import single_file, vae
 
 LFS = b"version https://git-lfs.github.com/spec/v1\noid sha256:4d7a\nsize 42\n"
 UNET = "unet/diffusion_pytorch_model.safetensors"
@@ -151,7 +151,7 @@ class Models:
         return {"sd1": str(self.path / "sd1"), "sd2": str(self.path / "sd1"), "xl": str(self.path / "xl")}
 
 
-USERS = (loading, single_file, vae)
+USERS = (single_file, vae)
 """Modules that look for `CONFIGS`."""
 
 

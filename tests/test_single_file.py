@@ -28,7 +28,6 @@ def write(tmp_path, monkeypatch):
         pipeline.save_pretrained(tmp_path / "configs")
         configs = dict.fromkeys(single_file.CONFIGS, str(tmp_path / "configs"))
         monkeypatch.setattr(single_file, "CONFIGS", configs)
-        monkeypatch.setattr("sentinv.models.loading.CONFIGS", configs)
         monkeypatch.setattr("sentinv.models.vae.CONFIGS", configs)
         weights = {key: value for key, value in original(pipeline).items() if not key.startswith(tuple(without))}
         save_file({**weights, **more}, tmp_path / "model.safetensors", metadata)

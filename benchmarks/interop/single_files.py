@@ -125,7 +125,7 @@ def compare(name: str, script: Path, scratch: Path, *, half: bool) -> dict[str, 
     ]
     subprocess.run([*call, *(["--half"] if half else [])], check=True, stdout=subprocess.DEVNULL)
     configs = dict.fromkeys(single_file.CONFIGS, str(folder))
-    for module in (single_file, loading, vae):
+    for module in (single_file, vae):
         module.CONFIGS = configs  # type: ignore[attr-defined] - in place of the repositories, which are not here
     dtype = torch.float16 if half else torch.float32
     ours, wanted = (loading.load(path, device="cpu", dtype=dtype) for path in (file, folder))

@@ -21,11 +21,9 @@ from sentinv.models.folders import (
     text_config,
     text_encoder_class,
 )
-from sentinv.models.headers import read_header
-from sentinv.models.kinds import check_checkpoint
 from sentinv.models.memory import free_memory, in_bytes, is_out_of_memory, release
 from sentinv.models.names import GUIDANCE_SCALES, source_of
-from sentinv.models.single_file import CONFIGS, configs_for, family_of, load_single_file
+from sentinv.models.single_file import load_single_file, read_with
 from sentinv.models.text_encoder import TextEncoder
 from sentinv.models.vae import autoencoder_class, load_vae
 from sentinv.models.weights import load_whole, read_weights, refuse_spoiled
@@ -79,9 +77,8 @@ def _load(name: str | Path, target: torch.device, precision: torch.dtype, vae: s
         return _load_folder(str(name), source, precision, target, vae)
     own = None
     if vae is not None:
-        header = read_header(str(name), source)
-        check_checkpoint(str(name), header, vae=True)
-        own = load_vae(str(vae), CONFIGS[family_of(header)], precision)
+        _, configs = read_with(str(name), source)
+        own = load_vae(str(vae), configs, precision)
     return load_single_file(str(name), source, precision, target, own)
 
 
@@ -101,9 +98,7 @@ def _with_configs(name: str | Path) -> tuple[str, str]:
     source = source_of(name)
     if not isinstance(source, Path):
         return str(name), source
-    header = read_header(str(name), source)
-    check_checkpoint(str(name), header, vae=True)
-    configs = configs_for(str(name), source, header)
+    _, configs = read_with(str(name), source)
     return configs, configs
 
 

@@ -10,11 +10,9 @@ import torch
 
 from sentinv.models.check import check_files, check_model
 from sentinv.models.folders import describe_folder, parts_of, text_config, text_encoder_class
-from sentinv.models.headers import read_header
-from sentinv.models.kinds import check_checkpoint
 from sentinv.models.names import Place, source_of
 from sentinv.models.parts import load_part
-from sentinv.models.single_file import configs_for, own_fields, refuse_incomplete, said_prediction
+from sentinv.models.single_file import own_fields, read_with, refuse_incomplete, said_prediction
 from sentinv.models.vae import autoencoder_class, load_vae
 
 
@@ -32,7 +30,9 @@ def networks_on_meta(place: Place) -> tuple[Any, Any, list[Any]]:
     own: dict[str, Any] = {}
     name, source = place.model, source_of(place.model)
     if isinstance(source, Path):
-        source, own = _read_with(place, source)
+        header, source = read_with(name, source, vae=place.vae is not None)
+        refuse_incomplete(name, header, source, vae=place.vae is None)
+        own = own_fields(header, said_prediction(header))
     part, *encoders = parts_of(name, source)
     given = None if place.vae is None else load_vae(place.vae, source, torch.float16, part=part)
     described = describe_folder(name, source, given)
@@ -45,16 +45,3 @@ def networks_on_meta(place: Place) -> tuple[Any, Any, list[Any]]:
         unet = load_part(name, "unet", lambda: UNet2DConditionModel.from_config(model.unet))
         vae = load_part(name, part, lambda: vae_class.from_config(given.config if given is not None else model.vae))
         return unet, vae, [load_part(name, one, lambda: text_encoder_class(one)(configs[one])) for one in encoders]  # noqa: B023
-
-
-def _read_with(place: Place, path: Path) -> tuple[str, dict[str, Any]]:
-    """What a single file is read with: a model's configs, and what its UNet's has in their place.
-
-    Raises:
-        ModelError: If it is no whole checkpoint of a model that is supported.
-    """
-    header = read_header(place.model, path)
-    check_checkpoint(place.model, header, vae=place.vae is not None)
-    configs = configs_for(place.model, path, header)
-    refuse_incomplete(place.model, header, configs, vae=place.vae is None)
-    return configs, own_fields(header, said_prediction(header))

@@ -42,20 +42,22 @@ def family_of_unet(config: Mapping[str, Any]) -> str:
     return "sd2" if config.get("cross_attention_dim") == 1024 else "sd1"
 
 
-def configs_for(name: str, path: Path, header: Header) -> str:
-    """The folder or hub id whose configs and tokenizers a checkpoint is read with: a file has none.
+def read_with(name: str, path: Path, *, vae: bool = True) -> tuple[Header, str]:
+    """What a checkpoint says of itself, and the folder or hub id whose configs and tokenizers it is read with: a file has none.
 
     Args:
         name: how the user named it.
         path: the file.
-        header: of the file.
+        vae: whether it may be without an autoencoder.
 
     Raises:
-        ModelError: If they are out of reach.
+        ModelError: If it is no whole checkpoint of a family that is supported, or its configs are out of reach.
     """
+    header = read_header(name, path)
+    check_checkpoint(name, header, vae=vae)
     configs = CONFIGS[family_of(header)]
     index_of(name, configs, needs=_needed(path, configs))
-    return configs
+    return header, configs
 
 
 def _needed(path: Path, configs: str) -> str:

@@ -92,7 +92,7 @@ def plan_run(
         ConceptError: If a continued concept does not fit the model.
         ModelError: If tokenizer or configs cannot be loaded.
     """
-    found = _checked(place.model, said, config, token, max_vectors)
+    found = check_run(place, said, config, token=token, max_vectors=max_vectors)
     memory = training_memory(place, config, images=images)
     tokens = list(found.tokens) if found else said.concept.vector_names if said.concept else []
     return RunPlan(
@@ -118,7 +118,7 @@ def plan_run(
 
 def check_run(
     place: Place, said: Initialization, config: TrainConfig, *, token: str, max_vectors: int | None = None
-) -> None:
+) -> Plan | None:
     """Refuse, before a model is loaded, what its training would refuse.
 
     Args:
@@ -128,19 +128,17 @@ def check_run(
         token: the placeholder.
         max_vectors: the most vectors there may be; None for no limit.
 
+    Returns:
+        What the words come to for the first tokenizer; None for a continued concept.
+
     Raises:
         PromptError: If the placeholder is taken, there is nothing to start from, or templates leave no room for its vectors.
         ConceptError: If a continued concept does not fit the model.
         ModelError: If tokenizer or configs cannot be loaded.
     """
-    _checked(place.model, said, config, token, max_vectors)
-
-
-def _checked(model: str, said: Initialization, config: TrainConfig, token: str, max_vectors: int | None) -> Plan | None:
-    """What the words come to for the first tokenizer; None for a continued concept."""
-    tokenizers = load_tokenizers(model)
+    tokenizers = load_tokenizers(place.model)
     if said.concept:
-        check_fit(said.concept, text_widths(model), model, max_vectors)
+        check_fit(said.concept, text_widths(place.model), place.model, max_vectors)
     found = None
     for tokenizer in reversed(tokenizers):
         check_free(token, tokenizer.get_vocab())
