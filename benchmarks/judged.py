@@ -1,4 +1,4 @@
-"""What the judge says of a study's words where they are used in other ways: what `sampling_steps.py` and `lengths.py` share."""
+"""What the judge says of a study's words where they are used in other ways: what scripts beside it share."""
 
 from __future__ import annotations
 
@@ -27,6 +27,16 @@ Way = Callable[[Backbone, Concept], tuple[Concept, GenerateConfig]]
 """The word to use, and how to sample."""
 
 
+def words_of(study: Path) -> dict[str, Concept]:
+    """Concept → the word that a study learned of it, from the caption, seed 0."""
+    wanted = {
+        key: record["settings"]["concept"]
+        for key, record in read_records(study).items()
+        if (record["settings"]["start"], record["settings"]["seed"]) == ("caption", 0)
+    }
+    return {concept: word(study, key)[0] for key, concept in wanted.items()}
+
+
 def compare(study: Path, ways: Mapping[str, Way], *, only: Sequence[str] = (), name: str = "toybox") -> None:
     """Print a table: the concepts' mean by the first way, and what each other is less that, with 95 % intervals over concepts.
 
@@ -40,15 +50,9 @@ def compare(study: Path, ways: Mapping[str, Way], *, only: Sequence[str] = (), n
     concepts = {one.name: one for one in read_concepts(CONCEPTS)}
     recogniser = recogniser_of(clip, concepts.values(), Gallery.read(CONCEPTS.with_name("things.safetensors")))
     attributes = AttributeJudge.load(built_in("attributes"))
-    keys = {
-        record["settings"]["concept"]: key
-        for key, record in read_records(study).items()
-        if (record["settings"]["start"], record["settings"]["seed"]) == ("caption", 0)
-        and record["settings"]["concept"] in (only or concepts)
-    }
+    words = {concept: learned for concept, learned in words_of(study).items() if concept in (only or concepts)}
     found: dict[str, list[list[float]]] = {label: [] for label in ways}
-    for concept, key in sorted(keys.items()):
-        learned = word(study, key)[0]
+    for concept, learned in sorted(words.items()):
         for label, rows in found.items():
             used, sampling = ways[label](backbone, learned)
             how = Measuring(
@@ -59,7 +63,7 @@ def compare(study: Path, ways: Mapping[str, Way], *, only: Sequence[str] = (), n
             told = ", ".join(f"{measure} {value:.3f}" for measure, value in zip(MEASURES, rows[-1], strict=True))
             print(f"{concept}, {label}: {told}", flush=True)
     first = next(iter(ways))
-    print(f"\n| {len(keys)} concepts | {' | '.join(MEASURES)} |\n|---|{'---|' * len(MEASURES)}")
+    print(f"\n| {len(words)} concepts | {' | '.join(MEASURES)} |\n|---|{'---|' * len(MEASURES)}")
     for label, rows in found.items():
         values, sign = (np.array(rows), "") if label == first else (np.array(rows) - np.array(found[first]), "+")
         cells = [bootstrap(column) for column in values.T]

@@ -1,35 +1,44 @@
 """Is the learned word what appears inside a mask? And is the outside left alone?
 
-python benchmarks/masked_edits.py outputs/masked-edits.md
+    python benchmarks/masked_edits.py benchmarks/results/evidence outputs/masked-edits.md --concepts fox snail
 
-Each concept is put into the picture of the next one, where its own mask is: with its learned word, with the words that it
-started from, and with the same prompt without any. Scored inside the mask by the built-in CLIP, against the concept's picture.
+Each concept is put into the picture of the next one, where its own mask is: with its learned word (from the caption, seed 0),
+with the words that it started from, and with the same prompt without any. The built-in CLIP looks at what is inside the mask,
+on white: how near it is to what the concept's own picture has there, and whether it is nearest to the concept of all concepts
+and things. What the concept's own picture has there stands beside them.
 """
 
-import sys
+from __future__ import annotations
+
+import argparse
+from collections import defaultdict
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+from judged import CONCEPTS, words_of
 from PIL import Image, ImageFilter
 
-import sentinv
+from sentinv import Concept, load
 from sentinv.bench.concepts import StudyConcept, read_concepts
-from sentinv.concepts.concept import Concept
+from sentinv.bench.measuring import recogniser_of
 from sentinv.concepts.prompts import fill
 from sentinv.editing.masked import MaskConfig, edit_masked
 from sentinv.evaluation.evaluate import RECONSTRUCTION_PROMPT, without_placeholder
 from sentinv.evaluation.judges import ClipJudge
+from sentinv.evaluation.recognition import Gallery
 from sentinv.evaluation.statistics import bootstrap
 from sentinv.files.images import read_image, read_mask, save_png
-from sentinv.initializers import make
 from sentinv.models.backbone import Backbone
 from sentinv.report.contact_sheet import contact_sheet
 from sentinv.report.tables import Table
 
-CONCEPTS = Path(__file__).resolve().parent / "concepts" / "concepts.json"
-CONFIG = MaskConfig(steps=50, skip=0.0)
-TOKEN = "<c>"
+IMAGES = 2
+LEARNED, TRUE = "learned word", "the thing itself"
+
+Scores = dict[str, dict[str, list[float]]]
+"""What is in the mask → measure → a value for each concept."""
 
 
 def inside(image: Image.Image, mask: Image.Image) -> Image.Image:
@@ -37,62 +46,86 @@ def inside(image: Image.Image, mask: Image.Image) -> Image.Image:
     return Image.composite(image, Image.new("RGB", image.size, "white"), mask).crop(mask.getbbox())
 
 
-def changed_outside(edited: Image.Image, source: Image.Image, mask: Image.Image) -> int:
+def changed_outside(edited: Image.Image, source: Image.Image, mask: Image.Image, feather: int) -> int:
     """Pixels that differ from the source further from the mask than the feather."""
-    reach = np.asarray(mask.filter(ImageFilter.MaxFilter(2 * CONFIG.feather + 1))) > 0
+    reach = np.asarray(mask.filter(ImageFilter.MaxFilter(2 * feather + 1))) > 0
     differ = (np.asarray(edited) != np.asarray(source)).any(axis=2)
     return int((differ & ~reach).sum())
 
 
-def prompts_of(backbone: Backbone, source: StudyConcept) -> dict[str, tuple[str, list[Concept]]]:
-    """Learn a concept. What is compared → (prompt, the learned words in it)."""
-    words = make("caption", "toybox")(read_image(source.image).image)
-    learned = sentinv.invert(backbone, source.image, words, token=TOKEN)
-    return {
-        "learned word": (fill(RECONSTRUCTION_PROMPT, TOKEN), [learned]),
-        "start words": (fill(RECONSTRUCTION_PROMPT, words.text), []),
+def edits(
+    backbone: Backbone, learned: Concept, scene: Image.Image, mask: Image.Image, config: MaskConfig
+) -> Iterator[tuple[str, list[Image.Image]]]:
+    """What the mask is filled with, and the edited scenes of seeds 0, 1 …"""
+    prompts: dict[str, tuple[str, list[Concept]]] = {
+        LEARNED: (fill(RECONSTRUCTION_PROMPT, learned.token), [learned]),
+        "start words": (fill(RECONSTRUCTION_PROMPT, learned.metadata["sentinv.initial_text"]), []),
         "no words": (without_placeholder(RECONSTRUCTION_PROMPT), []),
     }
+    for name, (prompt, concepts) in prompts.items():
+        configs = (replace(config, seed=seed) for seed in range(IMAGES))
+        yield name, [edit_masked(backbone, scene, mask, prompt, concepts, one).image for one in configs]
 
 
-def main(target: Path) -> None:
-    backbone, judge = sentinv.load("toybox"), ClipJudge.load(base_model="toybox")
-    sources = read_concepts(CONCEPTS)
-    scores: dict[str, list[float]] = {}
+def table_of(scores: Scores, note: str) -> Table:
+    """The means, and what the learned word is more by."""
+    columns = ["in the mask"]
+    for measure in scores[LEARNED]:
+        columns += [measure, "the learned word's less this"]
+    rows = []
+    for name, own in scores.items():
+        less = {key: [a - b for a, b in zip(scores[LEARNED][key], own[key], strict=True)] for key in own}
+        rows.append([name, *(str(bootstrap(values[key])) for key in own for values in (own, less))])
+    return Table("Inside a mask", columns, rows, note)
+
+
+def compare(study: Path, sources: list[StudyConcept], config: MaskConfig) -> tuple[Table, Image.Image]:
+    """The table, and the first edit of each kind to look at."""
+    backbone, judge = load("toybox"), ClipJudge.load(base_model="toybox")
+    gallery = Gallery.read(CONCEPTS.with_name("things.safetensors"))
+    recogniser = recogniser_of(judge, read_concepts(CONCEPTS), gallery)
+    words = words_of(study)
+    scores: Scores = defaultdict(lambda: defaultdict(list))
     sheet, captions, strays = [], [], 0
     for one, other in zip(sources, [*sources[1:], sources[0]], strict=True):
         assert one.mask is not None
-        picture, scene = (read_image(path).image for path in (one.image, other.image))
-        mask = read_mask(one.mask)
+        picture, scene, mask = read_image(one.image).image, read_image(other.image).image, read_mask(one.mask)
         wanted = judge.images([inside(picture, mask)])
         sheet += [picture, scene]
         captions += [one.name, "scene"]
-        for name, (prompt, concepts) in prompts_of(backbone, one).items():
-            edited = [
-                edit_masked(backbone, scene, mask, prompt, concepts, replace(CONFIG, seed=seed)).image
-                for seed in range(2)
-            ]
-            found = judge.images([inside(image, mask) for image in edited]) @ wanted[0]
-            scores.setdefault(name, []).append(found.mean().item())
-            strays += sum(changed_outside(image, scene, mask) for image in edited)
-            sheet.append(edited[0])
-            captions.append(name)
-        print(one.name, {name: round(values[-1], 3) for name, values in scores.items()}, flush=True)
-    best = scores["learned word"]
-    rows = [
-        [name, str(bootstrap(values)), str(bootstrap([a - b for a, b in zip(best, values, strict=True)]))]
-        for name, values in scores.items()
-    ]
+        for name, images in [*edits(backbone, words[one.name], scene, mask, config), (TRUE, [picture])]:
+            found = judge.images([inside(image, mask) for image in images])
+            scores[name]["CLIP-I"].append((found @ wanted[0]).mean().item())
+            scores[name]["recognised"].append(recogniser.reads_as(found, one.name, one.same_as).float().mean().item())
+            if name != TRUE:
+                strays += sum(changed_outside(image, scene, mask, config.feather) for image in images)
+                sheet.append(images[0])
+                captions.append(name)
+        told = (f"{name} {own['CLIP-I'][-1]:.3f}, {own['recognised'][-1]:.1f}" for name, own in scores.items())
+        print(f"{one.name}: {'; '.join(told)}", flush=True)
     note = (
-        f"{len(sources)} concepts, 2 seeds each, 100 training steps, --skip {CONFIG.skip:g}; mean [95 % interval]. "
+        f"{len(sources)} concepts, {IMAGES} seeds each, {config.steps} steps, --skip {config.skip:g}; mean [95 % interval]. "
         f"Pixels changed further than the feather from a mask: {strays}."
     )
-    table = Table("Inside a mask", ["prompt", "CLIP-I inside the mask", "the learned word's less this"], rows, note)
-    target.write_text(f"{table.markdown()}\n`python benchmarks/masked_edits.py {target}`\n", encoding="utf-8")
-    large = [image.resize((96, 96), Image.Resampling.LANCZOS) for image in sheet]
-    save_png(target.with_suffix(".png"), contact_sheet(large, columns=5, captions=captions), overwrite=True)
+    side = contact_sheet(
+        [image.resize((96, 96), Image.Resampling.LANCZOS) for image in sheet], columns=5, captions=captions
+    )
+    return table_of(scores, note), side
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("study", type=Path, help="folder with records and rows.safetensors")
+    parser.add_argument("target", type=Path, help="Markdown file; the pictures are beside it")
+    parser.add_argument("--concepts", nargs="+", default=[], metavar="NAME", help="all if not given")
+    parser.add_argument("--skip", type=float, default=MaskConfig.skip)
+    given = parser.parse_args()
+    sources = [one for one in read_concepts(CONCEPTS) if not given.concepts or one.name in given.concepts]
+    table, sheet = compare(given.study, sources, MaskConfig(skip=given.skip))
+    given.target.write_text(table.markdown(), encoding="utf-8")
+    save_png(given.target.with_suffix(".png"), sheet, overwrite=True)
     print(table.markdown())
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]))
+    main()

@@ -108,7 +108,7 @@ def test_every_command_runs(workplace, monkeypatch):
             interrupt(command)
             continue
         resumed = "--resume" in command
-        words = shlex.split(re.sub(r"--steps \d+", "--steps 30", command)) if resumed else in_short(command)
+        words = shlex.split(re.sub(r"--steps \d+", "--steps 10", command)) if resumed else in_short(command)
         result = CliRunner().invoke(cli, words[1:])
         assert result.exit_code == 0, f"{command}\n{result.output}"
     assert Path("cat-concept.safetensors").exists() and Path("a-photo-of-cat-on-the-moon/grid.png").exists()
@@ -137,7 +137,7 @@ def test_every_command_of_the_guide_runs(tmp_path, monkeypatch):
 
 def interrupt(command):
     """Start a command and stop it after its first step."""
-    words = shlex.split(re.sub(r"--steps \d+", "--steps 30", command))
+    words = shlex.split(re.sub(r"--steps \d+", "--steps 10", command))
     process = subprocess.Popen(
         [sys.executable, "-m", *words],
         env={**os.environ, "PYTHONPATH": str(ROOT)},
