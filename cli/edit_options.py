@@ -96,7 +96,7 @@ class EditOptions(LoraOptions, ModelOptions):
         return MaskConfig(
             steps=self.steps,
             guidance_scale=self.guidance,
-            skip=MaskConfig.skip if self.skip is None else self.skip,
+            skip=self.skip or 0.0,
             dilate=self.dilate,
             feather=self.feather,
             keep=self.keep,
@@ -160,7 +160,7 @@ _OPTIONS = [
     click.option(
         "--skip",
         type=FiniteRange(0, 1, max_open=True),
-        help="Share of noisy steps left out: more keeps more.  [default: 0; .25 with --mask]",
+        help="Share of noisy steps left out: more keeps more.  [default: 0]",
     ),
     click.option("--sweep", type=Sweep(), help="Several skips on one sheet, such as skip=0:.6:.1."),
     click.option("--archive", "archive_file", type=_PATH, help="Take an inversion that was saved."),

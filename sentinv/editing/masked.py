@@ -57,7 +57,7 @@ class MaskConfig:
 
     steps: int = 25
     guidance_scale: float | None = None
-    skip: float = 0.25
+    skip: float = 0.0
     dilate: int = 0
     feather: int = 2
     keep: Keep = "pixels"
