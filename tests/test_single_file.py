@@ -278,6 +278,17 @@ def test_what_a_file_says_it_predicts_decides_on_the_side_that_is_planned_for(wr
     assert sides == {"epsilon": 64, "v": 96, None: 96}
 
 
+@pytest.mark.parametrize(
+    ("told", "side"), [("512x512", 64), ("768 X 768", 96), ("832x1216", 8), ("64x64", 8), ("500x500", 8), ("large", 8)]
+)
+def test_a_side_that_a_file_tells_is_its_side(write, tokenizer, answering, told, side):
+    answering("epsilon")
+    path = write(build_pipeline(tokenizer, 16, "epsilon"), metadata={"modelspec.resolution": told})
+    assert load(path, device="cpu").unet.config.sample_size == side
+    unet, *_ = networks_on_meta(Place(model=str(path)))
+    assert unet.config.sample_size == side
+
+
 def test_a_file_that_no_run_would_take_is_not_planned_for(write, tokenizer, tmp_path):
     pipeline = build_pipeline(tokenizer, 16, "epsilon")
     path = write(pipeline, without=["model.diffusion_model.middle_block.1"])

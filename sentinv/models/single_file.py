@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import warnings
 from collections.abc import Mapping
 from pathlib import Path
@@ -23,6 +24,11 @@ CONFIGS = {"sd1": SHORT_NAMES["sd15"], "sd2": SHORT_NAMES["sd21"], "xl": SHORT_N
 """Family of a checkpoint → the repository on the hub whose configs and tokenizers it is read with: a file has none."""
 
 _SAYS_V = ("v", "v_prediction", "vprediction", "v-prediction", "velocity")
+
+_SQUARE = re.compile(r"([0-9]{1,5}) ?x ?\1")
+
+_SIDES = range(256, 2048 + 1, 64)
+"""Sides in pixels that are believed of a header: its latents have an eighth of that."""
 
 
 def family_of(header: Header) -> str:
@@ -173,6 +179,7 @@ def _settle_prediction(backbone: Backbone, header: Header) -> None:
     """Find what the model predicts: what the file says, else what the model answers, else what its family does."""
     config = dict(backbone.schedule.config)
     said = said_prediction(header)
+    backbone.unet.register_to_config(**own_fields(header, said))  # it is asked at its own side
     kind = said or asked_prediction(backbone) or config.get("prediction_type", "epsilon")
     config["prediction_type"] = kind
     if "ztsnr" in header.shapes and kind == "epsilon":  # which says nothing in pure noise
@@ -188,12 +195,17 @@ def _settle_prediction(backbone: Backbone, header: Header) -> None:
 
 
 def own_fields(header: Header, prediction: str | None) -> dict[str, Any]:
-    """What the config of a file's UNet has in place of what it is read with: Stable Diffusion 2 of 512 pixels predicts noise.
+    """What the config of a file's UNet has in place of what it is read with: the side, where another is told or known.
+
+    A header may tell it (`modelspec.resolution`, if square). Stable Diffusion 2 of 512 pixels predicts noise.
 
     Args:
         header: of the file.
         prediction: what it predicts; None if that is not known.
     """
+    told = _SQUARE.fullmatch(header.metadata.get("modelspec.resolution", "").strip().lower())
+    if told and int(told[1]) in _SIDES:
+        return {"sample_size": int(told[1]) // 8}
     return {"sample_size": 64} if family_of(header) == "sd2" and prediction == "epsilon" else {}
 
 
