@@ -1,4 +1,4 @@
-"""The pictures of the README and of the guide to editing. Uncurated: defaults, seed 0 throughout.
+"""The pictures of the README and of the guide to editing. Uncurated: defaults, but 300 steps for LoRAs; seed 0 throughout.
 
 python benchmarks/strip.py docs/strip.png docs/editing.png
 """
@@ -17,6 +17,7 @@ from sentinv.files.images import read_image, save_png
 from sentinv.initializers import make
 from sentinv.models.backbone import Backbone
 from sentinv.report.contact_sheet import contact_sheet
+from sentinv.training.config import TuneConfig
 from sentinv.training.tune import tune
 
 EXAMPLES = Path(__file__).resolve().parent.parent / "examples"
@@ -36,7 +37,7 @@ def strip(backbone: Backbone) -> tuple[Image.Image, Concept]:
         path = EXAMPLES / name
         picture = read_image(path)
         concept = sentinv.invert(backbone, path, initializer(picture.image), token=token)
-        tuned = tune(backbone, concept, picture)
+        tuned = tune(backbone, concept, picture, config=TuneConfig(steps=300))
         images += [picture.image, *sentinv.generate(backbone, PROMPTS[0].format(token), [concept])]
         with adapted(backbone, [(tuned.lora, 1.0)]):
             for prompt in PROMPTS:
