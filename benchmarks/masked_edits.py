@@ -5,12 +5,14 @@
 Each concept is put into the picture of the next one, where its own mask is: with its learned word (from the caption, seed 0),
 with the words that it started from, and with the same prompt without any. The built-in CLIP looks at what is inside the mask,
 on white: how near it is to what the concept's own picture has there, and whether it is nearest to the concept of all concepts
-and things. What the concept's own picture has there stands beside them.
+and things. What the concept's own picture has there stands beside them. The values of each concept are written as records that
+`paired.py` reads, as ``learned@0``.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
 from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import replace
@@ -35,7 +37,7 @@ from sentinv.report.contact_sheet import contact_sheet
 from sentinv.report.tables import Table
 
 IMAGES = 2
-LEARNED, TRUE = "learned word", "the thing itself"
+LEARNED, TRUE = "learned", "the thing itself"
 
 Scores = dict[str, dict[str, list[float]]]
 """What is in the mask → measure → a value for each concept."""
@@ -79,8 +81,21 @@ def table_of(scores: Scores, note: str) -> Table:
     return Table("Inside a mask", columns, rows, note)
 
 
-def compare(study: Path, sources: list[StudyConcept], config: MaskConfig) -> tuple[Table, Image.Image]:
-    """The table, and the first edit of each kind to look at."""
+def records_of(scores: Scores, names: list[str]) -> str:
+    """The same for each concept, a line each."""
+    lines = [
+        {
+            "settings": {"start": way, "concept": name, "seed": 0},
+            "result": {"scores": [[0, {measure: values[index] for measure, values in own.items()}]]},
+        }
+        for way, own in scores.items()
+        for index, name in enumerate(names)
+    ]
+    return "".join(json.dumps(line) + "\n" for line in lines)
+
+
+def compare(study: Path, sources: list[StudyConcept], config: MaskConfig) -> tuple[Table, Scores, Image.Image]:
+    """The table, what it is of, and the first edit of each kind to look at."""
     backbone, judge = load("toybox"), ClipJudge.load(base_model="toybox")
     gallery = Gallery.read(CONCEPTS.with_name("things.safetensors"))
     recogniser = recogniser_of(judge, read_concepts(CONCEPTS), gallery)
@@ -95,13 +110,13 @@ def compare(study: Path, sources: list[StudyConcept], config: MaskConfig) -> tup
         captions += [one.name, "scene"]
         for name, images in [*edits(backbone, words[one.name], scene, mask, config), (TRUE, [picture])]:
             found = judge.images([inside(image, mask) for image in images])
-            scores[name]["CLIP-I"].append((found @ wanted[0]).mean().item())
+            scores[name]["clip_i"].append((found @ wanted[0]).mean().item())
             scores[name]["recognised"].append(recogniser.reads_as(found, one.name, one.same_as).float().mean().item())
             if name != TRUE:
                 strays += sum(changed_outside(image, scene, mask, config.feather) for image in images)
                 sheet.append(images[0])
                 captions.append(name)
-        told = (f"{name} {own['CLIP-I'][-1]:.3f}, {own['recognised'][-1]:.1f}" for name, own in scores.items())
+        told = (f"{name} {own['clip_i'][-1]:.3f}, {own['recognised'][-1]:.1f}" for name, own in scores.items())
         print(f"{one.name}: {'; '.join(told)}", flush=True)
     note = (
         f"{len(sources)} concepts, {IMAGES} seeds each, {config.steps} steps, --skip {config.skip:g}; mean [95 % interval]. "
@@ -110,19 +125,20 @@ def compare(study: Path, sources: list[StudyConcept], config: MaskConfig) -> tup
     side = contact_sheet(
         [image.resize((96, 96), Image.Resampling.LANCZOS) for image in sheet], columns=5, captions=captions
     )
-    return table_of(scores, note), side
+    return table_of(scores, note), scores, side
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("study", type=Path, help="folder with records and rows.safetensors")
-    parser.add_argument("target", type=Path, help="Markdown file; the pictures are beside it")
+    parser.add_argument("target", type=Path, help="Markdown file; records and pictures are beside it")
     parser.add_argument("--concepts", nargs="+", default=[], metavar="NAME", help="all if not given")
     parser.add_argument("--skip", type=float, default=MaskConfig.skip)
     given = parser.parse_args()
     sources = [one for one in read_concepts(CONCEPTS) if not given.concepts or one.name in given.concepts]
-    table, sheet = compare(given.study, sources, MaskConfig(skip=given.skip))
+    table, scores, sheet = compare(given.study, sources, MaskConfig(skip=given.skip))
     given.target.write_text(table.markdown(), encoding="utf-8")
+    given.target.with_suffix(".jsonl").write_text(records_of(scores, [one.name for one in sources]), encoding="utf-8")
     save_png(given.target.with_suffix(".png"), sheet, overwrite=True)
     print(table.markdown())
 
