@@ -87,21 +87,20 @@ def load_single_file(
     """
     from diffusers import StableDiffusionPipeline, StableDiffusionXLPipeline
 
-    header = read_header(name, path)
-    check_checkpoint(name, header, vae=vae is not None)
-    family = family_of(header)
-    kind: Any = StableDiffusionXLPipeline if family == "xl" else StableDiffusionPipeline
-    extra: dict[str, Any] = {} if family == "xl" else {"safety_checker": None, "requires_safety_checker": False}
+    header, configs = read_with(name, path, vae=vae is not None)
+    xl = family_of(header) == "xl"
+    kind: Any = StableDiffusionXLPipeline if xl else StableDiffusionPipeline
+    extra: dict[str, Any] = {} if xl else {"safety_checker": None, "requires_safety_checker": False}
     extra |= {} if vae is None else {"vae": vae}
 
     def read() -> Any:
         try:
-            return kind.from_single_file(str(path), config=CONFIGS[family], torch_dtype=dtype, **extra)
+            return kind.from_single_file(str(path), config=configs, torch_dtype=dtype, **extra)
         except NotImplementedError as error:  # a weight without values cannot be moved
-            refuse_incomplete(name, header, CONFIGS[family], vae=vae is None)
+            refuse_incomplete(name, header, configs, vae=vae is None)
             raise ModelError(f"cannot load {name}: weights are missing; it is incomplete: get it again") from error
 
-    pipeline = load_part(name, "checkpoint", read, needs=_needed(path, CONFIGS[family]))
+    pipeline = load_part(name, "checkpoint", read, needs=_needed(path, configs))
     for part in ("unet", "vae", "text_encoder", "text_encoder_2"):
         module = getattr(pipeline, part, None)
         if module is not None:
